@@ -1,0 +1,1 @@
+//! Validates, stores, lists, watches and publishes the objects of a cluster.

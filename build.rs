@@ -1,0 +1,38 @@
+//! Compiles `proto/` without protoc: messages, clients and servers by tonic, JSON names by pbjson, and the
+//! descriptor set that reflection, manifests and releases use.
+
+use std::{env, fs, io::Result, path::PathBuf};
+
+use prost::Message as _;
+
+fn main() -> Result<()> {
+    println!("cargo:rerun-if-changed=proto");
+    let mut protos: Vec<PathBuf> =
+        fs::read_dir("proto/clone8s/v1")?.map(|entry| entry.map(|e| e.path())).collect::<Result<_>>()?;
+    protos.retain(|path| path.extension().is_some_and(|ext| ext == "proto"));
+    protos.sort();
+    protos.push("proto/runtime/v1/api.proto".into());
+
+    let set = protox::Compiler::new(["proto"])
+        .and_then(|mut compiler| compiler.include_imports(true).include_source_info(true).open_files(&protos).map(|c| c.file_descriptor_set()))
+        .map_err(std::io::Error::other)?;
+    let descriptors = set.encode_to_vec();
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::write(out.join("descriptors.bin"), &descriptors)?;
+
+    tonic_prost_build::configure()
+        // A client may know fewer calls than its server and the other way round: what a server does not
+        // implement answers UNIMPLEMENTED instead of failing to compile.
+        .generate_default_stubs(true)
+        .compile_well_known_types(true)
+        .extern_path(".google.protobuf", "::pbjson_types")
+        .btree_map(".")
+        .bytes(".")
+        .compile_fds(set)?;
+
+    pbjson_build::Builder::new()
+        .register_descriptors(&descriptors)?
+        .btree_map(["."])
+        .build(&[".clone8s.v1"])?;
+    Ok(())
+}

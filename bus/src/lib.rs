@@ -1,0 +1,1 @@
+//! EventBus: publish with confirms and subscribe with acknowledgements, on AMQP or in process.

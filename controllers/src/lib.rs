@@ -1,0 +1,1 @@
+//! The scheduler and the reconcilers, clients of the API.

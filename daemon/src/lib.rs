@@ -1,0 +1,1 @@
+//! Process plumbing that every service shares: supervisor, signals, telemetry, backoff, clock.

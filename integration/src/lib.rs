@@ -1,0 +1,1 @@
+//! A harness of real etcd, RabbitMQ, containerd and registries, and the tests across parts.

@@ -1,0 +1,1 @@
+//! Makes the containers of one node match its desired pods.
