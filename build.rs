@@ -7,14 +7,21 @@ use prost::Message as _;
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=proto");
-    let mut protos: Vec<PathBuf> =
-        fs::read_dir("proto/clone8s/v1")?.map(|entry| entry.map(|e| e.path())).collect::<Result<_>>()?;
+    let mut protos: Vec<PathBuf> = fs::read_dir("proto/clone8s/v1")?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<Result<_>>()?;
     protos.retain(|path| path.extension().is_some_and(|ext| ext == "proto"));
     protos.sort();
     protos.push("proto/runtime/v1/api.proto".into());
 
     let set = protox::Compiler::new(["proto"])
-        .and_then(|mut compiler| compiler.include_imports(true).include_source_info(true).open_files(&protos).map(|c| c.file_descriptor_set()))
+        .and_then(|mut compiler| {
+            compiler
+                .include_imports(true)
+                .include_source_info(true)
+                .open_files(&protos)
+                .map(|c| c.file_descriptor_set())
+        })
         .map_err(std::io::Error::other)?;
     let descriptors = set.encode_to_vec();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -1,17 +1,30 @@
 //! The contracts of Clone8s: generated types and clients, manifests, names, selectors, quantities.
 
 /// The objects and services of Clone8s (`proto/clone8s/v1`).
-#[allow(clippy::pedantic, clippy::unwrap_used, unreachable_pub, missing_debug_implementations)]
+#[allow(
+    clippy::pedantic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    missing_debug_implementations
+)]
 pub mod v1 {
     tonic::include_proto!("clone8s.v1");
     include!(concat!(env!("OUT_DIR"), "/clone8s.v1.serde.rs"));
 }
 
 /// CRI v1 (`proto/runtime/v1`).
-#[allow(clippy::pedantic, clippy::unwrap_used, unreachable_pub, missing_debug_implementations, deprecated)]
+#[allow(
+    clippy::pedantic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    missing_debug_implementations,
+    deprecated
+)]
 pub mod cri {
     tonic::include_proto!("runtime.v1");
 }
+
+pub mod object;
 
 /// Every contract as a serialized `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,1 +1,3 @@
 //! Validates, stores, lists, watches and publishes the objects of a cluster.
+
+pub mod store;

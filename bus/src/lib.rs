@@ -1,1 +1,93 @@
 //! EventBus: publish with confirms and subscribe with acknowledgements, on AMQP or in process.
+//!
+//! The contract that both implementations keep (`tests/contract.rs` runs one suite on each):
+//! - `publish` returns once the broker has taken the message over, or with an error; never in between.
+//! - A delivery that is neither acknowledged nor rejected comes back, to this subscriber or to the next.
+//! - A rejected delivery goes to the dead-letter queue with the reason, and never blocks its queue.
+//! - Messages of one publisher to one routing key arrive in the order in which they were published.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// Topic exchange of every change of every object; routing key `<plural>.<verb>.<namespace>.<name>`.
+pub const EVENTS_EXCHANGE: &str = "clone8s.events";
+/// Direct exchange of the pods for each node; routing key: the node's name.
+pub const NODES_EXCHANGE: &str = "clone8s.nodes";
+/// Topic exchange of samples; routing key `nodes.<name>`.
+pub const METRICS_EXCHANGE: &str = "clone8s.metrics";
+/// Where messages go that nobody could understand, each with the reason in the header `x-reason`.
+pub const DEAD_QUEUE: &str = "clone8s.dead";
+
+/// The durable queue of one node.
+pub fn node_queue(node: &str) -> String {
+    format!("clone8s.node.{node}")
+}
+
+/// One message as it stands on the wire.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    /// `<uid>/<revision>` for an object; anything unique otherwise.
+    pub message_id: String,
+    /// `application/x-protobuf`, `application/json` or `application/yaml`.
+    pub content_type: String,
+    /// The full name of the protobuf message in the body, such as `clone8s.v1.Pod`; may be empty for JSON and YAML.
+    pub kind: String,
+    pub headers: BTreeMap<String, String>,
+    pub body: Bytes,
+}
+
+/// What a subscriber listens to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Queue {
+    /// A durable queue that outlives its subscriber, bound to [`NODES_EXCHANGE`] under the node's name.
+    Node(String),
+    /// A queue that lives as long as its subscription, bound to an exchange by a routing pattern.
+    Temporary { exchange: &'static str, pattern: String },
+}
+
+/// A message handed to a subscriber, which owes one call of [`Delivery::ack`] or [`Delivery::reject`].
+#[async_trait]
+pub trait Delivery: Send + Sync {
+    fn message(&self) -> &Message;
+    /// True when the message may have been delivered before.
+    fn redelivered(&self) -> bool;
+    /// The message is safe elsewhere: the bus may forget it.
+    async fn ack(self: Box<Self>) -> Result<(), BusError>;
+    /// The message cannot be understood: it goes to [`DEAD_QUEUE`] with the reason.
+    async fn reject(self: Box<Self>, reason: &str) -> Result<(), BusError>;
+}
+
+/// The deliveries of one queue, at most the prefetch outstanding at a time.
+#[async_trait]
+pub trait Subscription: Send {
+    /// The next delivery. An error ends the subscription: subscribe again.
+    async fn next(&mut self) -> Result<Box<dyn Delivery>, BusError>;
+}
+
+#[async_trait]
+pub trait EventBus: Send + Sync {
+    /// Returns after the broker's confirm. A message that no queue wants is confirmed too.
+    async fn publish(&self, exchange: &str, routing_key: &str, message: Message) -> Result<(), BusError>;
+    /// Declares the queue where it is missing and starts delivering; `prefetch` bounds what is unacknowledged.
+    async fn subscribe(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Subscription>, BusError>;
+}
+
+/// Why the bus did not do it. Every variant means: nothing is lost, try again.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    #[error("the broker at {address} is not reachable")]
+    Unreachable {
+        /// Without credentials.
+        address: String,
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the broker did not confirm within {0:?}")]
+    NotConfirmed(std::time::Duration),
+    #[error("the broker refused: {0}")]
+    Refused(String),
+    #[error("the bus is closed")]
+    Closed,
+}

@@ -1,0 +1,124 @@
+//! Store: the seam to what keeps the objects. Real: etcd. Embedded: one file.
+//!
+//! Both give the same promises (one contract suite runs on both):
+//! - Revisions are positive, grow by one with each write, and are shared by all keys.
+//! - An acknowledged write survives kill -9 and power loss.
+//! - `list` at a revision shows exactly the writes up to it; `watch` gives exactly the writes after it, in order,
+//!   each once, or fails with [`StoreError::Compacted`]; it is never silently short.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+/// A point in the store's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub i64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A key as it stands at some revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    pub key: String,
+    pub value: Bytes,
+    /// The write that gave the key this value.
+    pub revision: Revision,
+}
+
+/// What must hold for a write to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// The key does not exist.
+    Absent,
+    /// The key's last write is this one.
+    Revision(Revision),
+    /// Whatever there is; a delete still needs the key to exist.
+    Any,
+}
+
+/// A part of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// At most this many items; None means all.
+    pub limit: Option<usize>,
+    /// Only keys greater than this one.
+    pub after: Option<String>,
+}
+
+/// Some keys of one consistent state.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// In the order of their keys.
+    pub items: Vec<KeyValue>,
+    /// There are more keys after the last.
+    pub more: bool,
+    /// The revision of the state.
+    pub revision: Revision,
+}
+
+/// One write, as a watcher sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub key: String,
+    /// None for a delete.
+    pub value: Option<Bytes>,
+    /// What the write replaced or deleted.
+    pub previous: Option<KeyValue>,
+    pub revision: Revision,
+}
+
+/// What a watch delivers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchItem {
+    Change(Change),
+    /// Nothing up to this revision is outstanding.
+    Progress(Revision),
+}
+
+/// Ends with an error or with the store, never silently.
+pub type Watch = BoxStream<'static, Result<WatchItem, StoreError>>;
+
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// The key as of now (linearizable), and the store's revision.
+    async fn get(&self, key: &str) -> Result<(Option<KeyValue>, Revision), StoreError>;
+    /// The keys under a prefix, now (linearizable) or at an earlier revision.
+    async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError>;
+    /// Returns the revision of the write once it is durable.
+    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError>;
+    /// Returns the revision of the delete once it is durable.
+    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError>;
+    /// The writes under a prefix after a revision.
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError>;
+}
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{key}: exists already")]
+    Exists { key: String },
+    #[error("{key}: not found")]
+    NotFound { key: String },
+    /// The precondition's revision is not the key's last.
+    #[error("{key}: changed in the meantime")]
+    Stale { key: String },
+    /// What was asked for is older than the history that is kept.
+    #[error("revision {asked} is no longer kept; the oldest is {oldest}")]
+    Compacted { asked: Revision, oldest: Revision },
+    /// A revision that has not happened yet.
+    #[error("revision {asked} is in the future; the newest is {newest}")]
+    Future { asked: Revision, newest: Revision },
+    #[error("{key}: {bytes} bytes are more than the store takes ({limit})")]
+    TooLarge { key: String, bytes: usize, limit: usize },
+    /// The store cannot be reached or has no quorum; the write may or may not have happened.
+    #[error("the store is not available")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the store is broken")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

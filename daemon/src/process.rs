@@ -1,0 +1,69 @@
+//! A program's frame: TLS provider, telemetry, signals, exit code.
+
+use std::{future::Future, process::ExitCode};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{Shutdown, supervisor::chain, telemetry, telemetry::Telemetry};
+
+/// Runs a service until it ends by itself or by SIGTERM or SIGINT. A second signal exits at once.
+///
+/// Call it from a `main` without a runtime: it makes one with a thread for each core.
+pub fn run<F, E>(telemetry: &Telemetry, service: impl FnOnce(Shutdown) -> F) -> ExitCode
+where
+    F: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    telemetry::init(telemetry);
+    install_tls_provider();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the async runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        let signals = tokio::task::spawn(cancel_on_signal(shutdown.clone()));
+        let outcome = service(shutdown).await.map_err(Into::into);
+        signals.abort();
+        outcome
+    });
+    // Blocking calls that ignore the shutdown must not hold the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = chain(error.as_ref()), "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes aws-lc-rs the process's TLS provider; harmless when called again.
+pub fn install_tls_provider() {
+    // An error only says that a provider is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+async fn cancel_on_signal(shutdown: Shutdown) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot listen for signals");
+        return;
+    };
+    for again in [false, true] {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        if again {
+            tracing::warn!(signal = name, "second signal: exiting at once");
+            std::process::exit(130);
+        }
+        tracing::info!(signal = name, "stopping");
+        shutdown.cancel();
+    }
+}
