@@ -2,7 +2,10 @@
 
 use std::{future::Future, process::ExitCode};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 
 use crate::{Shutdown, supervisor::chain, telemetry, telemetry::Telemetry};
 
@@ -25,10 +28,10 @@ where
     };
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::new();
-        let signals = tokio::task::spawn(cancel_on_signal(shutdown.clone()));
-        let outcome = service(shutdown).await.map_err(Into::into);
-        signals.abort();
-        outcome
+        // Dropped, and so ended, with the service.
+        let mut signals = JoinSet::new();
+        signals.spawn(cancel_on_signal(shutdown.clone()));
+        service(shutdown).await.map_err(Into::into)
     });
     // Blocking calls that ignore the shutdown must not hold the process.
     runtime.shutdown_background();

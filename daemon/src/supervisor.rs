@@ -118,10 +118,9 @@ impl Supervisor {
         let task = self.names.remove(&id).unwrap_or("unnamed");
         match ended {
             Ok((_, Ok(()))) if must_go_on => Err(SupervisorError::EndedEarly { task }),
-            Ok((_, Ok(()))) => Ok(()),
             Ok((_, Err(cause))) => Err(SupervisorError::Failed { task, cause }),
             Err(error) if error.is_panic() => Err(SupervisorError::Panicked { task }),
-            Err(_) => Ok(()),
+            Ok((_, Ok(()))) | Err(_) => Ok(()),
         }
     }
 }
