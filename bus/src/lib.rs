@@ -2,11 +2,15 @@
 //!
 //! The contract that both implementations keep (`tests/contract.rs` runs one suite on each):
 //! - `publish` returns once the broker has taken the message over, or with an error; never in between.
-//! - A delivery that is neither acknowledged nor rejected comes back, to this subscriber or to the next.
+//! - A delivery that is neither acknowledged nor rejected comes back once its subscription has ended, to the next
+//!   subscriber of the queue.
 //! - A rejected delivery goes to the dead-letter queue with the reason, and never blocks its queue.
 //! - Messages of one publisher to one routing key arrive in the order in which they were published.
 
-use std::collections::BTreeMap;
+pub mod local;
+mod topic;
+
+use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,8 +21,20 @@ pub const EVENTS_EXCHANGE: &str = "clone8s.events";
 pub const NODES_EXCHANGE: &str = "clone8s.nodes";
 /// Topic exchange of samples; routing key `nodes.<name>`.
 pub const METRICS_EXCHANGE: &str = "clone8s.metrics";
-/// Where messages go that nobody could understand, each with the reason in the header `x-reason`.
+/// Where messages go that nobody could understand, each with the reason in the header [`REASON_HEADER`].
 pub const DEAD_QUEUE: &str = "clone8s.dead";
+/// On a dead letter: why it was rejected.
+pub const REASON_HEADER: &str = "x-reason";
+/// On a dead letter: the queue that it was rejected from.
+pub const ORIGIN_HEADER: &str = "x-origin";
+
+/// A queue keeps this many messages at most; when it is full, the oldest make room. What a node misses so it finds
+/// in the apiserver's list (the store is the truth).
+pub const NODE_QUEUE_MESSAGES: usize = 10_000;
+/// And this many bytes at most, with the same policy.
+pub const NODE_QUEUE_BYTES: usize = 64 << 20;
+/// The bound of [`DEAD_QUEUE`], with the same policy.
+pub const DEAD_QUEUE_MESSAGES: usize = 1_000;
 
 /// The durable queue of one node.
 pub fn node_queue(node: &str) -> String {
@@ -45,11 +61,33 @@ pub enum Queue {
     Node(String),
     /// A queue that lives as long as its subscription, bound to an exchange by a routing pattern.
     Temporary { exchange: &'static str, pattern: String },
+    /// [`DEAD_QUEUE`], for who wants to see what was rejected and why.
+    Dead,
+}
+
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => f.write_str(&node_queue(node)),
+            Self::Temporary { exchange, pattern } => write!(f, "{exchange}[{pattern}]"),
+            Self::Dead => f.write_str(DEAD_QUEUE),
+        }
+    }
+}
+
+/// What became of a published message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// The broker has it, and every queue that wants it.
+    Taken,
+    /// Nobody has ever listened under this routing key, so nobody will get it. Told for [`NODES_EXCHANGE`] only:
+    /// the other exchanges are for whoever happens to listen.
+    Unroutable,
 }
 
 /// A message handed to a subscriber, which owes one call of [`Delivery::ack`] or [`Delivery::reject`].
 #[async_trait]
-pub trait Delivery: Send + Sync {
+pub trait Delivery: fmt::Debug + Send + Sync {
     fn message(&self) -> &Message;
     /// True when the message may have been delivered before.
     fn redelivered(&self) -> bool;
@@ -61,15 +99,16 @@ pub trait Delivery: Send + Sync {
 
 /// The deliveries of one queue, at most the prefetch outstanding at a time.
 #[async_trait]
-pub trait Subscription: Send {
-    /// The next delivery. An error ends the subscription: subscribe again.
+pub trait Subscription: fmt::Debug + Send {
+    /// The next delivery; may be cancelled without losing one. An error ends the subscription: subscribe again.
     async fn next(&mut self) -> Result<Box<dyn Delivery>, BusError>;
 }
 
 #[async_trait]
-pub trait EventBus: Send + Sync {
+pub trait EventBus: fmt::Debug + Send + Sync {
     /// Returns after the broker's confirm. A message that no queue wants is confirmed too.
-    async fn publish(&self, exchange: &str, routing_key: &str, message: Message) -> Result<(), BusError>;
+    async fn publish(&self, exchange: &str, routing_key: &str, message: Message)
+    -> Result<Receipt, BusError>;
     /// Declares the queue where it is missing and starts delivering; `prefetch` bounds what is unacknowledged.
     async fn subscribe(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Subscription>, BusError>;
 }
