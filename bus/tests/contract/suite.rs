@@ -19,7 +19,7 @@ fn unique(role: &str) -> String {
     format!("{role}-{}", uuid::Uuid::new_v4().simple())
 }
 
-fn message(id: impl ToString) -> Message {
+fn message(id: &impl ToString) -> Message {
     Message {
         message_id: id.to_string(),
         content_type: "application/json".to_owned(),
@@ -43,7 +43,7 @@ async fn known_node(bus: &dyn EventBus) -> String {
 
 async fn send(bus: &dyn EventBus, node: &str, ids: impl IntoIterator<Item = u32>) {
     for id in ids {
-        let receipt = bus.publish(NODES_EXCHANGE, node, message(id)).await.unwrap();
+        let receipt = bus.publish(NODES_EXCHANGE, node, message(&id)).await.unwrap();
         assert_eq!(receipt, Receipt::Taken);
     }
 }
@@ -215,7 +215,7 @@ pub(crate) async fn a_pattern_selects_events(bus: &dyn EventBus) {
         (METRICS_EXCHANGE, format!("pods.added.{namespace}.web"), 2),
         (EVENTS_EXCHANGE, format!("pods.deleted.{namespace}.web"), 3),
     ] {
-        let receipt = bus.publish(exchange, &key, message(id)).await.unwrap();
+        let receipt = bus.publish(exchange, &key, message(&id)).await.unwrap();
         assert_eq!(receipt, Receipt::Taken);
     }
     for subscription in [&mut subscription, &mut second] {
@@ -227,13 +227,13 @@ pub(crate) async fn a_pattern_selects_events(bus: &dyn EventBus) {
 }
 
 pub(crate) async fn a_message_to_a_node_that_never_listened_is_unroutable(bus: &dyn EventBus) {
-    let receipt = bus.publish(NODES_EXCHANGE, &unique("nobody"), message(1)).await;
+    let receipt = bus.publish(NODES_EXCHANGE, &unique("nobody"), message(&1)).await;
     assert_eq!(receipt.unwrap(), Receipt::Unroutable);
 }
 
 pub(crate) async fn an_unknown_exchange_is_refused_by_name(bus: &dyn EventBus) {
     let error = bus
-        .publish("clone8s.nowhere", "key", message(1))
+        .publish("clone8s.nowhere", "key", message(&1))
         .await
         .unwrap_err();
     assert!(matches!(error, BusError::Refused(_)), "{error}");
