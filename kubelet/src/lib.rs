@@ -1,1 +1,104 @@
 //! Makes the containers of one node match its desired pods.
+//!
+//! ```text
+//! sources ──Desired──► pod workers ──CRI──► runtime
+//!                        │   ▲                 │
+//!             status board   └──── relist ◄────┘
+//!                        │
+//!              status sync, events ──► apiserver
+//! ```
+
+pub mod config;
+pub mod desired;
+pub mod identity;
+pub mod logs;
+pub mod runtime;
+pub mod status;
+
+use std::{sync::Arc, time::Duration};
+
+use clone8s_bus::EventBus;
+use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+pub use config::Config;
+use desired::Desired;
+use runtime::{CriRuntime, Runtime, RuntimeHealth};
+use status::{PodStatuses, StatusBoard};
+
+/// How long the parts have to end once the kubelet is told to stop. Containers run on.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The way to the apiserver: None until the node has joined, and always on a stand-alone node.
+pub type ApiChannel = watch::Receiver<Option<Channel>>;
+
+/// What the parts of one kubelet share. Each state has one writer; these are the readers' ends.
+#[derive(Clone)]
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub runtime: Arc<dyn Runtime>,
+    pub desired: watch::Receiver<Desired>,
+    pub statuses: watch::Receiver<PodStatuses>,
+    pub runtime_health: watch::Receiver<RuntimeHealth>,
+    pub api: ApiChannel,
+    pub bus: Option<Arc<dyn EventBus>>,
+    pub shutdown: Shutdown,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a kubelet stopped other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+}
+
+/// Runs a kubelet until `shutdown`. Its containers outlive it.
+pub async fn run(config: Config, bus: Option<Arc<dyn EventBus>>, shutdown: Shutdown) -> Result<(), RunError> {
+    let runtime = Arc::new(CriRuntime::new(&config.runtime_socket));
+    run_on(runtime, config, bus, shutdown).await
+}
+
+/// The same on any runtime.
+pub async fn run_on(
+    runtime: Arc<dyn Runtime>,
+    config: Config,
+    bus: Option<Arc<dyn EventBus>>,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let mut supervisor = Supervisor::new(shutdown.clone());
+    let board = StatusBoard::new();
+    // The sources write here.
+    let (_desired_writer, desired) = watch::channel(Desired::default());
+    // The relist writes here.
+    let (_health_writer, runtime_health) = watch::channel(RuntimeHealth::starting());
+    // Registration writes here.
+    let (_api_writer, api) = watch::channel(None);
+    let shared = Shared {
+        config: Arc::new(config),
+        runtime,
+        desired,
+        statuses: board.subscribe(),
+        runtime_health,
+        api,
+        bus,
+        shutdown,
+    };
+    tracing::info!(node = shared.config.node_name, "kubelet started");
+    supervisor.spawn("frame", {
+        let shutdown = shared.shutdown.clone();
+        async move {
+            shutdown.cancelled().await;
+            Ok::<(), std::convert::Infallible>(())
+        }
+    });
+    Ok(supervisor.run(GRACE).await?)
+}

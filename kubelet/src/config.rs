@@ -1,0 +1,111 @@
+//! What a kubelet is told when it starts.
+
+use std::{path::PathBuf, time::Duration};
+
+/// The settings of one kubelet. [`Config::new`] gives the defaults.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// A DNS label, one per node in a cluster.
+    pub node_name: String,
+    /// The socket of any CRI v1 runtime.
+    pub runtime_socket: PathBuf,
+    /// The folder whose manifests the node runs; None for none.
+    pub manifest_folder: Option<PathBuf>,
+    /// Where the kubelet keeps what must outlive it: checkpoints, volumes, certificates.
+    pub data_dir: PathBuf,
+    /// Container logs: `<root>/<namespace>_<name>_<uid>/<container>/<restart>.log`.
+    pub log_root: PathBuf,
+    /// The apiserver; None for a stand-alone node.
+    pub apiserver: Option<Apiserver>,
+    /// The one-time token that a node without a certificate joins with, or where to read it.
+    pub join_token: Option<JoinToken>,
+    /// Where a node without an apiserver puts its Node object; None for nowhere.
+    pub etcd: Option<EtcdConfig>,
+    pub intervals: Intervals,
+}
+
+/// How to reach an apiserver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Apiserver {
+    /// The root-only socket of an apiserver on this machine: no certificates.
+    Socket(PathBuf),
+    /// `https://host:port`.
+    Url(String),
+}
+
+/// A secret: its Debug output hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum JoinToken {
+    Literal(String),
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Literal(_) => f.write_str("Literal(hidden)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+/// An etcd that holds the Node of a stand-alone kubelet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// `https://host:port`, at least one.
+    pub endpoints: Vec<String>,
+    /// The root CA (PEM) that etcd's certificate must chain to.
+    pub ca_file: PathBuf,
+    /// The client certificate and its key (PEM), where etcd asks for one.
+    pub client_identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// How often, how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intervals {
+    /// Between lists of everything that runs, while the runtime sends events. Without events: 1 second at most.
+    pub relist: Duration,
+    /// The first wait before a container is started again; it doubles up to `backoff_max`.
+    pub backoff_base: Duration,
+    pub backoff_max: Duration,
+    /// A container that ran this long starts over with no wait.
+    pub backoff_reset: Duration,
+    /// Between renewals of the node's heartbeat.
+    pub heartbeat: Duration,
+    /// Between samples of the node's and its containers' use of resources.
+    pub stats: Duration,
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Self {
+            relist: Duration::from_secs(10),
+            backoff_base: Duration::from_secs(10),
+            backoff_max: Duration::from_mins(5),
+            backoff_reset: Duration::from_mins(10),
+            heartbeat: Duration::from_secs(10),
+            stats: Duration::from_secs(10),
+        }
+    }
+}
+
+pub const DEFAULT_RUNTIME_SOCKET: &str = "/run/clone8s/runtime-shim.sock";
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/clone8s/kubelet";
+pub const DEFAULT_LOG_ROOT: &str = "/var/log/clone8s/pods";
+
+impl Config {
+    /// A stand-alone kubelet with every default.
+    pub fn new(node_name: impl Into<String>) -> Self {
+        Self {
+            node_name: node_name.into(),
+            runtime_socket: DEFAULT_RUNTIME_SOCKET.into(),
+            manifest_folder: None,
+            data_dir: DEFAULT_DATA_DIR.into(),
+            log_root: DEFAULT_LOG_ROOT.into(),
+            apiserver: None,
+            join_token: None,
+            etcd: None,
+            intervals: Intervals::default(),
+        }
+    }
+}

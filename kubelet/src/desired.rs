@@ -1,0 +1,127 @@
+//! What the node is to run: the seam between the sources of pods and the workers that run them.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, LazyLock},
+};
+
+use clone8s::{
+    object::Object as _,
+    v1::{Pod, PodSpec},
+};
+
+/// A pod's place: one pod at a time has it, whatever its uid.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl PodKey {
+    /// A pod without a namespace is in "default".
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        let namespace = namespace.into();
+        Self {
+            namespace: if namespace.is_empty() {
+                "default".to_owned()
+            } else {
+                namespace
+            },
+            name: name.into(),
+        }
+    }
+
+    pub fn of(pod: &Pod) -> Self {
+        Self::new(pod.namespace(), pod.name())
+    }
+}
+
+impl fmt::Display for PodKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Tells two pods of one key apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodUid(String);
+
+impl PodUid {
+    pub fn new(uid: impl Into<String>) -> Self {
+        Self(uid.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PodUid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a desired pod comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    Folder,
+    Api,
+    Queue,
+}
+
+impl Source {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Folder => "folder",
+            Self::Api => "api",
+            Self::Queue => "queue",
+        }
+    }
+}
+
+/// One pod that the node is to run.
+///
+/// Its metadata holds a uid: the apiserver's, or one that the source derives from the pod's name, so that it is the
+/// same after a restart of the kubelet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DesiredPod {
+    pub pod: Arc<Pod>,
+    pub source: Source,
+}
+
+impl DesiredPod {
+    pub fn key(&self) -> PodKey {
+        PodKey::of(&self.pod)
+    }
+
+    pub fn uid(&self) -> PodUid {
+        PodUid::new(self.pod.uid())
+    }
+
+    /// The pod's spec; a pod without one asks for nothing and is refused at admission.
+    pub fn spec(&self) -> &PodSpec {
+        static NOTHING: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
+        self.pod.spec.as_ref().unwrap_or(&NOTHING)
+    }
+
+    /// True once a graceful deletion was asked for.
+    pub fn is_terminating(&self) -> bool {
+        self.pod
+            .metadata
+            .as_ref()
+            .is_some_and(|meta| meta.deletion_timestamp.is_some())
+    }
+}
+
+pub type DesiredPods = Arc<BTreeMap<PodKey, DesiredPod>>;
+
+/// The whole desired state, as of now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    pub pods: DesiredPods,
+    /// True once every configured source has spoken or the checkpoint is loaded. Until then `pods` may be short: what
+    /// it names is started, and what it does not name is left alone.
+    pub complete: bool,
+}

@@ -1,0 +1,15 @@
+//! Where the runtime writes what containers say.
+
+use std::path::{Path, PathBuf};
+
+use crate::desired::{PodKey, PodUid};
+
+/// The folder of one pod's logs: `<root>/<namespace>_<name>_<uid>`.
+pub fn pod_dir(root: &Path, key: &PodKey, uid: &PodUid) -> PathBuf {
+    root.join(format!("{}_{}_{uid}", key.namespace, key.name))
+}
+
+/// One run's log file within the pod's folder: `<container>/<restart>.log`.
+pub fn container_file(container: &str, restart: u32) -> PathBuf {
+    Path::new(container).join(format!("{restart}.log"))
+}

@@ -1,0 +1,382 @@
+//! Any CRI v1 runtime on a unix socket.
+
+use std::{collections::BTreeMap, future::Future, path::Path, time::Duration};
+
+use async_trait::async_trait;
+use clone8s::cri::{
+    Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
+    ContainerStatsFilter, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, GetEventsRequest,
+    Image, ImageSpec, ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
+    ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus,
+    PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest,
+    ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest, StatusResponse,
+    StopContainerRequest, StopPodSandboxRequest, VersionRequest, VersionResponse,
+    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+};
+use futures::{StreamExt as _, stream::BoxStream};
+use tonic::{Code, Response, Status, transport::Channel};
+
+use super::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason, SandboxId};
+use crate::{desired::PodKey, identity};
+
+/// Reads and small changes.
+const QUICK: Duration = Duration::from_secs(15);
+/// Calls that set up or tear down processes, mounts and networks.
+const SLOW: Duration = Duration::from_mins(2);
+/// A pull may move gigabytes over a slow line.
+const PULL: Duration = Duration::from_hours(1);
+/// A list of a full node is far below this.
+const LARGEST_REPLY: usize = 64 << 20;
+
+/// A client of a CRI v1 runtime. It connects on first use, and again after every break.
+#[derive(Debug, Clone)]
+pub struct CriRuntime {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+}
+
+impl CriRuntime {
+    pub fn new(socket: &Path) -> Self {
+        let channel = clone8s_daemon::unix::channel(socket);
+        Self {
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST_REPLY),
+            images: ImageServiceClient::new(channel).max_decoding_message_size(LARGEST_REPLY),
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for CriRuntime {
+    async fn version(&self) -> Result<VersionResponse, RuntimeError> {
+        let request = VersionRequest {
+            version: "v1".to_owned(),
+        };
+        call("Version", QUICK, self.runtime.clone().version(request)).await
+    }
+
+    async fn status(&self) -> Result<StatusResponse, RuntimeError> {
+        call(
+            "Status",
+            QUICK,
+            self.runtime.clone().status(StatusRequest::default()),
+        )
+        .await
+    }
+
+    async fn list_sandboxes(&self, of: Option<&PodKey>) -> Result<Vec<PodSandbox>, RuntimeError> {
+        let request = ListPodSandboxRequest {
+            filter: of.map(|key| PodSandboxFilter {
+                label_selector: selector(key),
+                ..Default::default()
+            }),
+        };
+        let response = call(
+            "ListPodSandbox",
+            QUICK,
+            self.runtime.clone().list_pod_sandbox(request),
+        )
+        .await?;
+        Ok(response.items)
+    }
+
+    async fn sandbox_status(&self, id: &SandboxId) -> Result<PodSandboxStatus, RuntimeError> {
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: id.as_str().to_owned(),
+            verbose: false,
+        };
+        let response = call(
+            "PodSandboxStatus",
+            QUICK,
+            self.runtime.clone().pod_sandbox_status(request),
+        )
+        .await?;
+        response.status.ok_or_else(|| hollow("PodSandboxStatus"))
+    }
+
+    async fn run_sandbox(&self, config: PodSandboxConfig, handler: &str) -> Result<SandboxId, RuntimeError> {
+        let request = RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: handler.to_owned(),
+        };
+        let response = call(
+            "RunPodSandbox",
+            SLOW,
+            Box::pin(self.runtime.clone().run_pod_sandbox(request)),
+        )
+        .await?;
+        Ok(SandboxId::new(response.pod_sandbox_id))
+    }
+
+    async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
+        let request = StopPodSandboxRequest {
+            pod_sandbox_id: id.as_str().to_owned(),
+        };
+        gone_is_done(
+            call(
+                "StopPodSandbox",
+                SLOW,
+                self.runtime.clone().stop_pod_sandbox(request),
+            )
+            .await,
+        )
+    }
+
+    async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), RuntimeError> {
+        let request = RemovePodSandboxRequest {
+            pod_sandbox_id: id.as_str().to_owned(),
+        };
+        gone_is_done(
+            call(
+                "RemovePodSandbox",
+                SLOW,
+                self.runtime.clone().remove_pod_sandbox(request),
+            )
+            .await,
+        )
+    }
+
+    async fn list_containers(&self, of: Option<&PodKey>) -> Result<Vec<Container>, RuntimeError> {
+        let request = ListContainersRequest {
+            filter: of.map(|key| ContainerFilter {
+                label_selector: selector(key),
+                ..Default::default()
+            }),
+        };
+        let response = call(
+            "ListContainers",
+            QUICK,
+            self.runtime.clone().list_containers(request),
+        )
+        .await?;
+        Ok(response.containers)
+    }
+
+    async fn container_status(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
+        let request = ContainerStatusRequest {
+            container_id: id.as_str().to_owned(),
+            verbose: false,
+        };
+        let response = call(
+            "ContainerStatus",
+            QUICK,
+            self.runtime.clone().container_status(request),
+        )
+        .await?;
+        response.status.ok_or_else(|| hollow("ContainerStatus"))
+    }
+
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+        sandbox_config: PodSandboxConfig,
+    ) -> Result<ContainerId, RuntimeError> {
+        let request = CreateContainerRequest {
+            pod_sandbox_id: sandbox.as_str().to_owned(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        };
+        let response = call(
+            "CreateContainer",
+            SLOW,
+            Box::pin(self.runtime.clone().create_container(request)),
+        )
+        .await?;
+        Ok(ContainerId::new(response.container_id))
+    }
+
+    async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let request = StartContainerRequest {
+            container_id: id.as_str().to_owned(),
+        };
+        call(
+            "StartContainer",
+            SLOW,
+            self.runtime.clone().start_container(request),
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
+        let request = StopContainerRequest {
+            container_id: id.as_str().to_owned(),
+            timeout: whole_seconds(grace),
+        };
+        let deadline = grace.saturating_add(SLOW);
+        gone_is_done(
+            call(
+                "StopContainer",
+                deadline,
+                self.runtime.clone().stop_container(request),
+            )
+            .await,
+        )
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let request = RemoveContainerRequest {
+            container_id: id.as_str().to_owned(),
+        };
+        gone_is_done(
+            call(
+                "RemoveContainer",
+                SLOW,
+                self.runtime.clone().remove_container(request),
+            )
+            .await,
+        )
+    }
+
+    async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let request = ReopenContainerLogRequest {
+            container_id: id.as_str().to_owned(),
+        };
+        call(
+            "ReopenContainerLog",
+            QUICK,
+            self.runtime.clone().reopen_container_log(request),
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
+        let request = ImageStatusRequest {
+            image: Some(image_spec(image)),
+            verbose: false,
+        };
+        match call("ImageStatus", QUICK, self.images.clone().image_status(request)).await {
+            Ok(response) => Ok(response.image),
+            // CRI says that absence is no error; some runtimes answer with one all the same.
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn pull_image(
+        &self,
+        image: &str,
+        sandbox_config: PodSandboxConfig,
+    ) -> Result<ImageRef, RuntimeError> {
+        let request = PullImageRequest {
+            image: Some(image_spec(image)),
+            auth: None,
+            sandbox_config: Some(sandbox_config),
+        };
+        let response = call(
+            "PullImage",
+            PULL,
+            Box::pin(self.images.clone().pull_image(request)),
+        )
+        .await?;
+        Ok(ImageRef::new(response.image_ref))
+    }
+
+    async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
+        let request = ListContainerStatsRequest {
+            filter: Some(ContainerStatsFilter::default()),
+        };
+        let response = call(
+            "ListContainerStats",
+            QUICK,
+            self.runtime.clone().list_container_stats(request),
+        )
+        .await?;
+        Ok(response.stats)
+    }
+
+    async fn events(
+        &self,
+    ) -> Result<BoxStream<'static, Result<ContainerEventResponse, RuntimeError>>, RuntimeError> {
+        const CALL: &str = "GetContainerEvents";
+        // Not under a deadline: some runtimes answer with the first event only.
+        let response = self
+            .runtime
+            .clone()
+            .get_container_events(GetEventsRequest::default())
+            .await
+            .map_err(|status| refused(CALL, &status))?;
+        Ok(response
+            .into_inner()
+            .map(|event| event.map_err(|status| refused(CALL, &status)))
+            .boxed())
+    }
+}
+
+async fn call<T>(
+    name: &'static str,
+    deadline: Duration,
+    reply: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, RuntimeError> {
+    match tokio::time::timeout(deadline, reply).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(refused(name, &status)),
+        Err(_) => Err(RuntimeError {
+            call: name,
+            reason: RuntimeErrorReason::Timeout,
+            message: format!(
+                "the container runtime did not answer within {} s",
+                deadline.as_secs()
+            ),
+        }),
+    }
+}
+
+fn refused(call: &'static str, status: &Status) -> RuntimeError {
+    let reason = match status.code() {
+        Code::NotFound => RuntimeErrorReason::NotFound,
+        Code::Unavailable => RuntimeErrorReason::Unavailable,
+        Code::DeadlineExceeded => RuntimeErrorReason::Timeout,
+        Code::Unimplemented => RuntimeErrorReason::Unimplemented,
+        _ => RuntimeErrorReason::Failed,
+    };
+    let message = if status.message().is_empty() {
+        status.code().description().to_owned()
+    } else {
+        status.message().to_owned()
+    };
+    RuntimeError {
+        call,
+        reason,
+        message,
+    }
+}
+
+/// A success without the content that CRI promises.
+fn hollow(call: &'static str) -> RuntimeError {
+    RuntimeError {
+        call,
+        reason: RuntimeErrorReason::Failed,
+        message: "the container runtime answered without a status".to_owned(),
+    }
+}
+
+/// CRI v1: stopping and removing what is not there is no error; some runtimes disagree.
+fn gone_is_done<T>(outcome: Result<T, RuntimeError>) -> Result<(), RuntimeError> {
+    match outcome {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn selector(key: &PodKey) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (identity::POD_NAMESPACE.to_owned(), key.namespace.clone()),
+        (identity::POD_NAME.to_owned(), key.name.clone()),
+    ])
+}
+
+fn image_spec(image: &str) -> ImageSpec {
+    ImageSpec {
+        image: image.to_owned(),
+        user_specified_image: image.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// Rounded up: a grace that is not over must not become a kill.
+fn whole_seconds(grace: Duration) -> i64 {
+    let rounded = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+    i64::try_from(rounded).unwrap_or(i64::MAX)
+}
