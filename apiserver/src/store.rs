@@ -6,11 +6,16 @@
 //! - `list` at a revision shows exactly the writes up to it; `watch` gives exactly the writes after it, in order,
 //!   each once, or fails with [`StoreError::Compacted`]; it is never silently short.
 
+pub mod embedded;
+
 use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+/// The most bytes that a value may have. Under etcd's default request limit (1.5 MiB), with room for the key.
+pub const VALUE_LIMIT: usize = 1_310_720;
 
 /// A point in the store's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,7 +50,7 @@ pub enum Precondition {
 /// A part of a listing.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
-    /// At most this many items; None means all.
+    /// At most this many items, and at least one; None means all.
     pub limit: Option<usize>,
     /// Only keys greater than this one.
     pub after: Option<String>,
@@ -77,7 +82,7 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchItem {
     Change(Change),
-    /// Nothing up to this revision is outstanding.
+    /// Nothing up to this revision is outstanding. Sent from time to time while no change under the prefix says so.
     Progress(Revision),
 }
 
@@ -96,6 +101,18 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError>;
     /// The writes under a prefix after a revision.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError>;
+}
+
+/// Refuses a value over [`VALUE_LIMIT`] before it costs anything.
+fn check_size(key: &str, value: &[u8]) -> Result<(), StoreError> {
+    if value.len() <= VALUE_LIMIT {
+        return Ok(());
+    }
+    Err(StoreError::TooLarge {
+        key: key.to_owned(),
+        bytes: value.len(),
+        limit: VALUE_LIMIT,
+    })
 }
 
 /// Why the store did not do it.

@@ -1,0 +1,274 @@
+//! A store in one file, for a cluster of one machine.
+//!
+//! ```text
+//! put, delete ──► bounded queue ──► writer thread ──► one synced commit for many writes ──► replies
+//!                                        │
+//!                                        └──► recent changes (memory) ──► watches
+//! get, list ──► a snapshot of the file         history (file) ──────────► watches that are behind
+//! ```
+//!
+//! The file belongs to one process: a second one is refused. Memory holds a small page cache and the most recent
+//! changes, whatever the size of the data. History is bounded by [`Options::history`] and
+//! [`Options::history_age`]; what is older answers [`StoreError::Compacted`].
+
+mod recent;
+mod schema;
+mod watch;
+mod writer;
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redb::{Database, DatabaseError};
+use tokio::sync::{mpsc, oneshot};
+
+use self::{
+    recent::Recent,
+    schema::Snapshot,
+    writer::{Write, Writer},
+};
+use super::{KeyValue, Listing, Page, Precondition, Revision, Store, StoreError, Watch, check_size};
+
+/// Writes wait here for the next commit; when it is full, writers wait.
+const WRITE_QUEUE: usize = 1_024;
+
+/// What may be chosen about an embedded store.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many of the last writes are kept for watches and for lists at earlier revisions.
+    pub history: u32,
+    /// Writes older than this leave the history even when there are fewer.
+    pub history_age: Duration,
+    /// Bytes of memory for pages of the file.
+    pub cache_bytes: usize,
+    /// At most how often a watch without changes of its own tells its progress.
+    pub progress_every: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            history: 10_000,
+            history_age: Duration::from_hours(1),
+            cache_bytes: 8 << 20,
+            progress_every: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why a file cannot be opened as a store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{path}: another process has this store open; stop it or choose another file", path = .0.display())]
+    InUse(PathBuf),
+    #[error("{path}: this file is not a store of Clone8s; move it away or choose another file", path = .0.display())]
+    NotAStore(PathBuf),
+    #[error(
+        "{path}: this store has format {found} and this program knows format {known}; run a program of its version",
+        path = .path.display()
+    )]
+    Format { path: PathBuf, found: i64, known: i64 },
+    #[error("cannot open the store {path}", path = .path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("{path}: the store is damaged; restore it from a backup", path = .path.display())]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The store. Dropping it closes the file; open watches then end with an error.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    file: Arc<Database>,
+    recent: Arc<Recent>,
+    progress_every: Duration,
+    /// None only while dropping.
+    writes: Option<mpsc::Sender<Write>>,
+    writer: Option<thread::JoinHandle<()>>,
+}
+
+impl EmbeddedStore {
+    /// Opens a store, making the file (mode 0600) and its folder (mode 0700) where they are missing.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(path, &Options::default())
+    }
+
+    pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let io_failed = |cause| OpenError::Io {
+            path: path.to_owned(),
+            cause,
+        };
+        create_private(path).map_err(io_failed)?;
+        let told = path.to_owned();
+        let file = Database::builder()
+            .set_cache_size(options.cache_bytes)
+            .set_repair_callback(move |session| {
+                tracing::info!(path = %told.display(), progress = session.progress(), "checking the store after a crash");
+            })
+            .create(path)
+            .map_err(|error| open_error(path, error))?;
+        let newest = schema::prepare(&file).map_err(|error| match error {
+            schema::PrepareError::Format(found) => OpenError::Format {
+                path: path.to_owned(),
+                found,
+                known: schema::FORMAT,
+            },
+            schema::PrepareError::File(cause) => OpenError::Damaged {
+                path: path.to_owned(),
+                cause: Box::new(cause),
+            },
+        })?;
+
+        let file = Arc::new(file);
+        let recent = Arc::new(Recent::new(newest));
+        let (writes, queue) = mpsc::channel(WRITE_QUEUE);
+        let writer = Writer {
+            file: Arc::clone(&file),
+            recent: Arc::clone(&recent),
+            path: path.to_owned(),
+            history: i64::from(options.history),
+            history_age: options.history_age,
+        };
+        let writer = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(io_failed)?;
+        Ok(Self {
+            file,
+            recent,
+            progress_every: options.progress_every,
+            writes: Some(writes),
+            writer: Some(writer),
+        })
+    }
+
+    async fn write(
+        &self,
+        key: &str,
+        value: Option<Bytes>,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let write = Write {
+            key: key.to_owned(),
+            value,
+            precondition,
+            reply,
+        };
+        let gone = || StoreError::Broken("the store's writer has ended".into());
+        let queue = self.writes.as_ref().ok_or_else(gone)?;
+        queue.send(write).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.writes = None;
+        // What is queued is still committed: it takes one sync. Without the wait, the file could not be opened
+        // again right after.
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the store's writer panicked");
+        }
+        self.recent.close();
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn get(&self, key: &str) -> Result<(Option<KeyValue>, Revision), StoreError> {
+        // Read in place: a lookup touches a few pages, which costs less than a change of threads.
+        Snapshot::new(&self.file)
+            .and_then(|snapshot| Ok((snapshot.get(key)?, snapshot.revision())))
+            .map_err(broken)
+    }
+
+    async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError> {
+        let file = Arc::clone(&self.file);
+        let prefix = prefix.to_owned();
+        let listing = tokio::task::spawn_blocking(move || {
+            let snapshot = Snapshot::new(&file).map_err(broken)?;
+            let at = at.unwrap_or(snapshot.revision());
+            snapshot.must_know(at)?;
+            snapshot.list(&prefix, &page, at).map_err(broken)
+        });
+        listing.await.map_err(|error| StoreError::Broken(error.into()))?
+    }
+
+    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
+        check_size(key, &value)?;
+        self.write(key, Some(value), precondition).await
+    }
+
+    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
+        self.write(key, None, precondition).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
+        Snapshot::new(&self.file).map_err(broken)?.must_know(after)?;
+        Ok(watch::watch(
+            Arc::downgrade(&self.file),
+            Arc::clone(&self.recent),
+            prefix.to_owned(),
+            after,
+            self.progress_every,
+        ))
+    }
+}
+
+fn broken(error: impl Into<redb::Error>) -> StoreError {
+    StoreError::Broken(Box::new(error.into()))
+}
+
+/// Makes the file before the database does: it will hold secrets, and its name must survive a power loss too.
+fn create_private(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let options = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .clone();
+    match options.open(path) {
+        Ok(_) => fs::File::open(folder)?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_error(path: &Path, error: DatabaseError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path),
+        DatabaseError::Storage(redb::StorageError::Io(cause))
+            if cause.kind() == io::ErrorKind::InvalidData =>
+        {
+            OpenError::NotAStore(path)
+        }
+        DatabaseError::Storage(redb::StorageError::Io(cause)) => OpenError::Io { path, cause },
+        cause => OpenError::Damaged {
+            path,
+            cause: Box::new(cause),
+        },
+    }
+}

@@ -1,0 +1,233 @@
+//! The one writer of the file: gathers what is queued, commits it with one sync, then answers.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use redb::{Database, ReadableTable as _, Table};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    recent::Recent,
+    schema::{LOG, META, META_COMPACTED, META_REVISION, VERSIONS, read_meta, version_up_to},
+};
+use crate::store::{Change, KeyValue, Precondition, Revision, StoreError};
+
+/// One commit takes this many writes at most, or the first that pass this many bytes: it bounds the memory of a
+/// commit and the wait of the first writer in it.
+const BATCH_WRITES: usize = 512;
+const BATCH_BYTES: usize = 8 << 20;
+/// A commit removes this many old writes at least, and twice as many as it adds, so that the history shrinks
+/// steadily and never all at once.
+const COMPACT_AT_LEAST: usize = 64;
+
+/// A put, or a delete where there is no value.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) key: String,
+    pub(super) value: Option<Bytes>,
+    pub(super) precondition: Precondition,
+    pub(super) reply: oneshot::Sender<Result<Revision, StoreError>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) file: Arc<Database>,
+    pub(super) recent: Arc<Recent>,
+    pub(super) path: PathBuf,
+    /// How many writes are kept.
+    pub(super) history: i64,
+    pub(super) history_age: Duration,
+}
+
+/// The failure of a commit, which concerns each of its writers.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("cannot write {path}: {cause}; see that the disk is well and has room, then restart")]
+struct CommitFailed {
+    path: String,
+    cause: String,
+}
+
+impl Writer {
+    pub(super) fn run(self, mut queue: mpsc::Receiver<Write>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut bytes = 0;
+            let mut batch = Vec::new();
+            let mut next = Some(first);
+            while let Some(write) = next {
+                bytes += write.key.len() + write.value.as_ref().map_or(0, Bytes::len);
+                batch.push(write);
+                let room = batch.len() < BATCH_WRITES && bytes < BATCH_BYTES;
+                next = room.then(|| queue.try_recv().ok()).flatten();
+            }
+            self.commit_and_answer(batch);
+        }
+    }
+
+    fn commit_and_answer(&self, batch: Vec<Write>) {
+        match self.commit(&batch) {
+            Ok((changes, outcomes)) => {
+                // Before the answers: who writes and then watches finds the write.
+                self.recent.extend(changes);
+                for (write, outcome) in batch.into_iter().zip(outcomes) {
+                    // A writer that no longer waits has made its write all the same.
+                    let _ = write.reply.send(outcome);
+                }
+            }
+            Err(error) => {
+                let failure = CommitFailed {
+                    path: self.path.display().to_string(),
+                    cause: error.to_string(),
+                };
+                tracing::error!(
+                    path = failure.path,
+                    error = failure.cause,
+                    "the store cannot write its file"
+                );
+                for write in batch {
+                    let _ = write
+                        .reply
+                        .send(Err(StoreError::Broken(Box::new(failure.clone()))));
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "one caller, a few lines above")]
+    fn commit(
+        &self,
+        batch: &[Write],
+    ) -> Result<(Vec<Change>, Vec<Result<Revision, StoreError>>), redb::Error> {
+        let now = clone8s_daemon::clock::now();
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let transaction = self.file.begin_write()?;
+        let mut changes = Vec::new();
+        let mut outcomes = Vec::with_capacity(batch.len());
+        {
+            let mut meta = transaction.open_table(META)?;
+            let mut versions = transaction.open_table(VERSIONS)?;
+            let mut log = transaction.open_table(LOG)?;
+            let mut newest = read_meta(&meta, META_REVISION)?;
+            for write in batch {
+                let outcome = apply(write, Revision(newest.0 + 1), &mut versions)?;
+                outcomes.push(match outcome {
+                    Ok(change) => {
+                        newest = change.revision;
+                        log.insert(newest.0, (now.as_secs(), write.key.as_str()))?;
+                        changes.push(change);
+                        Ok(newest)
+                    }
+                    Err(error) => Err(error),
+                });
+            }
+            if changes.is_empty() {
+                // Nothing to make durable: the transaction is given up when it goes out of scope.
+                return Ok((changes, outcomes));
+            }
+            meta.insert(META_REVISION, newest.0)?;
+
+            let compacted = read_meta(&meta, META_COMPACTED)?;
+            let keep = Keep {
+                after: Revision(newest.0 - self.history),
+                since: now.saturating_sub(self.history_age).as_secs(),
+            };
+            let at_most = COMPACT_AT_LEAST.max(2 * changes.len());
+            let compacted_to = compact(&mut versions, &mut log, &keep, at_most)?;
+            if let Some(revision) = compacted_to.filter(|revision| *revision > compacted) {
+                meta.insert(META_COMPACTED, revision.0)?;
+            }
+        }
+        transaction.commit()?;
+        Ok((changes, outcomes))
+    }
+}
+
+type Versions<'t> = Table<'t, (&'static str, i64), Option<&'static [u8]>>;
+type Log<'t> = Table<'t, i64, (u64, &'static str)>;
+
+/// Makes the write at the given revision if its precondition holds.
+fn apply(
+    write: &Write,
+    revision: Revision,
+    versions: &mut Versions<'_>,
+) -> Result<Result<Change, StoreError>, redb::StorageError> {
+    let last = version_up_to(versions, &write.key, revision)?;
+    let previous = last.and_then(|(revision, value)| {
+        Some(KeyValue {
+            key: write.key.clone(),
+            value: value?,
+            revision,
+        })
+    });
+    if let Err(error) = check(write, previous.as_ref()) {
+        return Ok(Err(error));
+    }
+    versions.insert((write.key.as_str(), revision.0), write.value.as_deref())?;
+    Ok(Ok(Change {
+        key: write.key.clone(),
+        value: write.value.clone(),
+        previous,
+        revision,
+    }))
+}
+
+fn check(write: &Write, existing: Option<&KeyValue>) -> Result<(), StoreError> {
+    let key = || write.key.clone();
+    let must_exist = write.value.is_none();
+    match (write.precondition, existing) {
+        (Precondition::Absent, Some(_)) => Err(StoreError::Exists { key: key() }),
+        (Precondition::Revision(_), None) => Err(StoreError::NotFound { key: key() }),
+        (Precondition::Revision(seen), Some(existing)) if existing.revision != seen => {
+            Err(StoreError::Stale { key: key() })
+        }
+        (_, None) if must_exist => Err(StoreError::NotFound { key: key() }),
+        _ => Ok(()),
+    }
+}
+
+/// The history that stays: writes that are both recent in number and recent in time.
+struct Keep {
+    after: Revision,
+    since: u64,
+}
+
+/// Removes the oldest writes from the history and returns the last that it removed.
+fn compact(
+    versions: &mut Versions<'_>,
+    log: &mut Log<'_>,
+    keep: &Keep,
+    at_most: usize,
+) -> Result<Option<Revision>, redb::StorageError> {
+    let mut compacted = None;
+    for _ in 0..at_most {
+        let Some((revision, key)) = oldest_outside(log, keep)? else {
+            break;
+        };
+        // What this write replaced is no longer anyone's latest version…
+        while let Some((replaced, _)) = version_up_to(versions, &key, Revision(revision.0 - 1))? {
+            versions.remove((key.as_str(), replaced.0))?;
+        }
+        // …and a delete needs no version to say that there is nothing.
+        let is_delete = versions
+            .get((key.as_str(), revision.0))?
+            .is_some_and(|version| version.value().is_none());
+        if is_delete {
+            versions.remove((key.as_str(), revision.0))?;
+        }
+        log.remove(revision.0)?;
+        compacted = Some(revision);
+    }
+    Ok(compacted)
+}
+
+fn oldest_outside(log: &Log<'_>, keep: &Keep) -> Result<Option<(Revision, String)>, redb::StorageError> {
+    let Some((revision, line)) = log.first()? else {
+        return Ok(None);
+    };
+    let (time, key) = line.value();
+    let outside = revision.value() <= keep.after.0 || time < keep.since;
+    Ok(outside.then(|| (Revision(revision.value()), key.to_owned())))
+}
