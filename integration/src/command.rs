@@ -1,0 +1,39 @@
+//! Running a command to its end.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::process;
+
+/// What a finished command wrote.
+#[derive(Debug)]
+pub struct Output {
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs the command; its standard input is empty unless the command says otherwise.
+pub fn output(command: &mut Command) -> anyhow::Result<Output> {
+    let child = process::spawn_registered(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+        .with_context(|| format!("start {}", command.get_program().display()))?;
+    let pid = child.id();
+    let output = child.wait_with_output();
+    process::forget(pid);
+    let output = output.with_context(|| format!("wait for {}", command.get_program().display()))?;
+    Ok(Output {
+        success: output.status.success(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// Runs the command and gives its standard output; an error carries what it wrote to standard error.
+pub fn run(command: &mut Command) -> anyhow::Result<String> {
+    let output = output(command.stdin(Stdio::null()))?;
+    if !output.success {
+        bail!("{command:?} failed:\n{}{}", output.stderr, output.stdout);
+    }
+    Ok(output.stdout)
+}

@@ -1,0 +1,115 @@
+//! A real etcd of one member.
+
+use anyhow::Context as _;
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+
+use crate::{
+    Process, Sandbox,
+    pki::{Ca, Pair},
+    process::free_port,
+    wait,
+};
+
+/// One etcd member; with TLS, it takes only clients with a certificate of its CA.
+#[derive(Debug)]
+pub struct Etcd {
+    pub process: Process,
+    endpoint: String,
+    tls: Option<(Ca, Pair)>,
+}
+
+impl Etcd {
+    /// With TLS and client certificates.
+    pub async fn start(sandbox: &Sandbox) -> Self {
+        let ca = Ca::new(&sandbox.make_dir("etcd-pki"), "etcd test root").expect("a CA");
+        let client = ca.issue("client").expect("a certificate");
+        Self::launch(sandbox, Some((ca, client))).await
+    }
+
+    pub async fn plain(sandbox: &Sandbox) -> Self {
+        Self::launch(sandbox, None).await
+    }
+
+    async fn launch(sandbox: &Sandbox, tls: Option<(Ca, Pair)>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://127.0.0.1:{}", free_port());
+        // No other member exists, but etcd wants an address for them.
+        let peers = format!("http://127.0.0.1:{}", free_port());
+        let mut process = sandbox
+            .process("etcd", "etcd")
+            .args(["--name", "test", "--log-level", "warn", "--data-dir"])
+            .arg(sandbox.make_dir("etcd"))
+            .args([
+                "--listen-client-urls",
+                &endpoint,
+                "--advertise-client-urls",
+                &endpoint,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peers,
+                "--initial-advertise-peer-urls",
+                &peers,
+            ])
+            .arg(format!("--initial-cluster=test={peers}"));
+        if let Some((ca, _)) = &tls {
+            let server = ca.issue("server").expect("a certificate");
+            process = process
+                .arg("--client-cert-auth")
+                .arg("--trusted-ca-file")
+                .arg(ca.certificate_file())
+                .arg("--cert-file")
+                .arg(server.certificate_file)
+                .arg("--key-file")
+                .arg(server.key_file);
+        }
+        let mut etcd = Self {
+            process: process.started(),
+            endpoint,
+            tls,
+        };
+        etcd.ready().await;
+        etcd
+    }
+
+    /// `https://127.0.0.1:<port>`.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The root CA of the server, for an etcd with TLS.
+    pub fn ca(&self) -> &Ca {
+        &self.tls.as_ref().expect("this etcd has TLS").0
+    }
+
+    /// A certificate that the server takes, for an etcd with TLS.
+    pub fn client_pair(&self) -> &Pair {
+        &self.tls.as_ref().expect("this etcd has TLS").1
+    }
+
+    /// A client of our own, beside the apiserver's.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        let options = self.tls.as_ref().map(|(ca, pair)| {
+            let tls = TlsOptions::new()
+                .ca_certificate(Certificate::from_pem(ca.certificate()))
+                .identity(Identity::from_pem(&pair.certificate, &pair.key));
+            ConnectOptions::new().with_tls(tls)
+        });
+        Client::connect([&self.endpoint], options)
+            .await
+            .context("connect to etcd")
+    }
+
+    pub async fn ready(&mut self) {
+        wait::until("etcd answers", || async {
+            self.client().await?.status().await?;
+            Ok(())
+        })
+        .await;
+    }
+
+    pub async fn start_again(&mut self) {
+        self.process.start().expect("etcd starts");
+        self.ready().await;
+    }
+}

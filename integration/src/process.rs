@@ -1,0 +1,348 @@
+//! Child processes: each dies with its owner, and nothing that it leaves behind becomes a zombie.
+//!
+//! ```text
+//! started ──(stop: SIGTERM | kill: SIGKILL)──► ended ──(start)──► started
+//! ```
+
+use std::{
+    collections::HashSet,
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, waitpid};
+
+/// The variable that marks every process of one test, inherited by what it starts.
+pub const MARK: &str = "CLONE8S_TEST";
+
+/// How long a process may take to end after SIGTERM.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+const LOG_LINES_SHOWN: usize = 60;
+
+/// A program and how it is started, again and again.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    program: OsString,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Process {
+    /// Describes a process that writes its log to `<dir>/<name>.log` and is not started yet.
+    pub fn new(dir: &Path, name: &str, program: impl Into<OsString>) -> Self {
+        Self {
+            name: name.to_owned(),
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            log: dir.join(format!("{name}.log")),
+            child: None,
+        }
+    }
+
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    #[must_use]
+    pub fn args<A: Into<OsString>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// Changes what the next start passes.
+    pub fn args_mut(&mut self) -> &mut Vec<OsString> {
+        &mut self.args
+    }
+
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        if self.running() {
+            bail!("{} is running already", self.name);
+        }
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("open {}", self.log.display()))?;
+        // The kernel ends the child should this process die without dropping anything.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.program)
+            .args(&self.args)
+            .envs(self.env.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        self.child = Some(spawn_kept(command).with_context(|| format!("start {}", self.name))?);
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn started(mut self) -> Self {
+        self.start().expect("the process starts");
+        self
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The process id of a process that was started.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the process is started").id()
+    }
+
+    /// True until the process has ended.
+    pub fn running(&mut self) -> bool {
+        self.ended().is_none() && self.child.is_some()
+    }
+
+    /// How the process ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child
+            .as_mut()
+            .and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    /// Ends the process as a crash or the kernel would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Both fail only for a process that has ended.
+            let _ = child.kill();
+            let _ = child.wait();
+            forget(child.id());
+        }
+    }
+
+    /// Asks the process to end and waits for it.
+    pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait(STOP_WITHIN)
+    }
+
+    pub fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(self.pid().cast_signed()).context("no process")?;
+        kill_process(pid, signal).with_context(|| format!("signal {}", self.name))
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            if let Some(status) = self.ended() {
+                if let Some(child) = self.child.take() {
+                    forget(child.id());
+                }
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!(
+            "{} is still running after {within:?}\n{}",
+            self.name,
+            self.log_tail()
+        )
+    }
+
+    /// Everything that the process wrote, over all its starts.
+    pub fn log(&self) -> String {
+        fs::read(&self.log).map_or_else(
+            |_| String::new(),
+            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+        )
+    }
+
+    /// The last lines of the log, under the process's name.
+    pub fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
+        format!("---- {} ----\n{}\n", self.name, tail.join("\n"))
+    }
+
+    /// An error that shows the log, for a process that should run and does not.
+    pub fn check_running(&mut self) -> anyhow::Result<()> {
+        match self.ended() {
+            None if self.child.is_some() => Ok(()),
+            status => bail!("{} has ended ({status:?})\n{}", self.name, self.log_tail()),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let state = match self.ended() {
+                Some(status) => format!(
+                    "ended by {:?}",
+                    status.signal().map_or(status.code(), |signal| Some(-signal))
+                ),
+                None => "running".to_owned(),
+            };
+            eprintln!("{} was {state}\n{}", self.name, self.log_tail());
+        }
+        self.kill();
+    }
+}
+
+/// The direct children that someone waits for; every other child of this process is an orphan that it adopted.
+static CHILDREN: LazyLock<Mutex<HashSet<u32>>> = LazyLock::new(Mutex::default);
+
+fn children() -> MutexGuard<'static, HashSet<u32>> {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child whose end the caller waits for.
+///
+/// The set is locked meanwhile: a child that ends at once must not be taken for an orphan.
+pub(crate) fn spawn_registered(command: &mut Command) -> io::Result<Child> {
+    adopt_orphans();
+    let mut children = children();
+    let child = command.spawn()?;
+    children.insert(child.id());
+    Ok(child)
+}
+
+/// The child has been waited for.
+pub(crate) fn forget(pid: u32) {
+    children().remove(&pid);
+}
+
+/// Starts a child from a thread that lives as long as this process: the kernel's death signal follows the thread
+/// that made the child, and the threads of tests end with their tests.
+fn spawn_kept(command: Command) -> io::Result<Child> {
+    type Order = (Command, SyncSender<io::Result<Child>>);
+    static KEEPER: LazyLock<SyncSender<Order>> = LazyLock::new(|| {
+        let (orders, inbox) = sync_channel::<Order>(16);
+        thread::spawn(move || {
+            for (mut command, reply) in inbox {
+                // An error only says that the test gave up waiting.
+                let _ = reply.send(spawn_registered(&mut command));
+            }
+        });
+        orders
+    });
+    let (reply, answer) = sync_channel(1);
+    KEEPER.send((command, reply)).map_err(io::Error::other)?;
+    answer.recv().map_err(io::Error::other)?
+}
+
+/// Makes this process the parent of what its children leave behind, such as containerd's shims, and reaps it:
+/// process 1 of a container or of a small machine may reap nothing.
+fn adopt_orphans() {
+    static REAPER: LazyLock<()> = LazyLock::new(|| {
+        set_child_subreaper(Some(rustix::process::getpid())).expect("the kernel knows subreapers");
+        thread::spawn(|| {
+            loop {
+                reap_orphans();
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+    });
+    LazyLock::force(&REAPER);
+}
+
+fn reap_orphans() {
+    let children = children();
+    let me = std::process::id();
+    for pid in zombies_of(me) {
+        if !children.contains(&pid)
+            && let Some(pid) = Pid::from_raw(pid.cast_signed())
+        {
+            // Someone else may have reaped it: then there is nothing to do.
+            let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+    }
+}
+
+fn zombies_of(parent: u32) -> Vec<u32> {
+    pids()
+        .filter(|&pid| stat(pid).is_some_and(|stat| stat.state == 'Z' && stat.parent == parent))
+        .collect()
+}
+
+/// Every process that there is now.
+pub fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// What /proc says about a process.
+#[derive(Debug, Clone, Copy)]
+pub struct Stat {
+    pub state: char,
+    pub parent: u32,
+    /// Clock ticks after boot: with the id, it names a process for good.
+    pub started: u64,
+}
+
+/// None for a process that is gone.
+pub fn stat(pid: u32) -> Option<Stat> {
+    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let fields: Vec<_> = line.get(line.rfind(')')? + 2..)?.split(' ').collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// True while the process exists and is no zombie.
+pub fn alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state != 'Z')
+}
+
+/// A port of the loopback that nothing used a moment ago, and that this process gives out once.
+pub fn free_port() -> u16 {
+    static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+    loop {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener
+            .local_addr()
+            .expect("a bound socket has an address")
+            .port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return port;
+        }
+    }
+}
+
+/// Creates or truncates a file that only its owner reads.
+pub fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let mut file: File = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("create {}", path.display()))?;
+    file.write_all(content.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! A real RabbitMQ of one node, apart from any other on the machine.
+
+use std::{
+    fs,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use anyhow::Context as _;
+use lapin::{Connection, ConnectionProperties};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use crate::{Process, Sandbox, pki::Ca, process::free_port, wait};
+
+/// Made at the start, because making one later takes a second Erlang: tests that share a broker have one each.
+const VHOSTS: usize = 24;
+
+/// One broker with its own node name, port mapper, folders and ports.
+#[derive(Debug)]
+pub struct RabbitMq {
+    pub process: Process,
+    // Declared after the broker, so that it ends after it.
+    _epmd: Process,
+    _sandbox: Sandbox,
+    port: u16,
+    tls: Option<(Ca, u16)>,
+    vhosts_given: AtomicUsize,
+}
+
+impl RabbitMq {
+    /// A broker of its own, for a test that stops it.
+    pub async fn start(sandbox: &Sandbox) -> Self {
+        Self::launch(sandbox, None).await
+    }
+
+    /// A broker that listens with TLS too.
+    pub async fn with_tls(sandbox: &Sandbox) -> Self {
+        let ca = Ca::new(&sandbox.make_dir("rabbitmq-pki"), "rabbitmq test root").expect("a CA");
+        Self::launch(sandbox, Some(ca)).await
+    }
+
+    /// The broker that the tests of this binary share while any of them runs: starting one takes seconds.
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<RabbitMq>> = Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(running) = shared.upgrade() {
+            return running;
+        }
+        let started = Arc::new(Self::start(&Sandbox::new()).await);
+        *shared = Arc::downgrade(&started);
+        started
+    }
+
+    async fn launch(sandbox: &Sandbox, tls: Option<Ca>) -> Self {
+        let dir = sandbox.make_dir("rabbitmq");
+        let (port, epmd_port) = (free_port(), free_port().to_string());
+        let tls = tls.map(|ca| (ca, free_port()));
+
+        let tls_config = tls.as_ref().map_or_else(String::new, |(ca, tls_port)| {
+            let pair = ca.issue("rabbitmq").expect("a certificate");
+            format!(
+                "listeners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.cacertfile = {}\n\
+                 ssl_options.certfile = {}\nssl_options.keyfile = {}\nssl_options.verify = verify_none\n",
+                ca.certificate_file().display(),
+                pair.certificate_file.display(),
+                pair.key_file.display()
+            )
+        });
+        let config = format!(
+            "listeners.tcp.1 = 127.0.0.1:{port}\n\
+             load_definitions = {}\n\
+             log.console = true\nlog.console.level = warning\nlog.file = false\n\
+             disk_free_limit.absolute = 10MB\n{tls_config}",
+            dir.join("definitions.json").display()
+        );
+        let write =
+            |name: &str, content: &str| fs::write(dir.join(name), content).expect("a file of the broker");
+        write("rabbitmq.conf", &config);
+        write("definitions.json", &definitions().to_string());
+        write("enabled_plugins", "[].");
+        write("rabbitmq-env.conf", "");
+
+        let epmd = sandbox
+            .process("epmd", "epmd")
+            .args(["-address", "127.0.0.1", "-port", &epmd_port])
+            .started();
+        let process = sandbox
+            // Not the one in PATH: that one changes the user and drops the environment.
+            .process("rabbitmq", "/usr/lib/rabbitmq/bin/rabbitmq-server")
+            .env("HOME", &dir)
+            .env("ERL_EPMD_PORT", &epmd_port)
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            // Makes the script become the broker, so that its process id is the broker's.
+            .env("RUNNING_UNDER_SYSTEMD", "1")
+            .env("RABBITMQ_NODENAME", format!("test-{}@localhost", sandbox.id()))
+            .env("RABBITMQ_DIST_PORT", free_port().to_string())
+            .env("RABBITMQ_CONF_ENV_FILE", dir.join("rabbitmq-env.conf"))
+            .env("RABBITMQ_CONFIG_FILE", dir.join("rabbitmq.conf"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", dir.join("enabled_plugins"))
+            .env("RABBITMQ_MNESIA_BASE", dir.join("mnesia"))
+            .env("RABBITMQ_LOG_BASE", dir.join("log"))
+            .env("RABBITMQ_PID_FILE", dir.join("pid"))
+            .started();
+        let mut broker = Self {
+            process,
+            _epmd: epmd,
+            _sandbox: sandbox.clone(),
+            port,
+            tls,
+            vhosts_given: AtomicUsize::new(0),
+        };
+        broker.ready().await;
+        broker
+    }
+
+    /// A virtual host that no other test of this binary uses, as an `amqp://` address with credentials.
+    pub fn vhost(&self) -> String {
+        let number = self.vhosts_given.fetch_add(1, Ordering::Relaxed);
+        assert!(
+            number < VHOSTS,
+            "more tests share a broker than it has virtual hosts: raise VHOSTS"
+        );
+        format!("amqp://guest:guest@127.0.0.1:{}/test{number}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The port with TLS and the root CA behind it, for a broker with TLS.
+    pub fn tls(&self) -> (u16, &Ca) {
+        let (ca, port) = self.tls.as_ref().expect("this broker has TLS");
+        (*port, ca)
+    }
+
+    pub async fn ready(&mut self) {
+        let address = format!("amqp://guest:guest@127.0.0.1:{}/test0", self.port);
+        wait::until("RabbitMQ answers", || async {
+            connect(&address)
+                .await?
+                .close(200, "ok".into())
+                .await
+                .context("close")
+        })
+        .await;
+    }
+
+    pub async fn start_again(&mut self) {
+        self.process.start().expect("RabbitMQ starts");
+        self.ready().await;
+    }
+}
+
+/// A connection of a foreign program.
+pub async fn connect(address: &str) -> anyhow::Result<Connection> {
+    Connection::connect(address, ConnectionProperties::default())
+        .await
+        .context("connect to RabbitMQ")
+}
+
+fn definitions() -> serde_json::Value {
+    let names = || (0..VHOSTS).map(|number| format!("test{number}"));
+    json!({
+        "users": [{ "name": "guest", "password": "guest", "tags": "administrator" }],
+        "vhosts": names().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
+        "permissions": names()
+            .map(|vhost| json!({ "user": "guest", "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*" }))
+            .collect::<Vec<_>>(),
+    })
+}

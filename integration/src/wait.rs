@@ -1,0 +1,57 @@
+//! Waiting for a condition, never for a time.
+
+use std::{future::Future, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// Long enough for a machine that compiles something else beside the tests.
+pub const BOUND: Duration = Duration::from_mins(1);
+
+/// Asks `probe` until it succeeds, and gives its answer.
+///
+/// # Panics
+/// After [`BOUND`], with what the last probe saw.
+pub async fn until<T, F, Fut>(what: &str, probe: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = anyhow::Result<T>>,
+{
+    until_within(BOUND, what, probe).await
+}
+
+/// [`until`] with a bound of its own.
+pub async fn until_within<T, F, Fut>(bound: Duration, what: &str, mut probe: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = anyhow::Result<T>>,
+{
+    let deadline = Instant::now() + bound;
+    let mut last_seen = "nothing: the first look did not end".to_owned();
+    loop {
+        match timeout_at(deadline, probe()).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(error)) => last_seen = format!("{error:#}"),
+            Err(_) => {}
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {bound:?} for: {what}\nlast seen: {last_seen}"
+        );
+        sleep(Duration::from_millis(30)).await;
+    }
+}
+
+/// Looks again and again for `span`, and panics as soon as the condition no longer holds.
+pub async fn holds_for<F, Fut>(span: Duration, what: &str, mut probe: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let end = Instant::now() + span;
+    while Instant::now() < end {
+        if let Err(error) = probe().await {
+            panic!("no longer true: {what}\nseen: {error:#}");
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
