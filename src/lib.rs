@@ -24,6 +24,7 @@ pub mod cri {
     tonic::include_proto!("runtime.v1");
 }
 
+pub mod client;
 pub mod object;
 
 /// Every contract as a serialized `google.protobuf.FileDescriptorSet`, for reflection.
