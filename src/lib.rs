@@ -25,7 +25,12 @@ pub mod cri {
 }
 
 pub mod client;
+pub mod names;
 pub mod object;
+pub mod path;
+pub mod quantity;
+pub mod rules;
+pub mod selector;
 
 /// Every contract as a serialized `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

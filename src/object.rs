@@ -2,11 +2,15 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::v1::{ConfigMap, Event, Namespace, Node, ObjectMeta, Pod, Secret};
+use crate::{
+    selector::Fields,
+    v1::{ConfigMap, Event, Namespace, Node, ObjectMeta, Pod, Secret},
+};
 
-/// An object of the API. A new kind is its proto, one line of [`kinds!`], and its rules in `rules`.
+/// An object of the API. A new kind is its proto, one line of [`kinds!`], its fields in `selector::field`, and its
+/// rules in `rules`.
 pub trait Object:
-    prost::Message + Default + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+    Fields + prost::Message + Default + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
 {
     /// As in a manifest: "ConfigMap".
     const KIND: &'static str;

@@ -1,0 +1,281 @@
+//! The syntax of names: DNS labels and subdomains (RFC 1123), label keys and values, variable names.
+//!
+//! Every check answers with a sentence that says what is wrong with the value, fit to follow "field: ".
+
+/// The most that a DNS label may have.
+pub const MAX_LABEL: usize = 63;
+/// The most that a DNS subdomain may have.
+pub const MAX_SUBDOMAIN: usize = 253;
+
+/// What is wrong with a name, as a sentence without the field's path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NameError(String);
+
+/// A DNS label: lowercase letters, digits and "-", starting and ending with a letter or digit, 63 at most.
+pub fn check_dns_label(name: &str) -> Result<(), NameError> {
+    not_empty(name)?;
+    at_most(name, MAX_LABEL)?;
+    if is_label(name) {
+        return Ok(());
+    }
+    Err(with_suggestion(
+        name,
+        "lowercase letters, digits and \"-\", starting and ending with a letter or digit",
+        &slug(name),
+    ))
+}
+
+/// A DNS subdomain: DNS labels joined by dots, 253 at most.
+pub fn check_dns_subdomain(name: &str) -> Result<(), NameError> {
+    not_empty(name)?;
+    at_most(name, MAX_SUBDOMAIN)?;
+    if name.split('.').all(is_label) {
+        return Ok(());
+    }
+    Err(with_suggestion(
+        name,
+        "lowercase letters, digits, \"-\" and \".\", each part starting and ending with a letter or digit",
+        &slug(name),
+    ))
+}
+
+/// A qualified name: "name" or "prefix/name", the prefix a DNS subdomain; label and annotation keys, finalizers.
+pub fn check_qualified_name(key: &str) -> Result<(), NameError> {
+    not_empty(key)?;
+    let name = match key.split_once('/') {
+        None => key,
+        Some((prefix, name)) => {
+            if let Err(error) = check_dns_subdomain(prefix) {
+                return Err(NameError(format!("the part before \"/\" {error}")));
+            }
+            name
+        }
+    };
+    not_empty(name)?;
+    at_most(name, MAX_LABEL)?;
+    if is_word(name) {
+        return Ok(());
+    }
+    Err(NameError(format!(
+        "must consist of letters, digits, \"-\", \"_\" and \".\", starting and ending with a letter or digit, \
+         after an optional DNS name and \"/\"; is {name:?}"
+    )))
+}
+
+/// A label's value: empty, or a word of 63 letters, digits, "-", "_" and "." at most.
+pub fn check_label_value(value: &str) -> Result<(), NameError> {
+    at_most(value, MAX_LABEL)?;
+    if value.is_empty() || is_word(value) {
+        return Ok(());
+    }
+    Err(NameError(format!(
+        "must consist of letters, digits, \"-\", \"_\" and \".\", starting and ending with a letter or digit; \
+         is {value:?}"
+    )))
+}
+
+/// The name of an environment variable: letters, digits, "-", "_" and ".", not starting with a digit.
+pub fn check_env_name(name: &str) -> Result<(), NameError> {
+    not_empty(name)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.chars().all(allowed) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(NameError(format!(
+            "must consist of letters, digits, \"-\", \"_\" and \".\", not starting with a digit; is {name:?}"
+        )));
+    }
+    Ok(())
+}
+
+/// A key of a config map or a secret, which can become a file's name.
+pub fn check_data_key(key: &str) -> Result<(), NameError> {
+    not_empty(key)?;
+    at_most(key, MAX_SUBDOMAIN)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !key.chars().all(allowed) {
+        return Err(NameError(format!(
+            "must consist of letters, digits, \"-\", \"_\" and \".\"; is {key:?}"
+        )));
+    }
+    if key.starts_with("..") || key == "." {
+        return Err(NameError(format!(
+            "must not be \".\" or start with \"..\"; is {key:?}"
+        )));
+    }
+    Ok(())
+}
+
+/// A port's name: a service name as IANA has them, 15 at most.
+pub fn check_port_name(name: &str) -> Result<(), NameError> {
+    not_empty(name)?;
+    at_most(name, 15)?;
+    let has_letter = name.contains(|c: char| c.is_ascii_lowercase());
+    if is_label(name) && has_letter && !name.contains("--") {
+        return Ok(());
+    }
+    Err(NameError(format!(
+        "must consist of lowercase letters, digits and single \"-\" between them, with a letter; is {name:?}"
+    )))
+}
+
+/// The nearest DNS label: "dummy pod" becomes "dummy-pod". Empty when nothing of the name can be kept.
+pub fn slug(name: &str) -> String {
+    let mut label = String::with_capacity(name.len());
+    for c in name.chars().flat_map(char::to_lowercase) {
+        if c.is_ascii_alphanumeric() {
+            label.push(c);
+        } else if !label.is_empty() && !label.ends_with('-') {
+            label.push('-');
+        }
+    }
+    label.truncate(MAX_LABEL);
+    label.truncate(label.trim_end_matches('-').len());
+    label
+}
+
+/// The candidate nearest to a word, when it is near enough to be what was meant.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let simplified = |s: &str| s.to_lowercase().replace(['_', '-'], "");
+    let wanted = simplified(word);
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&wanted, &simplified(candidate)), candidate))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+fn is_label(part: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !part.is_empty()
+        && part.len() <= MAX_LABEL
+        && part.bytes().all(inner)
+        && !part.starts_with('-')
+        && !part.ends_with('-')
+}
+
+fn is_word(word: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    word.bytes().all(inner)
+        && word.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && word.ends_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+fn not_empty(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError("must not be empty".to_owned()));
+    }
+    Ok(())
+}
+
+fn at_most(name: &str, limit: usize) -> Result<(), NameError> {
+    if name.len() > limit {
+        return Err(NameError(format!(
+            "must have at most {limit} characters, but has {}",
+            name.len()
+        )));
+    }
+    Ok(())
+}
+
+fn with_suggestion(name: &str, rule: &str, suggestion: &str) -> NameError {
+    let mut sentence = format!("must consist of {rule}; is {name:?}");
+    if !suggestion.is_empty() {
+        sentence = format!("{sentence}, which could be {suggestion:?}");
+    }
+    NameError(sentence)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("dummy pod", "dummy-pod")]
+    #[case("  My  App! ", "my-app")]
+    #[case("already-fine", "already-fine")]
+    #[case("Ünïcode", "n-code")]
+    #[case("!!!", "")]
+    fn a_slug_is_the_nearest_dns_label(#[case] name: &str, #[case] expected: &str) {
+        assert_eq!(slug(name), expected);
+    }
+
+    #[rstest]
+    #[case("a", true)]
+    #[case("web-0", true)]
+    #[case("0web", true)]
+    #[case("", false)]
+    #[case("-web", false)]
+    #[case("web-", false)]
+    #[case("Web", false)]
+    #[case("web.0", false)]
+    #[case("wéb", false)]
+    fn dns_labels_follow_rfc_1123(#[case] name: &str, #[case] valid: bool) {
+        assert_eq!(check_dns_label(name).is_ok(), valid);
+    }
+
+    #[test]
+    fn the_longest_label_has_63_characters() {
+        assert!(check_dns_label(&"a".repeat(63)).is_ok());
+        let error = check_dns_label(&"a".repeat(64)).unwrap_err();
+        assert_eq!(error.to_string(), "must have at most 63 characters, but has 64");
+    }
+
+    #[test]
+    fn a_bad_name_comes_with_a_good_one() {
+        let error = check_dns_label("Dummy Pod").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("is \"Dummy Pod\", which could be \"dummy-pod\""),
+            "{error}"
+        );
+    }
+
+    #[rstest]
+    #[case("app", true)]
+    #[case("app.kubernetes.io/name", true)]
+    #[case("example.com/Some_Key.x", true)]
+    #[case("/name", false)]
+    #[case("example.com/", false)]
+    #[case("a/b/c", false)]
+    #[case("UPPER.example/name", false)]
+    #[case("_x", false)]
+    fn qualified_names_have_an_optional_dns_prefix(#[case] key: &str, #[case] valid: bool) {
+        assert_eq!(check_qualified_name(key).is_ok(), valid);
+    }
+
+    #[rstest]
+    #[case("PATH", true)]
+    #[case("my.var-1", true)]
+    #[case("1ST", false)]
+    #[case("A=B", false)]
+    #[case("", false)]
+    fn environment_names_cannot_start_with_a_digit_or_hold_an_equals_sign(
+        #[case] name: &str,
+        #[case] valid: bool,
+    ) {
+        assert_eq!(check_env_name(name).is_ok(), valid);
+    }
+
+    #[rstest]
+    #[case("hostnetwork", Some("hostNetwork"))]
+    #[case("host_network", Some("hostNetwork"))]
+    #[case("imag", Some("image"))]
+    #[case("zebra", None)]
+    fn the_nearest_word_is_offered_only_when_it_is_near(#[case] word: &str, #[case] expected: Option<&str>) {
+        assert_eq!(nearest(word, ["name", "image", "hostNetwork"]), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn every_slug_is_a_dns_label_or_empty_and_its_own_slug(name in ".{0,100}") {
+            let label = slug(&name);
+            prop_assert!(label.is_empty() || check_dns_label(&label).is_ok());
+            prop_assert_eq!(slug(&label), label);
+        }
+    }
+}

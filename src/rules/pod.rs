@@ -1,0 +1,202 @@
+//! The rules of pods.
+//!
+//! An update may change containers freely, and the kubelet restarts only those that changed. What belongs to the
+//! pod's sandbox or to its volumes is fixed for the pod's life, because no running container could follow:
+//! hostNetwork, hostname, podIP, dnsPolicy, dnsConfig, runtimeClassName, host ports, and the source of a volume.
+//! nodeName can be set once; nodeSelector is fixed from then on.
+
+mod container;
+mod volume;
+
+use super::{ImageReference, Rules, Violation, check::Check, meta};
+use crate::{
+    names,
+    v1::{Pod, PodDnsConfig, PodSpec, PodStatus, volume::Source},
+};
+
+const MAX_CONTAINERS: usize = 100;
+const MAX_STATUS_MESSAGE: usize = 4096;
+
+impl Rules for Pod {
+    fn set_defaults(&mut self) {
+        meta::set_defaults(self);
+        let spec = self.spec.get_or_insert_default();
+        default_to(&mut spec.restart_policy, "Always");
+        default_to(&mut spec.dns_policy, "ClusterFirst");
+        spec.termination_grace_period_seconds.get_or_insert(30);
+        for volume in &mut spec.volumes {
+            volume
+                .source
+                .get_or_insert_with(|| Source::EmptyDir(crate::v1::EmptyDirVolumeSource::default()));
+        }
+        for container in &mut spec.containers {
+            if container.image_pull_policy.is_empty() {
+                let latest = ImageReference::parse(&container.image).is_ok_and(|image| image.is_latest());
+                default_to(
+                    &mut container.image_pull_policy,
+                    if latest { "Always" } else { "IfNotPresent" },
+                );
+            }
+            for port in &mut container.ports {
+                default_to(&mut port.protocol, "TCP");
+                if spec.host_network && port.host_port == 0 {
+                    port.host_port = port.container_port;
+                }
+            }
+            if let Some(resources) = &mut container.resources {
+                for (name, limit) in &resources.limits {
+                    resources
+                        .requests
+                        .entry(name.clone())
+                        .or_insert_with(|| limit.clone());
+                }
+            }
+        }
+    }
+
+    fn validate(&self) -> Vec<Violation> {
+        meta::validate(self, names::check_dns_subdomain, |c| {
+            c.field("spec", |c| match &self.spec {
+                None => c.wrong("must be there, with at least one container"),
+                Some(spec) => check_spec(c, spec),
+            });
+            if let Some(status) = &self.status {
+                c.field("status", |c| check_status(c, status));
+            }
+        })
+    }
+
+    fn validate_update(&self, old: &Self) -> Vec<Violation> {
+        meta::validate_update(self, old, |c| {
+            let none = PodSpec::default();
+            let new = self.spec.as_ref().unwrap_or(&none);
+            let old = old.spec.as_ref().unwrap_or(&none);
+            c.field("spec", |c| check_update(c, new, old));
+        })
+    }
+}
+
+fn default_to(field: &mut String, word: &str) {
+    if field.is_empty() {
+        word.clone_into(field);
+    }
+}
+
+fn check_spec(c: &mut Check, spec: &PodSpec) {
+    if spec.containers.is_empty() {
+        c.field("containers", |c| c.wrong("must have at least one container"));
+    }
+    volume::check_volumes(c, spec);
+    container::check_containers(c, spec, MAX_CONTAINERS);
+    c.field("restartPolicy", |c| {
+        c.one_of(&spec.restart_policy, &["Always", "OnFailure", "Never"]);
+    });
+    if let Some(seconds) = spec.termination_grace_period_seconds {
+        c.field("terminationGracePeriodSeconds", |c| meta::grace(c, seconds));
+    }
+    if !spec.node_name.is_empty() {
+        c.field("nodeName", |c| c.ok(names::check_dns_label(&spec.node_name)));
+    }
+    meta::labels(c, "nodeSelector", &spec.node_selector);
+    if !spec.hostname.is_empty() {
+        c.field("hostname", |c| c.ok(names::check_dns_label(&spec.hostname)));
+    }
+    if !spec.pod_ip.is_empty() {
+        c.field("podIP", |c| {
+            c.ip(&spec.pod_ip);
+            if spec.host_network {
+                c.wrong("must be empty on the host network, where a pod has the node's addresses");
+            }
+        });
+    }
+    if !spec.runtime_class_name.is_empty() {
+        c.field("runtimeClassName", |c| {
+            c.ok(names::check_dns_subdomain(&spec.runtime_class_name));
+        });
+    }
+    check_dns(c, spec);
+}
+
+fn check_dns(c: &mut Check, spec: &PodSpec) {
+    c.field("dnsPolicy", |c| {
+        c.one_of(&spec.dns_policy, &["ClusterFirst", "Default", "None"]);
+    });
+    let none = PodDnsConfig::default();
+    let config = spec.dns_config.as_ref().unwrap_or(&none);
+    c.field("dnsConfig", |c| {
+        if spec.dns_policy == "None" && config.nameservers.is_empty() {
+            c.field("nameservers", |c| {
+                c.wrong("must have at least one address when dnsPolicy is \"None\"");
+            });
+        }
+        c.list("nameservers", &config.nameservers, 3, |c, address| c.ip(address));
+        c.list("searches", &config.searches, 32, |c, domain| {
+            let domain = domain.strip_suffix('.').unwrap_or(domain);
+            c.ok(names::check_dns_subdomain(domain));
+        });
+        c.list("options", &config.options, 32, |c, option| {
+            c.field("name", |c| check_resolver_word(c, &option.name));
+            if !option.value.is_empty() {
+                c.field("value", |c| check_resolver_word(c, &option.value));
+            }
+        });
+    });
+}
+
+/// A word that becomes part of a line of resolv.conf.
+fn check_resolver_word(c: &mut Check, word: &str) {
+    c.not_empty(word);
+    c.at_most(word, names::MAX_SUBDOMAIN);
+    if word.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        c.wrong(format!("must be one word, but is {word:?}"));
+    }
+}
+
+fn check_status(c: &mut Check, status: &PodStatus) {
+    if !status.phase.is_empty() {
+        let phases = ["Pending", "Running", "Succeeded", "Failed", "Unknown"];
+        c.field("phase", |c| c.one_of(&status.phase, &phases));
+    }
+    c.field("message", |c| c.at_most(&status.message, MAX_STATUS_MESSAGE));
+    meta::conditions(c, &status.conditions);
+    c.list(
+        "containerStatuses",
+        &status.container_statuses,
+        MAX_CONTAINERS,
+        |c, container| {
+            c.field("name", |c| c.not_empty(&container.name));
+        },
+    );
+}
+
+fn check_update(c: &mut Check, new: &PodSpec, old: &PodSpec) {
+    const FIXED: &str = "it is part of the pod's sandbox: delete the pod and create it anew";
+    c.field("hostNetwork", |c| {
+        c.unchanged(&new.host_network, &old.host_network, FIXED);
+    });
+    c.field("hostname", |c| c.unchanged(&new.hostname, &old.hostname, FIXED));
+    c.field("podIP", |c| c.unchanged(&new.pod_ip, &old.pod_ip, FIXED));
+    c.field("dnsPolicy", |c| {
+        c.unchanged(&new.dns_policy, &old.dns_policy, FIXED);
+    });
+    c.field("dnsConfig", |c| {
+        c.unchanged(&new.dns_config, &old.dns_config, FIXED);
+    });
+    c.field("runtimeClassName", |c| {
+        c.unchanged(&new.runtime_class_name, &old.runtime_class_name, FIXED);
+    });
+    if !old.node_name.is_empty() {
+        const PLACED: &str = "the pod has its node: delete it and create it anew to move it";
+        c.field("nodeName", |c| {
+            c.unchanged(&new.node_name, &old.node_name, PLACED);
+        });
+        c.field("nodeSelector", |c| {
+            c.unchanged(&new.node_selector, &old.node_selector, PLACED);
+        });
+    }
+    container::check_host_ports_update(c, new, old);
+    volume::check_volumes_update(c, new, old);
+}
+
+#[cfg(test)]
+mod tests;

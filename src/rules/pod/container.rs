@@ -1,0 +1,319 @@
+//! The rules of a pod's containers.
+
+use std::{collections::BTreeSet, str::FromStr};
+
+use crate::{
+    names,
+    quantity::Quantity,
+    rules::{
+        ImageReference,
+        check::{Check, Seen},
+    },
+    v1::{Container, ContainerPort, PodSpec, ResourceRequirements, SecurityContext},
+};
+
+const MAX_ARGUMENTS: usize = 1000;
+const MAX_VARIABLES: usize = 1000;
+const MAX_PORTS: usize = 100;
+const MAX_MOUNTS: usize = 100;
+/// The kernel takes no longer argument or variable.
+const MAX_ARGUMENT_BYTES: usize = 128 * 1024 - 1;
+const MAX_ID: i64 = i32::MAX as i64;
+
+const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+
+/// Linux' capabilities, without CAP_.
+const CAPABILITIES: [&str; 42] = [
+    "ALL",
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
+
+pub(super) fn check_containers(c: &mut Check, spec: &PodSpec, limit: usize) {
+    let mut names_seen = Seen::new();
+    let mut host_ports = Seen::new();
+    c.list("containers", &spec.containers, limit, |c, container| {
+        c.field("name", |c| {
+            c.ok(names::check_dns_label(&container.name));
+            if names_seen.again(container.name.as_str()) {
+                c.wrong(format!(
+                    "{:?} is the name of another container of the pod",
+                    container.name
+                ));
+            }
+        });
+        c.field("image", |c| {
+            if let Err(sentence) = ImageReference::parse(&container.image) {
+                c.wrong(sentence);
+            }
+        });
+        c.field("imagePullPolicy", |c| {
+            c.one_of(&container.image_pull_policy, &["Always", "IfNotPresent", "Never"]);
+        });
+        check_process(c, container);
+        check_ports(c, container, spec.host_network, &mut host_ports);
+        check_mounts(c, container, spec);
+        if let Some(resources) = &container.resources {
+            c.field("resources", |c| check_resources(c, resources));
+        }
+        if let Some(security) = &container.security_context {
+            c.field("securityContext", |c| check_security(c, security));
+        }
+    });
+}
+
+/// What the sandbox forwards from the node cannot change while it lives.
+pub(super) fn check_host_ports_update(c: &mut Check, new: &PodSpec, old: &PodSpec) {
+    if new.host_network || old.host_network {
+        return;
+    }
+    if forwarded(new) != forwarded(old) {
+        c.field("containers", |c| {
+            c.wrong(
+                "host ports cannot be changed; they are part of the pod's sandbox: \
+                 delete the pod and create it anew",
+            );
+        });
+    }
+}
+
+fn forwarded(spec: &PodSpec) -> BTreeSet<(i32, &str, &str, i32)> {
+    spec.containers
+        .iter()
+        .flat_map(|container| &container.ports)
+        .filter(|port| port.host_port != 0)
+        .map(|port| {
+            (
+                port.host_port,
+                port.protocol.as_str(),
+                port.host_ip.as_str(),
+                port.container_port,
+            )
+        })
+        .collect()
+}
+
+fn check_process(c: &mut Check, container: &Container) {
+    for (field, words) in [("command", &container.command), ("args", &container.args)] {
+        c.list(field, words, MAX_ARGUMENTS, |c, word| check_argument(c, word));
+    }
+    if !container.working_dir.is_empty() {
+        c.field("workingDir", |c| c.absolute_path(&container.working_dir));
+    }
+    c.list("env", &container.env, MAX_VARIABLES, |c, variable| {
+        c.field("name", |c| c.ok(names::check_env_name(&variable.name)));
+        c.field("value", |c| check_argument(c, &variable.value));
+    });
+}
+
+fn check_argument(c: &mut Check, word: &str) {
+    c.at_most(word, MAX_ARGUMENT_BYTES);
+    if word.contains('\0') {
+        c.wrong("must not contain a zero byte");
+    }
+}
+
+/// A host port in use: the port, its protocol and its address.
+type HostPort<'a> = (i32, &'a str, &'a str);
+
+fn check_ports<'a>(
+    c: &mut Check,
+    container: &'a Container,
+    host_network: bool,
+    host_ports: &mut Seen<HostPort<'a>>,
+) {
+    let mut names_seen = Seen::new();
+    c.list("ports", &container.ports, MAX_PORTS, |c, port| {
+        if !port.name.is_empty() {
+            c.field("name", |c| {
+                c.ok(names::check_port_name(&port.name));
+                if names_seen.again(port.name.as_str()) {
+                    c.wrong(format!(
+                        "{:?} is the name of another port of the container",
+                        port.name
+                    ));
+                }
+            });
+        }
+        c.field("containerPort", |c| c.port(port.container_port));
+        c.field("protocol", |c| c.one_of(&port.protocol, &["TCP", "UDP", "SCTP"]));
+        if port.host_port != 0 {
+            c.field("hostPort", |c| check_host_port(c, port, host_network, host_ports));
+        }
+        if !port.host_ip.is_empty() {
+            c.field("hostIP", |c| match port.host_ip.as_str() {
+                "0.0.0.0" | "::" => {}
+                address => c.ip(address),
+            });
+        }
+    });
+}
+
+fn check_host_port<'a>(
+    c: &mut Check,
+    port: &'a ContainerPort,
+    host_network: bool,
+    host_ports: &mut Seen<HostPort<'a>>,
+) {
+    c.port(port.host_port);
+    if host_network && port.host_port != port.container_port {
+        c.wrong(format!(
+            "must equal containerPort ({}) on the host network, but is {}",
+            port.container_port, port.host_port
+        ));
+    }
+    if host_ports.again((port.host_port, &port.protocol, &port.host_ip)) {
+        c.wrong(format!(
+            "{}/{} is taken by another port of the pod",
+            port.host_port, port.protocol
+        ));
+    }
+}
+
+fn check_mounts(c: &mut Check, container: &Container, spec: &PodSpec) {
+    let mut paths = Seen::new();
+    c.list(
+        "volumeMounts",
+        &container.volume_mounts,
+        MAX_MOUNTS,
+        |c, mount| {
+            c.field("name", |c| {
+                let known = || spec.volumes.iter().map(|volume| volume.name.as_str());
+                if known().any(|name| name == mount.name) {
+                    return;
+                }
+                let mut sentence = format!("{:?} is not a volume of the pod", mount.name);
+                if let Some(near) = names::nearest(&mount.name, known()) {
+                    sentence = format!("{sentence}; did you mean {near:?}?");
+                }
+                c.wrong(sentence);
+            });
+            c.field("mountPath", |c| {
+                c.absolute_path(&mount.mount_path);
+                if paths.again(mount.mount_path.trim_end_matches('/').to_owned()) {
+                    c.wrong(format!("{:?} is mounted already", mount.mount_path));
+                }
+            });
+            c.field("subPath", |c| {
+                c.at_most(&mount.sub_path, 4096);
+                if mount.sub_path.starts_with('/') || mount.sub_path.split('/').any(|part| part == "..") {
+                    c.wrong(format!(
+                        "must be a relative path without \"..\", but is {:?}",
+                        mount.sub_path
+                    ));
+                }
+            });
+        },
+    );
+}
+
+fn check_resources(c: &mut Check, resources: &ResourceRequirements) {
+    for (field, amounts) in [("limits", &resources.limits), ("requests", &resources.requests)] {
+        c.map(field, amounts, |c, name, amount| {
+            if !RESOURCES.contains(&name) {
+                c.one_of(name, &RESOURCES);
+                return;
+            }
+            match Quantity::from_str(amount) {
+                Err(error) => c.wrong(error.to_string()),
+                Ok(quantity) if quantity.is_negative() => c.wrong("must not be negative"),
+                Ok(quantity) if name != "cpu" && !quantity.is_whole() => {
+                    c.wrong(format!(
+                        "must be a whole number of bytes, but is {amount:?}; \"m\" means thousandths"
+                    ));
+                }
+                Ok(quantity) if field == "requests" => {
+                    let limit = resources
+                        .limits
+                        .get(name)
+                        .and_then(|limit| limit.parse::<Quantity>().ok());
+                    if let Some(limit) = limit.filter(|limit| quantity > *limit) {
+                        c.wrong(format!(
+                            "must not be more than the limit ({limit}), but is {amount:?}"
+                        ));
+                    }
+                }
+                Ok(_) => {}
+            }
+        });
+    }
+}
+
+fn check_security(c: &mut Check, security: &SecurityContext) {
+    for (field, id) in [
+        ("runAsUser", security.run_as_user),
+        ("runAsGroup", security.run_as_group),
+    ] {
+        if let Some(id) = id.filter(|id| !(0..=MAX_ID).contains(id)) {
+            c.field(field, |c| {
+                c.wrong(format!("must be from 0 to {MAX_ID}, but is {id}"));
+            });
+        }
+    }
+    if security.privileged == Some(true) && security.allow_privilege_escalation == Some(false) {
+        c.field("allowPrivilegeEscalation", |c| {
+            c.wrong("cannot be false for a privileged container");
+        });
+    }
+    if let Some(capabilities) = &security.capabilities {
+        c.field("capabilities", |c| {
+            for (field, names) in [("add", &capabilities.add), ("drop", &capabilities.drop)] {
+                c.list(field, names, CAPABILITIES.len(), |c, name| {
+                    check_capability(c, name);
+                });
+            }
+        });
+    }
+}
+
+fn check_capability(c: &mut Check, name: &str) {
+    if CAPABILITIES.contains(&name) {
+        return;
+    }
+    let bare = name.to_ascii_uppercase();
+    let bare = bare.strip_prefix("CAP_").unwrap_or(&bare);
+    let mut sentence = format!("{name:?} is not a capability, written without \"CAP_\"");
+    if let Some(near) = names::nearest(bare, CAPABILITIES) {
+        sentence = format!("{sentence}; did you mean {near:?}?");
+    }
+    c.wrong(sentence);
+}

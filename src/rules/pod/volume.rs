@@ -1,0 +1,70 @@
+//! The rules of a pod's volumes.
+
+use crate::{
+    names,
+    quantity::Quantity,
+    rules::check::{Check, Seen},
+    v1::{EmptyDirVolumeSource, PodSpec, volume::Source},
+};
+
+const MAX_VOLUMES: usize = 100;
+
+pub(super) fn check_volumes(c: &mut Check, spec: &PodSpec) {
+    let mut names_seen = Seen::new();
+    c.list("volumes", &spec.volumes, MAX_VOLUMES, |c, volume| {
+        c.field("name", |c| {
+            c.ok(names::check_dns_label(&volume.name));
+            if names_seen.again(volume.name.clone()) {
+                c.wrong(format!(
+                    "{:?} is the name of another volume of the pod",
+                    volume.name
+                ));
+            }
+        });
+        match &volume.source {
+            None => c.wrong("must have a source: hostPath or emptyDir"),
+            Some(Source::HostPath(source)) => c.field("hostPath", |c| {
+                c.field("path", |c| c.absolute_path(&source.path));
+                c.field("type", |c| {
+                    let types = [
+                        "",
+                        "DirectoryOrCreate",
+                        "Directory",
+                        "FileOrCreate",
+                        "File",
+                        "Socket",
+                    ];
+                    c.one_of(&source.r#type, &types);
+                });
+            }),
+            Some(Source::EmptyDir(source)) => c.field("emptyDir", |c| check_empty_dir(c, source)),
+        }
+    });
+}
+
+/// Volumes come and go with the containers that mount them, but one that stays keeps its source.
+pub(super) fn check_volumes_update(c: &mut Check, new: &PodSpec, old: &PodSpec) {
+    c.list("volumes", &new.volumes, MAX_VOLUMES, |c, volume| {
+        let before = old.volumes.iter().find(|before| before.name == volume.name);
+        if before.is_some_and(|before| before.source != volume.source) {
+            c.wrong("the source of a volume cannot be changed; give the new volume another name");
+        }
+    });
+}
+
+fn check_empty_dir(c: &mut Check, source: &EmptyDirVolumeSource) {
+    c.field("medium", |c| c.one_of(&source.medium, &["", "Memory"]));
+    if source.size_limit.is_empty() {
+        return;
+    }
+    c.field("sizeLimit", |c| {
+        match source.size_limit.parse::<Quantity>() {
+            Err(error) => c.wrong(error.to_string()),
+            Ok(quantity) if quantity <= Quantity::ZERO => c.wrong("must be more than 0"),
+            Ok(_) => {}
+        }
+        if source.medium != "Memory" {
+            c.wrong("needs the medium \"Memory\": only there is the size bounded");
+        }
+    });
+}
