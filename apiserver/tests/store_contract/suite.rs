@@ -1,0 +1,506 @@
+//! The claims.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use clone8s_apiserver::store::{
+    Change, KeyValue, Page, Precondition, Revision, Store, StoreError, VALUE_LIMIT, Watch, WatchItem,
+};
+use futures::{StreamExt as _, future::join_all};
+use tokio::time::timeout;
+
+use super::subject::Subject;
+
+const SOON: Duration = Duration::from_secs(20);
+
+pub(crate) async fn next_item(watch: &mut Watch) -> Result<WatchItem, StoreError> {
+    let item = timeout(SOON, watch.next()).await.expect("the watch is silent");
+    item.expect("the watch ended without an error")
+}
+
+pub(crate) async fn next_change(watch: &mut Watch) -> Change {
+    loop {
+        if let WatchItem::Change(change) = next_item(watch).await.unwrap() {
+            return change;
+        }
+    }
+}
+
+fn text(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+async fn put(store: &dyn Store, key: &str, value: &str) -> Revision {
+    store.put(key, text(value), Precondition::Any).await.unwrap()
+}
+
+async fn read(store: &dyn Store, key: &str) -> Option<(String, Revision)> {
+    let (found, _) = store.get(key).await.unwrap();
+    found.map(|found| {
+        assert_eq!(found.key, key);
+        (String::from_utf8(found.value.to_vec()).unwrap(), found.revision)
+    })
+}
+
+fn names<'k>(prefix: &str, items: &'k [KeyValue]) -> Vec<&'k str> {
+    let names = items.iter().map(|item| item.key.strip_prefix(prefix));
+    names.map(|name| name.expect("under the prefix")).collect()
+}
+
+pub(crate) async fn a_key_that_was_never_written_reads_as_nothing(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let (found, revision) = store.get(&format!("{prefix}a")).await.unwrap();
+    assert_eq!(found, None);
+    assert!(revision >= Revision(1), "{revision}");
+    let listing = store.list(&prefix, Page::default(), None).await.unwrap();
+    assert!(listing.items.is_empty() && !listing.more);
+    assert!(listing.revision >= revision);
+}
+
+pub(crate) async fn a_write_is_read_back_at_its_revision(subject: &Subject) {
+    let store = &*subject.store;
+    let key = format!("{}a", subject.fresh_prefix());
+    let before = store.get(&key).await.unwrap().1;
+    let first = put(store, &key, "1").await;
+    assert!(first > before);
+    assert_eq!(read(store, &key).await, Some(("1".to_owned(), first)));
+    let second = put(store, &key, "2").await;
+    assert!(second > first);
+    assert_eq!(read(store, &key).await, Some(("2".to_owned(), second)));
+    assert!(store.get(&key).await.unwrap().1 >= second);
+    // Empty and binary values are values.
+    for value in [Bytes::new(), Bytes::from_static(b"\0\xff\xfe")] {
+        store.put(&key, value.clone(), Precondition::Any).await.unwrap();
+        assert_eq!(store.get(&key).await.unwrap().0.unwrap().value, value);
+    }
+}
+
+pub(crate) async fn a_put_that_needs_absence_creates_once(subject: &Subject) {
+    let store = &*subject.store;
+    let key = format!("{}a", subject.fresh_prefix());
+    let first = store.put(&key, text("1"), Precondition::Absent).await.unwrap();
+    let error = store
+        .put(&key, text("2"), Precondition::Absent)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Exists { key: named } if *named == key),
+        "{error:?}"
+    );
+    assert_eq!(read(store, &key).await, Some(("1".to_owned(), first)));
+    store.delete(&key, Precondition::Any).await.unwrap();
+    store.put(&key, text("3"), Precondition::Absent).await.unwrap();
+}
+
+pub(crate) async fn a_put_at_a_revision_needs_that_very_revision(subject: &Subject) {
+    let store = &*subject.store;
+    let key = format!("{}a", subject.fresh_prefix());
+    let never = Precondition::Revision(Revision(1));
+    let error = store.put(&key, text("0"), never).await.unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { .. }), "{error:?}");
+    let first = put(store, &key, "1").await;
+    let second = store
+        .put(&key, text("2"), Precondition::Revision(first))
+        .await
+        .unwrap();
+    for wrong in [first, Revision(second.0 + 1)] {
+        let error = store
+            .put(&key, text("3"), Precondition::Revision(wrong))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, StoreError::Stale { .. }), "{error:?}");
+    }
+    assert_eq!(read(store, &key).await, Some(("2".to_owned(), second)));
+    store.delete(&key, Precondition::Any).await.unwrap();
+    let error = store
+        .put(&key, text("4"), Precondition::Revision(second))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::NotFound { .. }), "{error:?}");
+}
+
+pub(crate) async fn a_delete_keeps_its_precondition_and_needs_the_key(subject: &Subject) {
+    let store = &*subject.store;
+    let key = format!("{}a", subject.fresh_prefix());
+    for precondition in [
+        Precondition::Any,
+        Precondition::Absent,
+        Precondition::Revision(Revision(1)),
+    ] {
+        let error = store.delete(&key, precondition).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::NotFound { key: named } if *named == key),
+            "{error:?}"
+        );
+    }
+    let first = put(store, &key, "1").await;
+    let second = put(store, &key, "2").await;
+    let error = store
+        .delete(&key, Precondition::Revision(first))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Stale { .. }), "{error:?}");
+    let error = store.delete(&key, Precondition::Absent).await.unwrap_err();
+    assert!(matches!(error, StoreError::Exists { .. }), "{error:?}");
+    let gone = store.delete(&key, Precondition::Revision(second)).await.unwrap();
+    assert!(gone > second);
+    let (found, revision) = store.get(&key).await.unwrap();
+    assert_eq!(found, None);
+    assert!(revision >= gone);
+}
+
+pub(crate) async fn a_refused_write_changes_nothing(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let key = format!("{prefix}a");
+    let start = put(store, &key, "1").await;
+    let mut watch = store.watch(&prefix, start).await.unwrap();
+    store
+        .put(&key, text("2"), Precondition::Absent)
+        .await
+        .unwrap_err();
+    store
+        .delete(&key, Precondition::Revision(Revision(1)))
+        .await
+        .unwrap_err();
+    store
+        .delete(&format!("{prefix}b"), Precondition::Any)
+        .await
+        .unwrap_err();
+    let next = put(store, &key, "3").await;
+    assert_eq!(next_change(&mut watch).await.revision, next);
+}
+
+pub(crate) async fn of_racing_writers_with_one_precondition_one_wins(subject: &Subject) {
+    let store = &subject.store;
+    let key = format!("{}a", subject.fresh_prefix());
+    let mut seen = None;
+    for round in 0..5 {
+        let precondition = seen.map_or(Precondition::Absent, Precondition::Revision);
+        let writers = (0..16).map(|writer| {
+            let value = Bytes::from(format!("{round}-{writer}"));
+            let (store, key) = (Arc::clone(store), key.clone());
+            async move { store.put(&key, value, precondition).await }
+        });
+        let outcomes = join_all(writers).await;
+        let winners: Vec<_> = outcomes
+            .iter()
+            .filter_map(|outcome| outcome.as_ref().ok())
+            .collect();
+        assert_eq!(winners.len(), 1, "{outcomes:?}");
+        seen = Some(*winners[0]);
+        assert_eq!(read(&**store, &key).await.unwrap().1, *winners[0]);
+    }
+}
+
+pub(crate) async fn increments_under_preconditions_lose_none(subject: &Subject) {
+    let key = format!("{}counter", subject.fresh_prefix());
+    put(&*subject.store, &key, "0").await;
+    let workers = (0..6).map(|_| {
+        let (store, key) = (Arc::clone(&subject.store), key.clone());
+        async move {
+            for _ in 0..10 {
+                loop {
+                    let (value, revision) = read(&*store, &key).await.unwrap();
+                    let next = value.parse::<u32>().unwrap() + 1;
+                    let put = store.put(&key, text(&next.to_string()), Precondition::Revision(revision));
+                    match put.await {
+                        Ok(_) => break,
+                        Err(StoreError::Stale { .. }) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            }
+        }
+    });
+    join_all(workers).await;
+    assert_eq!(read(&*subject.store, &key).await.unwrap().0, "60");
+}
+
+pub(crate) async fn a_list_has_the_keys_of_its_prefix_in_order(subject: &Subject) {
+    let store = &*subject.store;
+    let root = subject.fresh_prefix();
+    let prefix = format!("{root}pods/");
+    for key in [
+        "pods/b", "pods/a/z", "pods/a", "pods/a-b", "pods0", "pod", "pods.", "nodes/a",
+    ] {
+        put(store, &format!("{root}{key}"), key).await;
+    }
+    put(store, &format!("{prefix}gone"), "x").await;
+    store
+        .delete(&format!("{prefix}gone"), Precondition::Any)
+        .await
+        .unwrap();
+    let listing = store.list(&prefix, Page::default(), None).await.unwrap();
+    assert_eq!(names(&prefix, &listing.items), ["a", "a-b", "a/z", "b"]);
+    assert!(!listing.more);
+    assert_eq!(listing.items[0].value, text("pods/a"));
+
+    let page = |limit, after: Option<&str>| Page {
+        limit: Some(limit),
+        after: after.map(|name| format!("{prefix}{name}")),
+    };
+    for (limit, after, expected, more) in [
+        (2, None, vec!["a", "a-b"], true),
+        (2, Some("a-b"), vec!["a/z", "b"], false),
+        (4, None, vec!["a", "a-b", "a/z", "b"], false),
+        (1, Some("aa"), vec!["b"], false),
+        (10, Some("b"), vec![], false),
+    ] {
+        let listing = store.list(&prefix, page(limit, after), None).await.unwrap();
+        assert_eq!((names(&prefix, &listing.items), listing.more), (expected, more));
+    }
+    // A bound outside the prefix does not widen it.
+    let outside = Page {
+        limit: None,
+        after: Some(root.clone()),
+    };
+    assert_eq!(store.list(&prefix, outside, None).await.unwrap().items.len(), 4);
+}
+
+pub(crate) async fn pages_of_one_revision_are_consistent_while_others_write(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    for number in 0..20 {
+        put(store, &format!("{prefix}{number:02}"), "old").await;
+    }
+    let mut page = Page {
+        limit: Some(6),
+        after: None,
+    };
+    let mut at = None;
+    let mut seen = Vec::new();
+    loop {
+        let listing = store.list(&prefix, page.clone(), at).await.unwrap();
+        assert_eq!(listing.revision, at.unwrap_or(listing.revision));
+        at = Some(listing.revision);
+        page.after = listing.items.last().map(|item| item.key.clone());
+        seen.extend(listing.items);
+        if !listing.more {
+            break;
+        }
+        // Each page is followed by a change, a birth and a death in the pages to come.
+        put(store, &format!("{prefix}19"), "new").await;
+        put(store, &format!("{prefix}185"), "new").await;
+        let _ = store.delete(&format!("{prefix}17"), Precondition::Any).await;
+    }
+    assert_eq!(seen.len(), 20);
+    assert!(seen.iter().all(|item| item.value == text("old")));
+}
+
+pub(crate) async fn a_list_at_an_earlier_revision_shows_that_state(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let (a, b) = (format!("{prefix}a"), format!("{prefix}b"));
+    let one = put(store, &a, "1").await;
+    let two = put(store, &b, "2").await;
+    let three = put(store, &a, "3").await;
+    let four = store.delete(&b, Precondition::Any).await.unwrap();
+    let five = put(store, &b, "5").await;
+    for (at, expected) in [
+        (one, vec![("a", "1", one)]),
+        (two, vec![("a", "1", one), ("b", "2", two)]),
+        (three, vec![("a", "3", three), ("b", "2", two)]),
+        (four, vec![("a", "3", three)]),
+        (five, vec![("a", "3", three), ("b", "5", five)]),
+    ] {
+        let listing = store.list(&prefix, Page::default(), Some(at)).await.unwrap();
+        let found: Vec<_> = listing
+            .items
+            .iter()
+            .map(|item| {
+                let name = item.key.strip_prefix(&prefix).unwrap();
+                (name, std::str::from_utf8(&item.value).unwrap(), item.revision)
+            })
+            .collect();
+        assert_eq!(found, expected, "at {at}");
+        assert_eq!(listing.revision, at);
+    }
+}
+
+pub(crate) async fn the_future_is_refused(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let newest = put(store, &format!("{prefix}a"), "1").await;
+    let future = Revision(newest.0 + 1_000_000);
+    let error = store
+        .list(&prefix, Page::default(), Some(future))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, StoreError::Future { asked, .. } if asked == future),
+        "{error:?}"
+    );
+    let error = store.watch(&prefix, future).await.err().expect("an error");
+    assert!(
+        matches!(error, StoreError::Future { asked, .. } if asked == future),
+        "{error:?}"
+    );
+}
+
+pub(crate) async fn values_up_to_the_limit_are_kept_and_larger_ones_are_refused(subject: &Subject) {
+    let store = &*subject.store;
+    let key = format!("{}a", subject.fresh_prefix());
+    let large = Bytes::from(vec![7; VALUE_LIMIT]);
+    store
+        .put(&key, large.clone(), Precondition::Absent)
+        .await
+        .unwrap();
+    assert_eq!(store.get(&key).await.unwrap().0.unwrap().value, large);
+    let larger = Bytes::from(vec![7; VALUE_LIMIT + 1]);
+    let error = store.put(&key, larger, Precondition::Any).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::TooLarge { limit: VALUE_LIMIT, bytes, .. } if *bytes == VALUE_LIMIT + 1),
+        "{error:?}"
+    );
+}
+
+pub(crate) async fn a_watch_gives_each_write_once_in_order_with_what_it_replaced(subject: &Subject) {
+    let store = &*subject.store;
+    let root = subject.fresh_prefix();
+    let prefix = format!("{root}pods/");
+    let key = format!("{prefix}a");
+    let start = store.get(&key).await.unwrap().1;
+    let mut watch = store.watch(&prefix, start).await.unwrap();
+    let one = put(store, &key, "1").await;
+    put(store, &format!("{root}pods0"), "beside the prefix").await;
+    let two = put(store, &key, "2").await;
+    let three = store.delete(&key, Precondition::Any).await.unwrap();
+    let four = put(store, &key, "4").await;
+    let version = |value: &str, revision| {
+        Some(KeyValue {
+            key: key.clone(),
+            value: text(value),
+            revision,
+        })
+    };
+    for (value, previous, revision) in [
+        (Some("1"), None, one),
+        (Some("2"), version("1", one), two),
+        (None, version("2", two), three),
+        (Some("4"), None, four),
+    ] {
+        let expected = Change {
+            key: key.clone(),
+            value: value.map(text),
+            previous,
+            revision,
+        };
+        assert_eq!(next_change(&mut watch).await, expected);
+    }
+}
+
+pub(crate) async fn a_watch_from_an_earlier_revision_catches_up_and_goes_on(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let start = put(store, &format!("{prefix}first"), "0").await;
+    // More than one look, one message or the memory of recent writes holds.
+    for number in 0..1_500 / 50 {
+        let keys: Vec<_> = (0..50).map(|key| format!("{prefix}{key}")).collect();
+        let value = number.to_string();
+        join_all(keys.iter().map(|key| put(store, key, &value))).await;
+    }
+    let mut watch = store.watch(&prefix, start).await.unwrap();
+    let mut last = start;
+    for _ in 0..1_500 {
+        let change = next_change(&mut watch).await;
+        assert!(change.revision > last, "{} after {last}", change.revision);
+        last = change.revision;
+    }
+    let live = put(store, &format!("{prefix}live"), "x").await;
+    assert_eq!(next_change(&mut watch).await.revision, live);
+}
+
+pub(crate) async fn a_catch_up_larger_than_any_message_arrives_whole(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let start = put(store, &format!("{prefix}first"), "0").await;
+    let value = Bytes::from(vec![1; 700_000]);
+    let mut expected = Vec::new();
+    for number in 0..12 {
+        let key = format!("{prefix}{}", number % 2);
+        expected.push(store.put(&key, value.clone(), Precondition::Any).await.unwrap());
+    }
+    let mut watch = store.watch(&prefix, start).await.unwrap();
+    for (number, revision) in expected.into_iter().enumerate() {
+        let change = next_change(&mut watch).await;
+        assert_eq!(
+            (change.revision, change.value.unwrap().len()),
+            (revision, value.len())
+        );
+        assert_eq!(change.previous.is_some(), number >= 2);
+    }
+    let listing = store.list(&prefix, Page::default(), None).await.unwrap();
+    assert_eq!(listing.items.len(), 3);
+}
+
+pub(crate) async fn a_watch_tells_its_progress_past_the_writes_of_others(subject: &Subject) {
+    let store = &*subject.store;
+    let (mine, other) = (subject.fresh_prefix(), subject.fresh_prefix());
+    let start = put(store, &format!("{mine}a"), "1").await;
+    let mut watch = store.watch(&mine, start).await.unwrap();
+    let later = put(store, &format!("{other}a"), "1").await;
+    loop {
+        match next_item(&mut watch).await.unwrap() {
+            WatchItem::Progress(revision) if revision >= later => break,
+            WatchItem::Progress(_) => {}
+            WatchItem::Change(change) => panic!("unexpected: {change:?}"),
+        }
+    }
+}
+
+pub(crate) async fn many_watches_see_the_same_order(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let start = put(store, &format!("{prefix}first"), "0").await;
+    let mut watches = Vec::new();
+    for _ in 0..20 {
+        watches.push(store.watch(&prefix, start).await.unwrap());
+    }
+    let keys: Vec<_> = (0..100).map(|key| format!("{prefix}{}", key % 10)).collect();
+    let mut revisions = join_all(keys.iter().map(|key| put(store, key, "x"))).await;
+    revisions.sort_unstable();
+    for watch in &mut watches {
+        for revision in &revisions {
+            assert_eq!(next_change(watch).await.revision, *revision);
+        }
+    }
+}
+
+pub(crate) async fn what_is_compacted_says_so(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let (a, b) = (format!("{prefix}a"), format!("{prefix}b"));
+    let one = put(store, &a, "1").await;
+    let two = put(store, &a, "2").await;
+    put(store, &b, "3").await;
+    store.delete(&b, Precondition::Any).await.unwrap();
+    subject.compact().await;
+    let error = store.list(&prefix, Page::default(), Some(one)).await.unwrap_err();
+    assert!(
+        matches!(error, StoreError::Compacted { asked, oldest } if asked == one && oldest > one),
+        "{error:?}"
+    );
+    // Told at once, or as the first thing that the watch says.
+    let error = match store.watch(&prefix, one).await {
+        Ok(mut watch) => next_item(&mut watch).await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(
+        matches!(error, StoreError::Compacted { asked, .. } if asked == one),
+        "{error:?}"
+    );
+    // What is current stays, however old.
+    assert_eq!(read(store, &a).await, Some(("2".to_owned(), two)));
+    assert_eq!(read(store, &b).await, None);
+    let listing = store.list(&prefix, Page::default(), None).await.unwrap();
+    assert_eq!(names(&prefix, &listing.items), ["a"]);
+    let mut watch = store.watch(&prefix, listing.revision).await.unwrap();
+    let next = store
+        .put(&a, text("5"), Precondition::Revision(two))
+        .await
+        .unwrap();
+    let change = next_change(&mut watch).await;
+    assert_eq!((change.revision, change.previous.unwrap().revision), (next, two));
+}
