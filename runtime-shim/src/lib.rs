@@ -1,1 +1,82 @@
 //! CRI v1 on containerd's native API.
+//!
+//! ```text
+//! CRI client ──gRPC on a unix socket──► server ──► Shim ──► Containerd (containers, tasks, snapshots, content)
+//!                                                   ├─────► pinned namespaces, CNI plugins
+//!                                                   └─────► log files, fed from FIFOs
+//! link: connect ─► recover ─► ready ─(events end)─► connect …
+//! ```
+//!
+//! containerd keeps all state: a sandbox is a container object without a task, a container an object with one, and
+//! what CRI says about them is in the objects' extensions. [`shim::Shim`] holds a copy in memory that [`link`]
+//! reads back at the start and after every break.
+
+#![allow(dead_code)]
+
+mod config;
+mod containerd;
+mod error;
+mod ids;
+mod link;
+mod network;
+mod server;
+mod shim;
+mod status;
+mod time;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError, unix};
+
+pub use crate::config::{Config, NetworkConfig, RuntimeHandler};
+pub use crate::containerd::{ContainerdError, ErrorKind};
+use crate::{containerd::Grpc, shim::Shim};
+
+/// How long calls in progress may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why a shim could not start, or stopped other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("runtime-shim: bad configuration: {0}")]
+    Config(String),
+    #[error("runtime-shim: cannot serve CRI")]
+    Listen(#[from] unix::ListenError),
+    #[error("runtime-shim: cannot make folder {path}; is the file system writable?", path = .path.display())]
+    Folder {
+        path: PathBuf,
+        #[source]
+        cause: std::io::Error,
+    },
+    #[error("runtime-shim: cannot use containerd")]
+    Containerd(#[from] ContainerdError),
+    #[error("runtime-shim stopped")]
+    Stopped(#[from] SupervisorError),
+}
+
+/// Serves CRI until `shutdown`. containerd need not be there: calls answer UNAVAILABLE until it is.
+pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
+    config.validate().map_err(Error::Config)?;
+    // First the socket: it tells whether another shim is at work on the same state.
+    let incoming = unix::listen(&config.listen).await?;
+    for path in [&config.state_dir, &config.root_dir] {
+        std::fs::create_dir_all(path).map_err(|cause| Error::Folder {
+            path: path.clone(),
+            cause,
+        })?;
+    }
+    let containerd = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
+    let listen = config.listen.clone();
+    let shim = Arc::new(Shim::new(config, containerd));
+
+    // A child: the caller's other services do not end with this one.
+    let mut supervisor = Supervisor::new(shutdown.child_token());
+    let ending = supervisor.shutdown().clone();
+    supervisor.spawn("containerd-link", link::run(Arc::clone(&shim), ending.clone()));
+    supervisor.spawn("cri", server::serve(Arc::clone(&shim), incoming, ending));
+    tracing::info!(socket = %listen.display(), "serving CRI");
+    let outcome = supervisor.run(GRACE).await;
+    shim.finish(GRACE).await;
+    let _ = std::fs::remove_file(&listen);
+    Ok(outcome?)
+}

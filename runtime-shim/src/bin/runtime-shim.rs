@@ -1,0 +1,140 @@
+//! The runtime shim as a program of its own.
+
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use clone8s_daemon::{process, telemetry::Telemetry};
+use clone8s_runtime_shim::{Config, NetworkConfig, RuntimeHandler};
+use ipnet::Ipv4Net;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Serves the Kubernetes Container Runtime Interface (CRI v1) on containerd's native API
+#[derive(Debug, Parser)]
+#[command(name = "runtime-shim", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    telemetry: Telemetry,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve CRI (what happens without a command too)
+    Serve,
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// containerd's gRPC socket (path)
+    #[arg(
+        long,
+        global = true,
+        env = "CLONE8S_CONTAINERD",
+        default_value = "/run/containerd/containerd.sock"
+    )]
+    containerd: PathBuf,
+    /// containerd namespace for all pods; nothing else should use it (name)
+    #[arg(long, global = true, default_value = "clone8s")]
+    namespace: String,
+    /// Unix socket to serve CRI on (path)
+    #[arg(long, global = true, default_value = "/run/clone8s/shim.sock")]
+    listen: PathBuf,
+    /// Folder for pinned namespaces, FIFOs and files mounted into containers (path)
+    #[arg(long, global = true, default_value = "/run/clone8s/shim")]
+    state_dir: PathBuf,
+    /// Folder for what outlives a reboot: leases of pod addresses (path)
+    #[arg(long, global = true, default_value = "/var/lib/clone8s/shim")]
+    root_dir: PathBuf,
+    /// Folder of CNI plugins (path; repeatable, searched in order)
+    #[arg(
+        long,
+        global = true,
+        default_values = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
+    )]
+    cni_bin_dir: Vec<PathBuf>,
+    /// Folder of CNI network configuration; while it has none, the built-in bridge network is used (path)
+    #[arg(long, global = true, default_value = "/etc/cni/net.d")]
+    cni_conf_dir: PathBuf,
+    /// Folder for the built-in network's address leases (path; default: cni in the root folder)
+    #[arg(long, global = true)]
+    cni_state_dir: Option<PathBuf>,
+    /// Addresses of the built-in network (IPv4 CIDR)
+    #[arg(long, global = true, default_value = "10.88.0.0/16")]
+    pod_cidr: Ipv4Net,
+    /// Bridge of the built-in network (interface name, at most 15 characters)
+    #[arg(long, global = true, default_value = "c8s0")]
+    bridge_name: String,
+    /// containerd snapshotter (name)
+    #[arg(long, global = true, default_value = "overlayfs")]
+    snapshotter: String,
+    /// Handler for sandboxes that ask for none (name)
+    #[arg(long, global = true, default_value = "runc")]
+    default_handler: String,
+    /// A further runtime handler (NAME=OCI-RUNTIME, a program's name or path, or
+    /// NAME=CONTAINERD-RUNTIME:OCI-RUNTIME; repeatable; runc and crun are always there)
+    #[arg(long, global = true, value_name = "NAME=PROGRAM", value_parser = parse_handler)]
+    handler: Vec<(String, RuntimeHandler)>,
+    /// Registry to speak to without TLS (HOST or HOST:PORT; repeatable; loopback ones always are)
+    #[arg(long, global = true, value_name = "REGISTRY")]
+    plain_http: Vec<String>,
+    /// Image archive to import at the start: a file, or a folder of .tar and .tar.gz files (path; repeatable)
+    #[arg(long, global = true)]
+    archive: Vec<PathBuf>,
+}
+
+fn parse_handler(text: &str) -> Result<(String, RuntimeHandler), String> {
+    let (name, program) = text
+        .split_once('=')
+        .filter(|(name, program)| !name.is_empty() && !program.is_empty())
+        .ok_or("must be NAME=PROGRAM, such as kata=/usr/bin/kata-runtime")?;
+    let handler = match program.split_once(':') {
+        Some((runtime, binary)) => RuntimeHandler {
+            runtime: runtime.to_owned(),
+            binary: (!binary.is_empty()).then(|| binary.to_owned()),
+        },
+        None => RuntimeHandler::runc_v2(Some(program)),
+    };
+    Ok((name.to_owned(), handler))
+}
+
+impl From<Options> for Config {
+    fn from(options: Options) -> Self {
+        let mut handlers: BTreeMap<_, _> = Self::default().handlers;
+        handlers.extend(options.handler);
+        Self {
+            containerd: options.containerd,
+            namespace: options.namespace,
+            listen: options.listen,
+            state_dir: options.state_dir,
+            root_dir: options.root_dir,
+            network: NetworkConfig {
+                plugin_dirs: options.cni_bin_dir,
+                conf_dir: options.cni_conf_dir,
+                pod_cidr: options.pod_cidr,
+                bridge_name: options.bridge_name,
+                cni_state_dir: options.cni_state_dir,
+            },
+            snapshotter: options.snapshotter,
+            default_handler: options.default_handler,
+            handlers,
+            plain_http: options.plain_http.into_iter().collect(),
+            archives: options.archive,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = Config::from(cli.options);
+    process::run(&cli.telemetry, |shutdown| async move {
+        match cli.command.unwrap_or(Command::Serve) {
+            Command::Serve => clone8s_runtime_shim::run(config, shutdown).await.context("serve"),
+        }
+    })
+}

@@ -1,0 +1,140 @@
+//! What a shim is told at its start, with every default in one place.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use ipnet::Ipv4Net;
+
+/// Everything that [`crate::run`] and [`crate::teardown`] need to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// containerd's gRPC socket.
+    pub containerd: PathBuf,
+    /// The containerd namespace that holds all of the shim's objects. Nothing else should write to it.
+    pub namespace: String,
+    /// The unix socket to serve CRI on; root's alone (mode 0600).
+    pub listen: PathBuf,
+    /// Pinned namespaces, FIFOs and the files mounted into containers. Lost at a reboot, as they are.
+    pub state_dir: PathBuf,
+    /// What must outlive a reboot: the leases of pod addresses.
+    pub root_dir: PathBuf,
+    /// How pods get their addresses.
+    pub network: NetworkConfig,
+    /// The containerd snapshotter for images and containers.
+    pub snapshotter: String,
+    /// The handler of sandboxes that ask for none.
+    pub default_handler: String,
+    /// OCI runtimes by the handler name that CRI callers use.
+    pub handlers: BTreeMap<String, RuntimeHandler>,
+    /// Registries, as `host` or `host:port`, that are spoken to without TLS. Loopback ones always are.
+    pub plain_http: BTreeSet<String>,
+    /// Image archives to import at the start: files, or folders of `.tar`, `.tar.gz` and `.tgz` files.
+    pub archives: Vec<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let handlers = [("runc", "runc"), ("crun", "crun")]
+            .map(|(name, binary)| (name.to_owned(), RuntimeHandler::runc_v2(Some(binary))));
+        Self {
+            containerd: "/run/containerd/containerd.sock".into(),
+            namespace: "clone8s".into(),
+            listen: "/run/clone8s/shim.sock".into(),
+            state_dir: "/run/clone8s/shim".into(),
+            root_dir: "/var/lib/clone8s/shim".into(),
+            network: NetworkConfig::default(),
+            snapshotter: "overlayfs".into(),
+            default_handler: "runc".into(),
+            handlers: handlers.into(),
+            plain_http: BTreeSet::new(),
+            archives: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong with it, field and next step.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        if !self.handlers.contains_key(&self.default_handler) {
+            let known: Vec<_> = self.handlers.keys().map(String::as_str).collect();
+            return Err(format!(
+                "default handler {:?} is not among the handlers: {}",
+                self.default_handler,
+                known.join(", ")
+            ));
+        }
+        let bridge = &self.network.bridge_name;
+        if bridge.is_empty() || bridge.len() > 15 || bridge.contains(['/', ' ']) {
+            return Err(format!(
+                "bridge name {bridge:?}: must be 1 to 15 characters without '/' and blanks"
+            ));
+        }
+        if self.network.pod_cidr.prefix_len() > 30 {
+            return Err(format!(
+                "pod CIDR {}: has no room for pods; use a prefix of 30 bits or fewer",
+                self.network.pod_cidr
+            ));
+        }
+        Ok(())
+    }
+
+    /// Where host-local keeps its leases for the built-in network.
+    pub(crate) fn cni_state_dir(&self) -> PathBuf {
+        self.network
+            .cni_state_dir
+            .clone()
+            .unwrap_or_else(|| self.root_dir.join("cni"))
+    }
+}
+
+/// Where CNI plugins and their configuration are, and the built-in network for hosts without any.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Folders to look for plugin binaries in, in order.
+    pub plugin_dirs: Vec<PathBuf>,
+    /// Network configuration lists (`.conflist`, `.conf`, `.json`); the first by name is used.
+    pub conf_dir: PathBuf,
+    /// The built-in network's addresses; the bridge gets the first.
+    pub pod_cidr: Ipv4Net,
+    /// The built-in network's bridge, at most 15 characters.
+    pub bridge_name: String,
+    /// Where the built-in network's leases are kept; `<root_dir>/cni` when not given.
+    pub cni_state_dir: Option<PathBuf>,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            plugin_dirs: vec![
+                "/opt/cni/bin".into(),
+                "/usr/lib/cni".into(),
+                "/usr/libexec/cni".into(),
+            ],
+            conf_dir: "/etc/cni/net.d".into(),
+            pod_cidr: Ipv4Net::new_assert([10, 88, 0, 0].into(), 16),
+            bridge_name: "c8s0".into(),
+            cni_state_dir: None,
+        }
+    }
+}
+
+/// One way to run containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeHandler {
+    /// The containerd runtime, such as `io.containerd.runc.v2`.
+    pub runtime: String,
+    /// The OCI runtime's program, a name or a path; the containerd runtime's own choice when not given.
+    pub binary: Option<String>,
+}
+
+impl RuntimeHandler {
+    /// containerd's runc shim, driving the OCI runtime `binary`.
+    pub fn runc_v2(binary: Option<&str>) -> Self {
+        Self {
+            runtime: "io.containerd.runc.v2".into(),
+            binary: binary.map(str::to_owned),
+        }
+    }
+}

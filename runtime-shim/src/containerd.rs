@@ -1,0 +1,178 @@
+//! The seam to containerd: exactly the calls that the shim makes.
+//!
+//! [`Grpc`] speaks to a real containerd; [`fake::Fake`] is a small one in memory, for tests. Messages are
+//! containerd's own, so that neither side translates.
+
+mod grpc;
+
+use std::{collections::HashMap, fmt, io, time::SystemTime};
+
+use bytes::Bytes;
+use containerd_client::{
+    services::v1 as api,
+    types::{Descriptor, Mount, v1::Process},
+};
+use futures::stream::BoxStream;
+use prost_types::Any;
+
+use crate::ids::LeaseId;
+
+pub(crate) use self::grpc::Grpc;
+pub(crate) use self::grpc::reachable;
+
+/// The calls to one containerd, in one of its namespaces.
+#[async_trait::async_trait]
+pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
+    /// containerd's version. The cheapest call that shows that it is there.
+    async fn version(&self) -> Result<String>;
+    /// Makes the namespace if it is not there.
+    async fn ensure_namespace(&self) -> Result<()>;
+    /// Removes the namespace, which must be empty.
+    async fn delete_namespace(&self) -> Result<()>;
+
+    async fn create_container(&self, container: api::Container) -> Result<()>;
+    /// Writes the fields that `paths` name, such as `labels.a` or `extensions.b`.
+    async fn update_container(&self, container: api::Container, paths: &[&str]) -> Result<()>;
+    async fn get_container(&self, id: &str) -> Result<api::Container>;
+    async fn list_containers(&self) -> Result<Vec<api::Container>>;
+    async fn delete_container(&self, id: &str) -> Result<()>;
+
+    /// Prepares a process from a bundle; its pid.
+    async fn create_task(&self, request: api::CreateTaskRequest) -> Result<u32>;
+    /// Starts a container's task, or with `exec` an additional process in it; its pid.
+    async fn start(&self, container: &str, exec: Option<&str>) -> Result<u32>;
+    async fn kill(&self, container: &str, exec: Option<&str>, signal: u32) -> Result<()>;
+    /// Kills every process of the container.
+    async fn kill_all(&self, container: &str) -> Result<()>;
+    async fn list_tasks(&self) -> Result<Vec<Process>>;
+    async fn delete_task(&self, container: &str) -> Result<ProcessExit>;
+    async fn exec(&self, request: api::ExecProcessRequest) -> Result<()>;
+    async fn wait(&self, container: &str, exec: Option<&str>) -> Result<ProcessExit>;
+    async fn delete_process(&self, container: &str, exec: &str) -> Result<ProcessExit>;
+    async fn update_task(&self, container: &str, resources: Any) -> Result<()>;
+
+    /// Prepares a writable snapshot on `parent` (empty: on nothing).
+    async fn prepare_snapshot(&self, snapshot: NewSnapshot<'_>) -> Result<Vec<Mount>>;
+    /// The mounts of an active snapshot.
+    async fn snapshot_mounts(&self, snapshotter: &str, key: &str) -> Result<Vec<Mount>>;
+    async fn commit_snapshot(&self, snapshotter: &str, key: &str, name: &str) -> Result<()>;
+    async fn remove_snapshot(&self, snapshotter: &str, key: &str) -> Result<()>;
+    async fn snapshot_exists(&self, snapshotter: &str, key: &str) -> Result<bool>;
+    async fn snapshot_usage(&self, snapshotter: &str, key: &str) -> Result<Usage>;
+    async fn list_snapshots(&self, snapshotter: &str) -> Result<Vec<String>>;
+    /// Unpacks the layer `diff` of the content store onto `mounts`; the descriptor of the plain tar.
+    async fn apply(&self, diff: Descriptor, mounts: Vec<Mount>, lease: &LeaseId) -> Result<Descriptor>;
+
+    /// The labels of a blob, or none when it is not in the content store.
+    async fn blob_labels(&self, digest: &str) -> Result<Option<HashMap<String, String>>>;
+    async fn set_blob_labels(&self, digest: &str, labels: HashMap<String, String>) -> Result<()>;
+    /// A whole blob, refused over 8 MiB: manifests and configurations are far smaller.
+    async fn read_blob(&self, digest: &str) -> Result<Bytes>;
+    /// How many bytes an earlier, broken-off [`Containerd::write_blob`] of this blob has left.
+    async fn partial_blob(&self, digest: &str) -> Result<u64>;
+    /// Writes a blob from `blob.offset` on and commits it; containerd verifies digest and size.
+    async fn write_blob(&self, blob: NewBlob<'_>, data: BlobStream) -> Result<()>;
+    async fn abort_blob(&self, digest: &str) -> Result<()>;
+    async fn list_blobs(&self) -> Result<Vec<api::Info>>;
+
+    async fn list_images(&self) -> Result<Vec<api::Image>>;
+    /// Creates the image or moves its name to another target.
+    async fn put_image(&self, image: api::Image) -> Result<()>;
+    /// Removes the name; with it, before this returns, whatever nothing else refers to.
+    async fn delete_image(&self, name: &str) -> Result<()>;
+
+    async fn create_lease(&self) -> Result<LeaseId>;
+    async fn delete_lease(&self, lease: &LeaseId) -> Result<()>;
+    async fn list_leases(&self) -> Result<Vec<LeaseId>>;
+
+    /// Subscribes to the namespace's events. When this returns, the subscription is in force.
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event>>>;
+}
+
+/// The bytes of a blob, in parts of any size.
+pub(crate) type BlobStream = BoxStream<'static, io::Result<Bytes>>;
+
+pub(crate) type Result<T, E = ContainerdError> = std::result::Result<T, E>;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProcessExit {
+    /// 0 to 255; 128 + n after signal n.
+    pub code: u32,
+    pub at: SystemTime,
+}
+
+/// A snapshot to prepare.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewSnapshot<'a> {
+    pub snapshotter: &'a str,
+    pub key: &'a str,
+    /// The committed snapshot below; empty for none.
+    pub parent: &'a str,
+    pub lease: &'a LeaseId,
+}
+
+/// A blob to write.
+#[derive(Debug, Clone)]
+pub(crate) struct NewBlob<'a> {
+    pub digest: &'a str,
+    /// Bytes.
+    pub size: u64,
+    /// Where in the blob the data starts.
+    pub offset: u64,
+    pub labels: HashMap<String, String>,
+    pub lease: &'a LeaseId,
+}
+
+/// What a snapshot itself takes, without its parents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// What the shim wants to hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A container's main process has ended.
+    Exit { container: String, exit: ProcessExit },
+    /// The kernel has killed a process of the container for memory.
+    OutOfMemory { container: String },
+}
+
+/// A call to containerd that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("containerd: {call} {what}: {message}")]
+pub struct ContainerdError {
+    pub call: &'static str,
+    /// What the call was about.
+    pub what: String,
+    pub kind: ErrorKind,
+    pub message: String,
+}
+
+/// Why, as far as the shim tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    NotFound,
+    AlreadyExists,
+    Unavailable,
+    WrongState,
+    Other,
+}
+
+/// Repeating a removal is no error.
+pub(crate) fn already_gone<T: Default>(result: Result<T>) -> Result<T> {
+    match result {
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(T::default()),
+        other => other,
+    }
+}
+
+/// Repeating a creation is no error.
+pub(crate) fn already_there<T: Default>(result: Result<T>) -> Result<T> {
+    match result {
+        Err(error) if error.kind == ErrorKind::AlreadyExists => Ok(T::default()),
+        other => other,
+    }
+}

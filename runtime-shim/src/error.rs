@@ -1,0 +1,92 @@
+//! Why a CRI call failed, and the one place that turns it into a gRPC status.
+
+use std::{io, path::PathBuf};
+
+use tonic::{Code, Status};
+
+use crate::containerd::{ContainerdError, ErrorKind};
+
+/// The outcome of a CRI call.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a CRI call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{kind} {id}: not found")]
+    NotFound { kind: &'static str, id: String },
+    #[error("{kind} {name} exists already as {id}; remove it or raise its attempt")]
+    Exists {
+        kind: &'static str,
+        name: String,
+        id: String,
+    },
+    #[error("{field}: {problem}")]
+    Invalid { field: &'static str, problem: String },
+    #[error("{kind} {id} is {state}; {next_step}")]
+    WrongState {
+        kind: &'static str,
+        id: String,
+        state: &'static str,
+        next_step: &'static str,
+    },
+    #[error("{0}: not implemented by this runtime")]
+    Unimplemented(&'static str),
+    #[error("the runtime is not ready: {0}")]
+    NotReady(String),
+    #[error("{what} took longer than {seconds} s")]
+    Deadline { what: String, seconds: u64 },
+    #[error("{what} {path}", path = .path.display())]
+    File {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+    #[error(transparent)]
+    Containerd(#[from] ContainerdError),
+    /// A call was cut off by the end of the process.
+    #[error("the runtime is stopping")]
+    Stopping,
+}
+
+impl Error {
+    pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Invalid {
+            field,
+            problem: problem.into(),
+        }
+    }
+
+    /// For `map_err` after file operations.
+    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |cause| Self::File { what, path, cause }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::NotFound { .. } => Code::NotFound,
+            Self::Exists { .. } => Code::AlreadyExists,
+            Self::Invalid { .. } => Code::InvalidArgument,
+            Self::WrongState { .. } => Code::FailedPrecondition,
+            Self::Unimplemented(_) => Code::Unimplemented,
+            Self::NotReady(_) | Self::Stopping => Code::Unavailable,
+            Self::Deadline { .. } => Code::DeadlineExceeded,
+            Self::File { .. } => Code::Internal,
+            Self::Containerd(error) => match error.kind {
+                ErrorKind::NotFound => Code::NotFound,
+                ErrorKind::AlreadyExists => Code::AlreadyExists,
+                ErrorKind::Unavailable => Code::Unavailable,
+                ErrorKind::WrongState => Code::FailedPrecondition,
+                // Not this program's bug: the reply tells what containerd or the OCI runtime said.
+                ErrorKind::Other => Code::Unknown,
+            },
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        Self::new(error.code(), clone8s_daemon::supervisor::chain(&error))
+    }
+}

@@ -1,0 +1,53 @@
+//! Names that cannot be mistaken for one another.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(crate) struct $name(String);
+
+        impl $name {
+            /// A new one, unlike any other: 32 hexadecimal digits.
+            pub(crate) fn random() -> Self {
+                Self(uuid::Uuid::new_v4().simple().to_string())
+            }
+
+            pub(crate) fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(id: String) -> Self {
+                Self(id)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(id: &str) -> Self {
+                Self(id.to_owned())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id! {
+    /// A pod sandbox; the id of its containerd container object too.
+    SandboxId
+}
+id! {
+    /// A container; the id of its containerd container, task and snapshot too.
+    ContainerId
+}
+id! {
+    /// A containerd lease, which keeps what is under construction from being collected as garbage.
+    LeaseId
+}

@@ -1,0 +1,73 @@
+//! CRI over gRPC: unpacks requests, calls the shim, packs replies. Decides nothing.
+
+mod images;
+mod runtime;
+
+use std::{future::Future, sync::Arc};
+
+use clone8s::cri::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
+use clone8s_daemon::Shutdown;
+use tokio::time::Instant;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Response, Status, transport::Server};
+use tracing::Instrument as _;
+
+use crate::{error::Error, shim::Shim};
+
+/// Specs and annotations of many containers in one list, and logs of an exec, outgrow gRPC's usual 4 MiB.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// Both CRI services on one socket, until `shutdown`.
+pub(crate) async fn serve(
+    shim: Arc<Shim>,
+    incoming: UnixListenerStream,
+    shutdown: Shutdown,
+) -> Result<(), tonic::transport::Error> {
+    let service = Cri {
+        shim,
+        shutdown: shutdown.clone(),
+    };
+    Server::builder()
+        .add_service(
+            RuntimeServiceServer::new(service.clone())
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        )
+        .add_service(ImageServiceServer::new(service).max_encoding_message_size(MAX_MESSAGE))
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        .await
+}
+
+#[derive(Debug, Clone)]
+struct Cri {
+    shim: Arc<Shim>,
+    shutdown: Shutdown,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+/// Runs a call in a span of its own and records how long it took.
+async fn answer<T>(
+    call: &'static str,
+    id: &str,
+    operation: impl Future<Output = Result<T, Error>>,
+) -> Reply<T> {
+    let began = Instant::now();
+    let outcome = operation.instrument(tracing::info_span!("cri", call, id)).await;
+    let micros = began.elapsed().as_micros();
+    match outcome {
+        Ok(reply) => {
+            tracing::debug!(call, id, micros, "answered");
+            Ok(Response::new(reply))
+        }
+        Err(error) => {
+            let status = Status::from(error);
+            tracing::info!(call, id, micros, code = ?status.code(), error = status.message(), "refused");
+            Err(status)
+        }
+    }
+}
+
+fn unimplemented<T>(call: &'static str) -> Reply<T> {
+    Err(Error::Unimplemented(call).into())
+}
