@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod endpoint;
 pub mod process;
 pub mod supervisor;
 pub mod telemetry;

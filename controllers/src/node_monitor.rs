@@ -1,0 +1,98 @@
+//! The node monitor: nodes that fall silent, and what becomes of their pods.
+//!
+//! ```text
+//! heard ──(no new heartbeat for 40 s)──► silent: Ready=Unknown, its pods Ready=False ──heartbeat──► heard
+//! node object gone for 40 s: its pods that had started are Failed (NodeLost); those being deleted go
+//! ```
+//! Time is counted here, from the moment a heartbeat was seen to change: the clocks of other machines do not matter.
+//! A pod that was placed by hand on a node that has not joined yet is left to wait for it.
+
+mod silence;
+mod writes;
+
+use std::{future::Future, time::Duration};
+
+use clone8s::{client::Query, v1::Node};
+use clone8s_daemon::Shutdown;
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, Interval, MissedTickBehavior, interval},
+};
+use tonic::{Status, transport::Channel};
+
+use self::silence::Silence;
+use crate::reflector::reflect;
+
+/// A node that has not been heard for this long is silent; a node object that is missing for this long is lost.
+const PATIENCE: Duration = Duration::from_secs(40);
+const ROUND: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(20);
+const UPDATES: usize = 64;
+
+/// Watches over the nodes until shutdown.
+pub(crate) async fn run(channel: Channel, shutdown: Shutdown) {
+    let (updates, mut nodes) = mpsc::channel(UPDATES);
+    let mut reflector = JoinSet::new();
+    reflector.spawn(reflect::<Node>(
+        channel.clone(),
+        Query::default(),
+        updates,
+        shutdown.clone(),
+    ));
+
+    let mut silence = Silence::new(PATIENCE);
+    let mut rounds = ticks(ROUND);
+    let mut sweeps = ticks(SWEEP);
+    loop {
+        let outcome = tokio::select! {
+            () = shutdown.cancelled() => return,
+            Some(update) = nodes.recv() => {
+                silence.apply(update, Instant::now());
+                continue;
+            }
+            _ = rounds.tick() => unless(&shutdown, Box::pin(round(&channel, &silence))).await,
+            _ = sweeps.tick() => unless(&shutdown, Box::pin(sweep(&channel, &mut silence))).await,
+        };
+        // The next round starts from what is true then.
+        if let Err(status) = outcome {
+            tracing::warn!(code = ?status.code(), reason = status.message(), "cannot look after the nodes now");
+        }
+    }
+}
+
+async fn round(channel: &Channel, silence: &Silence) -> Result<(), Status> {
+    for node in silence.fallen_silent(Instant::now()) {
+        writes::mark_unknown(channel, &node, PATIENCE).await?;
+    }
+    for node in silence.unreachable() {
+        for pod in writes::pods(channel, format!("spec.nodeName={node}")).await? {
+            writes::mark_unready(channel, pod, node).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn sweep(channel: &Channel, silence: &mut Silence) -> Result<(), Status> {
+    if !silence.synced() {
+        return Ok(());
+    }
+    let pods = writes::pods(channel, "spec.nodeName!=".to_owned()).await?;
+    for pod in silence.lost(pods, Instant::now()) {
+        writes::end_lost(channel, pod).await?;
+    }
+    Ok(())
+}
+
+async fn unless(shutdown: &Shutdown, work: impl Future<Output = Result<(), Status>>) -> Result<(), Status> {
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        outcome = work => outcome,
+    }
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

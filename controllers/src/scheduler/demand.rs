@@ -1,0 +1,106 @@
+//! What a pod asks of a node.
+
+use std::collections::BTreeMap;
+
+use clone8s::{
+    quantity,
+    v1::{Container, Pod},
+};
+
+/// Amounts by resource name: cpu in thousandths of a core, everything else in wholes (bytes, counts).
+pub type Amounts = BTreeMap<String, i128>;
+
+/// What the scheduler needs to know of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Demand {
+    pub requests: Amounts,
+    pub host_ports: Vec<HostPort>,
+    /// Labels that the node must carry.
+    pub node_selector: BTreeMap<String, String>,
+}
+
+/// A port that the pod takes on its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    pub protocol: String,
+    /// Empty means every address.
+    pub address: String,
+    pub port: i32,
+}
+
+impl HostPort {
+    pub fn conflicts(&self, other: &Self) -> bool {
+        let any = |address: &str| matches!(address, "" | "0.0.0.0" | "::");
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.address == other.address || any(&self.address) || any(&other.address))
+    }
+}
+
+impl Demand {
+    /// Reads a pod's spec. An error is a sentence for the pod's status.
+    pub fn of(pod: &Pod) -> Result<Self, String> {
+        let Some(spec) = &pod.spec else {
+            return Ok(Self::default());
+        };
+        let mut demand = Self {
+            node_selector: spec.node_selector.clone(),
+            ..Self::default()
+        };
+        for container in &spec.containers {
+            add_requests(&mut demand.requests, container)?;
+            demand.host_ports.extend(host_ports(container, spec.host_network));
+        }
+        Ok(demand)
+    }
+}
+
+/// Reads amounts such as a node's allocatable.
+pub(super) fn amounts(quantities: &BTreeMap<String, String>) -> Result<Amounts, String> {
+    quantities
+        .iter()
+        .map(|(resource, quantity)| {
+            let read = if resource == "cpu" {
+                quantity::milli_cpu
+            } else {
+                quantity::bytes
+            };
+            let amount = read(quantity).map_err(|error| format!("{resource}: {error}"))?;
+            Ok((resource.clone(), i128::from(amount)))
+        })
+        .collect()
+}
+
+fn add_requests(total: &mut Amounts, container: &Container) -> Result<(), String> {
+    let Some(resources) = &container.resources else {
+        return Ok(());
+    };
+    // A limit without a request is a request too, as in Kubernetes.
+    let mut requests = resources.limits.clone();
+    requests.extend(resources.requests.clone());
+    for (resource, amount) in amounts(&requests)? {
+        let sum = total.entry(resource).or_default();
+        *sum = sum.saturating_add(amount);
+    }
+    Ok(())
+}
+
+fn host_ports(container: &Container, host_network: bool) -> impl Iterator<Item = HostPort> {
+    container.ports.iter().filter_map(move |port| {
+        // On the host network a container's port is the node's port, whether it says so or not.
+        let taken = if host_network {
+            port.container_port
+        } else {
+            port.host_port
+        };
+        (taken > 0).then(|| HostPort {
+            protocol: if port.protocol.is_empty() {
+                "TCP".to_owned()
+            } else {
+                port.protocol.clone()
+            },
+            address: port.host_ip.clone(),
+            port: taken,
+        })
+    })
+}
