@@ -12,7 +12,9 @@ pub mod config;
 pub mod desired;
 pub mod identity;
 pub mod logs;
+mod outage;
 pub mod runtime;
+pub mod sources;
 pub mod status;
 
 use std::{sync::Arc, time::Duration};

@@ -1,0 +1,293 @@
+//! Pods from the apiserver: list, then watch, for the pods that are bound to this node.
+//!
+//! ```text
+//! waiting for a channel ──► listing ──► watching ──(stream ends)──► pause ──► watching from the same revision
+//!        ▲                     ▲           └──(OUT_OF_RANGE, or a hint that proved wrong)──► listing
+//!        └── no channel        └──(failed)── pause
+//! ```
+//! In every state but listing, hints from the queue are taken too.
+
+mod view;
+
+use std::{convert::Infallible, time::Duration};
+
+use clone8s::v1::{
+    ListPodsRequest, Pod, WatchPodsRequest, WatchPodsResponse, pod_service_client::PodServiceClient,
+};
+use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+use tonic::{Code, Status, transport::Channel};
+
+use self::view::{ApiView, Next};
+pub(crate) use self::view::{Hint, HintedChange};
+use super::{
+    checkpoint::{Checkpoint, Saved},
+    view::{View, ViewSender},
+};
+use crate::{ApiChannel, outage::Outage};
+
+/// A list that takes longer is given up: hints wait for it.
+const LIST_DEADLINE: Duration = Duration::from_secs(15);
+const PAGE: i32 = 500;
+/// A pod of more than 4 MiB cannot be stored, but a page of many can be large.
+const LARGEST_MESSAGE: usize = 64 << 20;
+
+/// A hint, and whom to tell when it is on disk.
+#[derive(Debug)]
+pub(crate) struct HintDelivery {
+    pub hint: Hint,
+    pub checkpointed: oneshot::Sender<()>,
+}
+
+/// Lists and watches for as long as the kubelet runs.
+#[derive(Debug)]
+pub(crate) struct ApiSource {
+    node: String,
+    api: ApiChannel,
+    hints: Option<mpsc::Receiver<HintDelivery>>,
+    pods: ApiView,
+    checkpoint: Checkpoint,
+    spoken: bool,
+    view: ViewSender,
+    outage: Outage,
+}
+
+impl ApiSource {
+    /// Shows the pods of the checkpoint at once.
+    pub(crate) fn new(
+        node: &str,
+        api: ApiChannel,
+        hints: Option<mpsc::Receiver<HintDelivery>>,
+        checkpoint: Checkpoint,
+        view: ViewSender,
+    ) -> Self {
+        let restored = ApiView::new(checkpoint.pods().values().map(|saved| saved.pod.clone()));
+        let source = Self {
+            node: node.to_owned(),
+            api,
+            hints,
+            // What runs was on this disk before it was started, unless the disk has lost something.
+            spoken: checkpoint.is_whole() && !checkpoint.is_new(),
+            pods: restored,
+            checkpoint,
+            view,
+            outage: Outage::new("list and watch of this node's pods"),
+        };
+        source.show();
+        source
+    }
+
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            never = self.follow_for_ever() => never,
+        }
+    }
+
+    async fn follow_for_ever(&mut self) -> Result<(), Infallible> {
+        let mut delays = backoff::reconnect();
+        loop {
+            let channel = self.connected().await;
+            let started = Instant::now();
+            let status = match self.follow(channel).await {
+                Ok(()) => continue,
+                Err(status) => status,
+            };
+            if started.elapsed() > LIST_DEADLINE {
+                delays = backoff::reconnect();
+            }
+            self.outage.failed(chain(&status));
+            let delay = delays.next().unwrap_or(LIST_DEADLINE);
+            self.take_hints_until(Instant::now() + delay).await;
+        }
+    }
+
+    /// One list, where one is needed, and one watch. Returns well when the next one is to follow at once.
+    async fn follow(&mut self, channel: Channel) -> Result<(), Status> {
+        let mut client = PodServiceClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
+        let position = match self.pods.resume_from() {
+            Some(position) => position,
+            None => self.list(&mut client).await?,
+        };
+        let request = WatchPodsRequest {
+            field_selector: on_node(&self.node),
+            resource_version: position,
+            ..WatchPodsRequest::default()
+        };
+        let mut events = match timeout(LIST_DEADLINE, client.watch_pods(request)).await {
+            Ok(Ok(events)) => events.into_inner(),
+            Ok(Err(status)) => return self.watch_failed(status),
+            Err(_) => {
+                return Err(Status::deadline_exceeded(
+                    "the watch of pods took too long to start",
+                ));
+            }
+        };
+        self.outage.over();
+        loop {
+            let hint = next_hint(&mut self.hints);
+            tokio::select! {
+                event = events.message() => match event {
+                    Ok(Some(event)) => if self.take_event(event).await == Next::Relist {
+                        return Ok(());
+                    },
+                    Ok(None) => return Err(Status::unavailable("the apiserver ended the watch")),
+                    Err(status) => return self.watch_failed(status),
+                },
+                hint = hint => self.take_hint(hint).await,
+                // A new certificate, or another way to the apiserver.
+                () = channel_replaced(&mut self.api) => return Ok(()),
+            }
+        }
+    }
+
+    async fn list(&mut self, client: &mut PodServiceClient<Channel>) -> Result<i64, Status> {
+        let (pods, revision) = timeout(LIST_DEADLINE, list(client, &self.node))
+            .await
+            .map_err(|_| Status::deadline_exceeded("the list of pods took too long"))??;
+        self.pods.listed(pods, revision);
+        self.spoken = true;
+        self.keep().await;
+        if let Err(error) = self.checkpoint.clear_set_aside().await {
+            tracing::warn!(error = chain(&error), "an unreadable checkpoint stays on disk");
+        }
+        self.show();
+        Ok(revision)
+    }
+
+    fn watch_failed(&mut self, status: Status) -> Result<(), Status> {
+        match status.code() {
+            Code::OutOfRange => {
+                tracing::info!(reason = status.message(), "the watch cannot go on; listing again");
+                self.pods.forget_position();
+                Ok(())
+            }
+            // Not an outage, and asking the same again would bring the same answer.
+            Code::InvalidArgument | Code::FailedPrecondition => {
+                self.pods.forget_position();
+                Err(status)
+            }
+            _ => Err(status),
+        }
+    }
+
+    /// A channel to the apiserver, once there is one.
+    async fn connected(&mut self) -> Channel {
+        loop {
+            if let Some(channel) = self.api.borrow_and_update().clone() {
+                return channel;
+            }
+            let hint = next_hint(&mut self.hints);
+            tokio::select! {
+                () = channel_replaced(&mut self.api) => {}
+                hint = hint => self.take_hint(hint).await,
+            }
+        }
+    }
+
+    async fn take_hints_until(&mut self, deadline: Instant) {
+        loop {
+            tokio::select! {
+                () = sleep_until(deadline) => return,
+                hint = next_hint(&mut self.hints) => self.take_hint(hint).await,
+            }
+        }
+    }
+
+    async fn take_event(&mut self, event: WatchPodsResponse) -> Next {
+        let next = self.pods.watched(event);
+        self.keep().await;
+        self.show();
+        next
+    }
+
+    async fn take_hint(&mut self, delivery: HintDelivery) {
+        self.pods.hinted(delivery.hint);
+        if self.keep().await {
+            // An error says that the queue was closed: the message comes again.
+            let _ = delivery.checkpointed.send(());
+        }
+        self.show();
+    }
+
+    /// Checkpoints; false when that failed. The apiserver has the truth, so its pods run all the same.
+    async fn keep(&mut self) -> bool {
+        let wanted = self
+            .pods
+            .pods()
+            .map(|(key, pod)| {
+                let origin = String::new();
+                (
+                    key.clone(),
+                    Saved {
+                        pod: pod.clone(),
+                        origin,
+                    },
+                )
+            })
+            .collect();
+        match self.checkpoint.keep(&wanted).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the apiserver's pods are not checkpointed");
+                false
+            }
+        }
+    }
+
+    fn show(&self) {
+        self.view.replace(View {
+            pods: self
+                .pods
+                .pods()
+                .map(|(key, pod)| (key.clone(), pod.clone()))
+                .collect(),
+            spoken: self.spoken,
+        });
+    }
+}
+
+async fn list(client: &mut PodServiceClient<Channel>, node: &str) -> Result<(Vec<Pod>, i64), Status> {
+    let mut pods = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = ListPodsRequest {
+            field_selector: on_node(node),
+            page_size: PAGE,
+            page_token,
+            ..ListPodsRequest::default()
+        };
+        let page = client.list_pods(request).await?.into_inner();
+        pods.extend(page.pods);
+        if page.next_page_token.is_empty() {
+            return Ok((pods, page.resource_version));
+        }
+        page_token = page.next_page_token;
+    }
+}
+
+fn on_node(node: &str) -> String {
+    format!("spec.nodeName={node}")
+}
+
+async fn next_hint(hints: &mut Option<mpsc::Receiver<HintDelivery>>) -> HintDelivery {
+    match hints {
+        Some(hints) => match hints.recv().await {
+            Some(hint) => hint,
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn channel_replaced(api: &mut ApiChannel) {
+    if api.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

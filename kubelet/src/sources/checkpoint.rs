@@ -1,0 +1,237 @@
+//! Desired pods on the node's disk, so that a kubelet that restarts with nothing else reachable keeps its pods.
+//!
+//! One folder a source, one file a pod: `<data dir>/checkpoints/<source>/<namespace>_<name>.pb`. A file is a
+//! protobuf message that carries the pod's bytes and their SHA-256, written beside and renamed over, so that it is
+//! whole or absent. A file that does not hold what it promises is set aside, never fatal.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use clone8s::{object::Object as _, v1::Pod};
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+
+use crate::desired::PodKey;
+
+const EXTENSION: &str = "pb";
+const SET_ASIDE: &str = "corrupt";
+const HALF_WRITTEN: &str = "tmp";
+
+/// The checkpointed pods of one source.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    dir: PathBuf,
+    on_disk: SavedPods,
+    set_aside: Vec<PathBuf>,
+    new: bool,
+}
+
+/// A pod on disk.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Saved {
+    pub(super) pod: Arc<Pod>,
+    /// Where the source had it from, such as the name of a manifest file; may be empty.
+    pub(super) origin: String,
+}
+
+pub(super) type SavedPods = BTreeMap<PodKey, Saved>;
+
+/// Why the checkpoint cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot keep the checkpoint {path}; check that the disk has room and that the folder is writable", path = .path.display())]
+pub struct CheckpointError {
+    pub path: PathBuf,
+    #[source]
+    pub cause: io::Error,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Record {
+    #[prost(bytes = "bytes", tag = "1")]
+    pod: Bytes,
+    /// SHA-256 of `pod`: protobuf alone reads many kinds of garbage without an error.
+    #[prost(bytes = "bytes", tag = "2")]
+    digest: Bytes,
+    #[prost(string, tag = "3")]
+    origin: String,
+}
+
+impl Checkpoint {
+    /// Opens a source's folder, making it where it is missing, and reads what it holds.
+    pub(super) fn open(dir: PathBuf) -> Result<Self, CheckpointError> {
+        let failed = |cause| CheckpointError {
+            path: dir.clone(),
+            cause,
+        };
+        let new = !dir.exists();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(failed)?;
+        let mut paths: Vec<PathBuf> = fs::read_dir(&dir)
+            .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
+            .map_err(failed)?;
+        paths.sort();
+
+        let mut on_disk = SavedPods::new();
+        let mut set_aside = Vec::new();
+        for path in paths {
+            match path.extension().and_then(OsStr::to_str) {
+                Some(EXTENSION) => match read(&path) {
+                    Ok(saved) => drop(on_disk.insert(PodKey::of(&saved.pod), saved)),
+                    Err(reason) => {
+                        let aside = path.with_extension(SET_ASIDE);
+                        tracing::error!(path = %path.display(), set_aside = %aside.display(), reason, "a checkpointed pod is unreadable");
+                        fs::rename(&path, &aside).map_err(failed)?;
+                        set_aside.push(aside);
+                    }
+                },
+                Some(SET_ASIDE) => set_aside.push(path),
+                Some(HALF_WRITTEN) => fs::remove_file(&path).map_err(failed)?,
+                _ => {}
+            }
+        }
+        Ok(Self {
+            dir,
+            on_disk,
+            set_aside,
+            new,
+        })
+    }
+
+    /// Nothing was ever saved here: what may run from before is not known.
+    pub(super) fn is_new(&self) -> bool {
+        self.new
+    }
+
+    /// The pods on disk.
+    pub(super) fn pods(&self) -> &SavedPods {
+        &self.on_disk
+    }
+
+    /// False while a file is set aside: the source may have wanted a pod that is not in [`Checkpoint::pods`].
+    pub(super) fn is_whole(&self) -> bool {
+        self.set_aside.is_empty()
+    }
+
+    /// Makes the disk hold these pods and no others. When it returns well, they survive a loss of power; when it
+    /// fails, a second call goes on where this one stopped.
+    pub(super) async fn keep(&mut self, wanted: &SavedPods) -> Result<(), CheckpointError> {
+        for (key, saved) in wanted {
+            if self.on_disk.get(key) == Some(saved) {
+                continue;
+            }
+            let record = saved.clone();
+            let path = self.path(key);
+            let aside = path.with_extension(SET_ASIDE);
+            blocking(path, move |path| write(path, &record)).await?;
+            self.on_disk.insert(key.clone(), saved.clone());
+            // What is known of the pod now takes the place of what could not be read.
+            if self.set_aside.contains(&aside) {
+                blocking(aside.clone(), remove_if_there).await?;
+                self.set_aside.retain(|path| *path != aside);
+            }
+        }
+        let unwanted: Vec<PodKey> = self
+            .on_disk
+            .keys()
+            .filter(|key| !wanted.contains_key(*key))
+            .cloned()
+            .collect();
+        for key in unwanted {
+            blocking(self.path(&key), |path| {
+                remove_if_there(path)?;
+                sync_parent(path)
+            })
+            .await?;
+            self.on_disk.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Removes what was set aside, once the source itself has said all that it wants.
+    pub(super) async fn clear_set_aside(&mut self) -> Result<(), CheckpointError> {
+        while let Some(path) = self.set_aside.last() {
+            blocking(path.clone(), remove_if_there).await?;
+            self.set_aside.pop();
+        }
+        Ok(())
+    }
+
+    fn path(&self, key: &PodKey) -> PathBuf {
+        // Neither part may hold "_" or "/": both are DNS names, validated at every source's door.
+        self.dir
+            .join(format!("{}_{}.{EXTENSION}", key.namespace, key.name))
+    }
+}
+
+async fn blocking(
+    path: PathBuf,
+    work: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
+) -> Result<(), CheckpointError> {
+    let at = path.clone();
+    tokio::task::spawn_blocking(move || work(&path))
+        .await
+        .unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
+        .map_err(|cause| CheckpointError { path: at, cause })
+}
+
+fn read(path: &Path) -> Result<Saved, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let record = Record::decode(bytes.as_slice()).map_err(|error| error.to_string())?;
+    if record.digest != Sha256::digest(&record.pod).as_slice() {
+        return Err("the checksum does not match".into());
+    }
+    let pod = Pod::decode(record.pod).map_err(|error| error.to_string())?;
+    if pod.name().is_empty() || pod.namespace().is_empty() {
+        return Err("the pod has no name or no namespace".into());
+    }
+    Ok(Saved {
+        pod: Arc::new(pod),
+        origin: record.origin,
+    })
+}
+
+fn write(path: &Path, saved: &Saved) -> io::Result<()> {
+    let pod = Bytes::from(saved.pod.encode_to_vec());
+    let record = Record {
+        digest: Bytes::copy_from_slice(&Sha256::digest(&pod)),
+        origin: saved.origin.clone(),
+        pod,
+    };
+    let beside = path.with_extension(HALF_WRITTEN);
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(&record.encode_to_vec())?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    sync_parent(path)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests;
