@@ -7,6 +7,7 @@
 //!   each once, or fails with [`StoreError::Compacted`]; it is never silently short.
 
 pub mod embedded;
+pub mod etcd;
 
 use std::fmt;
 

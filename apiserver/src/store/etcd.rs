@@ -1,0 +1,408 @@
+//! The store on an etcd cluster: etcd's `mod_revision` is the version of a key.
+//!
+//! Every call has a timeout, and a member that hangs is noticed by keep-alive pings. History is bounded by etcd
+//! itself: run it with `--auto-compaction-mode=periodic --auto-compaction-retention=1h`, or it grows until it is
+//! full. `--experimental-watch-progress-notify-interval=5s` (etcd 3.4; without `experimental-` from 3.6) makes
+//! [`WatchItem::Progress`](super::WatchItem::Progress) as frequent as in the embedded store; the default is 10
+//! minutes.
+
+mod error;
+mod watch;
+
+use std::{fmt, fs, future::Future, io, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, GetResponse,
+    Identity, KvClient, ResponseHeader, TlsOptions, Txn, TxnOp, TxnOpResponse,
+};
+
+use self::error::{Asked, map_error, timed_out};
+use super::{KeyValue, Listing, Page, Precondition, Revision, Store, StoreError, Watch, check_size};
+
+/// etcd refuses to be pinged more often than every 5 seconds, and closes the connection of who does.
+const PING_EVERY: Duration = Duration::from_secs(6);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer than it takes the pings to end a hanging connection, so that the next call finds another.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A listing without a limit is fetched in pages of this many keys.
+const FETCH: usize = 500;
+/// A page of the largest values, several times over; the decoder takes only what comes.
+const DECODE_LIMIT: usize = 1 << 30;
+
+/// How to reach an etcd cluster.
+#[derive(Debug, Clone)]
+pub struct EtcdConfig {
+    /// `https://host:port` of each member. `http://` is for loopback and tests.
+    pub endpoints: Vec<String>,
+    /// The root CA (PEM) that the members' certificates are verified against; needed for https.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate and its key (PEM), where the members ask for one.
+    pub identity: Option<ClientIdentity>,
+    /// How long a call may take.
+    pub request_timeout: Duration,
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Debug, Clone)]
+pub struct ClientIdentity {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl EtcdConfig {
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            ca: None,
+            identity: None,
+            request_timeout: REQUEST_TIMEOUT,
+        }
+    }
+}
+
+/// What is wrong with an [`EtcdConfig`].
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("no etcd endpoint is given; give at least one, such as https://127.0.0.1:2379")]
+    NoEndpoint,
+    #[error("{endpoint}: not the address of an etcd: {cause}; write it as https://127.0.0.1:2379")]
+    BadEndpoint { endpoint: String, cause: String },
+    #[error("{endpoint}: https needs the root CA that etcd's certificate is verified against; give its file")]
+    NoCa { endpoint: String },
+    #[error("{endpoint}: certificates are given, but this endpoint is not https; write it as https://…")]
+    NotTls { endpoint: String },
+    #[error("cannot read {path}", path = .path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
+}
+
+/// The store. Clones share its connections.
+#[derive(Clone)]
+pub struct EtcdStore {
+    client: Client,
+    endpoints: String,
+    timeout: Duration,
+}
+
+impl fmt::Debug for EtcdStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdStore")
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EtcdStore {
+    /// Reads the certificates and prepares the connections; whether etcd answers shows at the first call.
+    pub async fn connect(config: &EtcdConfig) -> Result<Self, ConfigError> {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_keep_alive(PING_EVERY, PING_TIMEOUT)
+            .with_keep_alive_while_idle(true)
+            // A member cut off from its peers says so, instead of serving what is old.
+            .with_require_leader(true);
+        if let Some(tls) = tls_options(config)? {
+            options = options.with_tls(tls);
+        }
+        let client = Client::connect(&config.endpoints, Some(options))
+            .await
+            .map_err(|error| ConfigError::BadEndpoint {
+                endpoint: config.endpoints.join(", "),
+                cause: error.to_string(),
+            })?;
+        Ok(Self {
+            client,
+            endpoints: config.endpoints.join(", "),
+            timeout: config.request_timeout,
+        })
+    }
+
+    fn kv(&self) -> KvClient {
+        self.client.kv_client().max_decoding_message_size(DECODE_LIMIT)
+    }
+
+    async fn call<T>(
+        &self,
+        asked: Asked<'_>,
+        call: impl Future<Output = Result<T, etcd_client::Error>>,
+    ) -> Result<T, StoreError> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(error)) => Err(self.explain(asked, error).await),
+            Err(_) => Err(timed_out(&self.endpoints, asked.action, self.timeout)),
+        }
+    }
+
+    /// etcd says that a revision is compacted or in the future, but not which would do: that takes another call.
+    async fn explain(&self, asked: Asked<'_>, error: etcd_client::Error) -> StoreError {
+        match map_error(&self.endpoints, &asked, error) {
+            StoreError::Compacted { asked, oldest } => StoreError::Compacted {
+                asked,
+                oldest: watch::oldest(self).await.unwrap_or(oldest),
+            },
+            StoreError::Future { asked, newest } => StoreError::Future {
+                asked,
+                newest: self.newest().await.unwrap_or(newest),
+            },
+            other => other,
+        }
+    }
+
+    async fn newest(&self) -> Option<Revision> {
+        let options = GetOptions::new().with_count_only();
+        let mut kv = self.kv();
+        let reply = tokio::time::timeout(self.timeout, kv.get("\0", Some(options))).await;
+        revision(reply.ok()?.ok()?.header()).ok()
+    }
+
+    /// One page of `[start, end)`.
+    async fn range(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<GetResponse, StoreError> {
+        let mut options = GetOptions::new()
+            .with_range(end)
+            .with_limit(i64::try_from(limit).unwrap_or(i64::MAX));
+        if let Some(at) = at {
+            options = options.with_revision(at.0);
+        }
+        let asked = Asked::at("list", at);
+        self.call(asked, self.kv().get(start, Some(options))).await
+    }
+
+    /// A write and, where its conditions do not hold, a look at what is there instead.
+    async fn write(
+        &self,
+        action: &'static str,
+        key: &str,
+        conditions: Vec<Compare>,
+        write: TxnOp,
+    ) -> Result<Result<Revision, Option<Revision>>, StoreError> {
+        let look = TxnOp::get(key, Some(GetOptions::new().with_keys_only()));
+        let txn = Txn::new().when(conditions).and_then([write]).or_else([look]);
+        let reply = self.call(Asked::key(action, key), self.kv().txn(txn)).await?;
+        if reply.succeeded() {
+            return revision(reply.header()).map(Ok);
+        }
+        let found = reply.op_responses().into_iter().find_map(|reply| match reply {
+            TxnOpResponse::Get(found) => found.kvs().first().map(|found| Revision(found.mod_revision())),
+            _ => None,
+        });
+        Ok(Err(found))
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn get(&self, key: &str) -> Result<(Option<KeyValue>, Revision), StoreError> {
+        let reply = self
+            .call(Asked::key("get", key), self.kv().get(key, None))
+            .await?;
+        let found = reply.kvs().first().map(key_value).transpose()?;
+        Ok((found, revision(reply.header())?))
+    }
+
+    async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError> {
+        let wanted = page.limit.map_or(usize::MAX, |limit| limit.max(1));
+        let end = prefix_end(prefix);
+        let mut start = match page.after.as_deref() {
+            Some(after) if after >= prefix => just_after(after),
+            _ if prefix.is_empty() => b"\0".to_vec(),
+            _ => prefix.as_bytes().to_vec(),
+        };
+        let mut listing = Listing {
+            items: Vec::new(),
+            more: false,
+            revision: at.unwrap_or(Revision(0)),
+        };
+        let mut at = at;
+        loop {
+            let limit = FETCH.min(wanted - listing.items.len());
+            let reply = self.range(&start, &end, limit, at).await?;
+            if at.is_none() {
+                listing.revision = revision(reply.header())?;
+                // The pages that follow show the same state.
+                at = Some(listing.revision);
+            }
+            for found in reply.kvs() {
+                listing.items.push(key_value(found)?);
+            }
+            listing.more = reply.more();
+            let Some(last) = listing
+                .items
+                .last()
+                .filter(|_| listing.more && listing.items.len() < wanted)
+            else {
+                return Ok(listing);
+            };
+            start = just_after(&last.key);
+        }
+    }
+
+    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
+        check_size(key, &value)?;
+        let conditions = match precondition {
+            Precondition::Any => Vec::new(),
+            Precondition::Absent => vec![Compare::version(key, CompareOp::Equal, 0)],
+            Precondition::Revision(seen) => exists_at(key, seen),
+        };
+        let write = TxnOp::put(key, Vec::from(value), None);
+        let outcome = self.write("put", key, conditions, write).await?;
+        outcome.map_err(|found| refused(key, precondition, found))
+    }
+
+    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
+        let conditions = match precondition {
+            Precondition::Any => vec![Compare::version(key, CompareOp::Greater, 0)],
+            Precondition::Revision(seen) => exists_at(key, seen),
+            // Cannot hold for a key that is there to be deleted: the reply only tells which of the two it is.
+            Precondition::Absent => vec![Compare::version(key, CompareOp::Less, 0)],
+        };
+        let write = TxnOp::delete(key, Some(DeleteOptions::new()));
+        let outcome = self.write("delete", key, conditions, write).await?;
+        outcome.map_err(|found| refused(key, precondition, found))
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
+        watch::watch(self.clone(), prefix.to_owned(), after).await
+    }
+}
+
+/// A revision alone would not do: to etcd, a key that is absent has revision 0.
+fn exists_at(key: &str, seen: Revision) -> Vec<Compare> {
+    vec![
+        Compare::version(key, CompareOp::Greater, 0),
+        Compare::mod_revision(key, CompareOp::Equal, seen.0),
+    ]
+}
+
+fn refused(key: &str, precondition: Precondition, found: Option<Revision>) -> StoreError {
+    let key = key.to_owned();
+    match (precondition, found) {
+        (_, None) => StoreError::NotFound { key },
+        (Precondition::Absent, Some(_)) => StoreError::Exists { key },
+        (Precondition::Revision(_) | Precondition::Any, Some(_)) => StoreError::Stale { key },
+    }
+}
+
+fn revision(header: Option<&ResponseHeader>) -> Result<Revision, StoreError> {
+    header
+        .map(|header| Revision(header.revision()))
+        .ok_or_else(|| StoreError::Broken("etcd's reply has no header".into()))
+}
+
+fn key_value(found: &etcd_client::KeyValue) -> Result<KeyValue, StoreError> {
+    Ok(KeyValue {
+        key: key_name(found)?,
+        value: Bytes::copy_from_slice(found.value()),
+        revision: Revision(found.mod_revision()),
+    })
+}
+
+fn key_name(found: &etcd_client::KeyValue) -> Result<String, StoreError> {
+    let name = found.key_str().map_err(|_| {
+        let key = String::from_utf8_lossy(found.key());
+        StoreError::Broken(format!("etcd holds the key {key}, which is not UTF-8; remove it").into())
+    })?;
+    Ok(name.to_owned())
+}
+
+/// The first key after all that start with the prefix.
+fn prefix_end(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    match end.last_mut() {
+        // The bytes of UTF-8 are all below 0xff.
+        Some(last) => *last += 1,
+        // To etcd this means: every key.
+        None => end.push(0),
+    }
+    end
+}
+
+fn just_after(key: &str) -> Vec<u8> {
+    let mut next = key.as_bytes().to_vec();
+    next.push(0);
+    next
+}
+
+fn tls_options(config: &EtcdConfig) -> Result<Option<TlsOptions>, ConfigError> {
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|cause| ConfigError::Read {
+            path: path.clone(),
+            cause,
+        })
+    };
+    if config.endpoints.is_empty() {
+        return Err(ConfigError::NoEndpoint);
+    }
+    let wants_tls = config.ca.is_some() || config.identity.is_some();
+    for endpoint in &config.endpoints {
+        let endpoint = || endpoint.clone();
+        match (endpoint().split_once("://").map(|(scheme, _)| scheme), wants_tls) {
+            (Some("https"), _) if config.ca.is_none() => {
+                return Err(ConfigError::NoCa { endpoint: endpoint() });
+            }
+            (Some("https"), _) | (Some("http"), false) => {}
+            (Some("http"), true) => return Err(ConfigError::NotTls { endpoint: endpoint() }),
+            (scheme, _) => {
+                return Err(ConfigError::BadEndpoint {
+                    endpoint: endpoint(),
+                    cause: scheme.map_or("it has no scheme".to_owned(), |scheme| {
+                        format!("unknown scheme {scheme}")
+                    }),
+                });
+            }
+        }
+    }
+    let Some(ca) = &config.ca else {
+        return Ok(None);
+    };
+    // Only this root: the system's roots have no say in who is our etcd.
+    let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(read(ca)?));
+    if let Some(identity) = &config.identity {
+        tls = tls.identity(Identity::from_pem(
+            read(&identity.certificate)?,
+            read(&identity.key)?,
+        ));
+    }
+    Ok(Some(tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_first_key_past_it() {
+        assert_eq!(prefix_end("/a/"), b"/a0");
+        assert_eq!(prefix_end(""), b"\0");
+        let end = prefix_end("é");
+        assert!(end.as_slice() > "é\u{10ffff}".as_bytes());
+        assert!(end.as_slice() <= "ê".as_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_config_is_refused_by_what_is_wrong_with_it() {
+        let mut config = EtcdConfig::new(["https://127.0.0.1:2379"]);
+        let told = async |config: &EtcdConfig| EtcdStore::connect(config).await.unwrap_err().to_string();
+        assert!(told(&config).await.contains("needs the root CA"));
+        config.ca = Some("/nowhere/ca.pem".into());
+        assert!(told(&config).await.contains("/nowhere/ca.pem"));
+        config.endpoints = vec!["http://127.0.0.1:2379".to_owned()];
+        assert!(told(&config).await.contains("is not https"));
+        for bad in ["127.0.0.1:2379", "ftp://127.0.0.1", "http://"] {
+            let error = told(&EtcdConfig::new([bad])).await;
+            assert!(error.contains(bad) && error.contains("write it as"), "{error}");
+        }
+        assert!(told(&EtcdConfig::new([""; 0])).await.contains("no etcd endpoint"));
+    }
+}

@@ -1,0 +1,249 @@
+//! A watch that outlives connections and restarts of etcd.
+//!
+//! ```text
+//! connecting ──(created, start known)──► live ──(stream ends)──► waiting ──(backoff)──► connecting
+//!     │                                    │
+//!     └──────────── compacted ─────────────┴──► ended, with the error
+//! ```
+//! It goes on after the last revision that was delivered whole. The revision in an event response's header would be
+//! wrong: during a catch-up it is ahead of the events.
+
+use std::collections::VecDeque;
+
+use clone8s_daemon::{backoff, supervisor::chain};
+use etcd_client::{
+    Event, EventType, GetOptions, WatchOptions, WatchResponse, WatchStream, proto::PbWatchResponse,
+};
+use futures::{StreamExt as _, stream};
+
+use super::{
+    Asked, DECODE_LIMIT, EtcdStore,
+    error::{map_error, timed_out, unavailable},
+    key_name, key_value, prefix_end, revision,
+};
+use crate::store::{Change, Revision, StoreError, Watch, WatchItem};
+
+pub(super) async fn watch(store: EtcdStore, prefix: String, after: Revision) -> Result<Watch, StoreError> {
+    let mut watcher = Watcher {
+        store,
+        prefix,
+        position: after,
+        stream: None,
+        incomplete: Vec::new(),
+        ready: VecDeque::new(),
+    };
+    // The first connection is made here, so that what cannot be watched is refused at once.
+    watcher.stream = Some(watcher.connect().await?);
+    let items = stream::try_unfold(watcher, |mut watcher| async move {
+        let item = watcher.next().await?;
+        Ok(Some((item, watcher)))
+    });
+    Ok(items.boxed())
+}
+
+/// The revision up to which etcd has compacted its history.
+pub(super) async fn oldest(store: &EtcdStore) -> Option<Revision> {
+    let options = WatchOptions::new().with_start_revision(1);
+    let look = async {
+        let mut stream = store
+            .client
+            .watch_client()
+            .watch("\0", Some(options))
+            .await
+            .ok()?;
+        loop {
+            let response = stream.message().await.ok()??;
+            if response.compact_revision() > 0 {
+                return Some(Revision(response.compact_revision()));
+            }
+        }
+    };
+    tokio::time::timeout(store.timeout, look).await.ok()?
+}
+
+struct Watcher {
+    store: EtcdStore,
+    prefix: String,
+    /// Every write up to here is in `ready` or delivered.
+    position: Revision,
+    stream: Option<WatchStream>,
+    /// Events of the last revision of a fragment: the next fragment may hold more of it.
+    incomplete: Vec<Change>,
+    ready: VecDeque<WatchItem>,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Result<WatchItem, StoreError> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(item);
+            }
+            let mut stream = match self.stream.take() {
+                Some(stream) => stream,
+                None => self.reconnect().await?,
+            };
+            match stream.message().await {
+                Ok(Some(response)) if response.canceled() => match self.canceled(&response) {
+                    ended @ StoreError::Compacted { .. } => return Err(ended),
+                    passing => self.lost(&chain(&passing)),
+                },
+                Ok(Some(response)) => {
+                    self.take_in(&response)?;
+                    self.stream = Some(stream);
+                }
+                Ok(None) => self.lost("etcd ended it"),
+                Err(error) => self.lost(&chain(&map_error(
+                    &self.store.endpoints,
+                    &Asked::at("watch", None),
+                    error,
+                ))),
+            }
+        }
+    }
+
+    fn lost(&mut self, cause: &str) {
+        // They come again, whole.
+        self.incomplete.clear();
+        tracing::warn!(
+            prefix = self.prefix,
+            position = self.position.0,
+            cause,
+            "watch lost, resuming"
+        );
+    }
+
+    async fn reconnect(&mut self) -> Result<WatchStream, StoreError> {
+        let mut delays = backoff::reconnect();
+        loop {
+            match self.connect().await {
+                Ok(stream) => {
+                    tracing::info!(prefix = self.prefix, position = self.position.0, "watch resumed");
+                    return Ok(stream);
+                }
+                Err(StoreError::Unavailable(cause)) => {
+                    tracing::debug!(
+                        prefix = self.prefix,
+                        cause = chain(cause.as_ref()),
+                        "watch not resumed yet"
+                    );
+                }
+                Err(other) => return Err(other),
+            }
+            tokio::time::sleep(delays.next().unwrap_or_default()).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<WatchStream, StoreError> {
+        let store = &self.store;
+        let options = WatchOptions::new()
+            .with_range(prefix_end(&self.prefix))
+            .with_start_revision(self.position.0 + 1)
+            .with_prev_key()
+            .with_progress_notify()
+            .with_fragment();
+        let start = if self.prefix.is_empty() {
+            "\0"
+        } else {
+            &self.prefix
+        };
+        let create = async {
+            let mut client = store
+                .client
+                .watch_client()
+                .max_decoding_message_size(DECODE_LIMIT);
+            let mut stream = client.watch(start, Some(options)).await?;
+            let response = stream.message().await?;
+            Ok((stream, response))
+        };
+        let asked = Asked::at("watch", Some(self.position));
+        let created = tokio::time::timeout(store.timeout, create)
+            .await
+            .map_err(|_| timed_out(&store.endpoints, "watch", store.timeout))?;
+        let (stream, response) = created.map_err(|error| map_error(&store.endpoints, &asked, error))?;
+        match response {
+            Some(response) if response.canceled() => return Err(self.canceled(&response)),
+            Some(response) if response.created() => {}
+            _ => return Err(unavailable(&store.endpoints, "watch", "not created".to_owned())),
+        }
+
+        // Asked after the watch is made, so that nothing is compacted unseen in between. etcd itself would wait
+        // silently for a revision in the future, and at the very edge of what is compacted skip a delete.
+        let options = GetOptions::new().with_count_only().with_revision(self.position.0);
+        store.call(asked, store.kv().get(start, Some(options))).await?;
+        Ok(stream)
+    }
+
+    fn canceled(&self, response: &WatchResponse) -> StoreError {
+        if response.compact_revision() > 0 {
+            return StoreError::Compacted {
+                asked: self.position,
+                oldest: Revision(response.compact_revision()),
+            };
+        }
+        let reason = match response.cancel_reason() {
+            "" => "etcd canceled the watch",
+            reason => reason,
+        };
+        unavailable(&self.store.endpoints, "watch", reason.to_owned())
+    }
+
+    fn take_in(&mut self, response: &WatchResponse) -> Result<(), StoreError> {
+        let WatchResponse(PbWatchResponse { fragment, .. }) = response;
+        let fragment = *fragment;
+        if response.events().is_empty() {
+            // A created response says nothing about how far the events are.
+            if !response.created() && !fragment {
+                let progress = revision(response.header())?;
+                if progress > self.position {
+                    self.position = progress;
+                    self.ready.push_back(WatchItem::Progress(progress));
+                }
+            }
+            return Ok(());
+        }
+        for event in response.events() {
+            let change = change(event, self.position)?;
+            if self
+                .incomplete
+                .last()
+                .is_some_and(|last| last.revision < change.revision)
+            {
+                self.complete();
+            }
+            self.incomplete.push(change);
+        }
+        if !fragment {
+            self.complete();
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self) {
+        if let Some(last) = self.incomplete.last() {
+            self.position = last.revision;
+        }
+        self.ready
+            .extend(self.incomplete.drain(..).map(WatchItem::Change));
+    }
+}
+
+fn change(event: &Event, position: Revision) -> Result<Change, StoreError> {
+    let written = event
+        .kv()
+        .ok_or_else(|| StoreError::Broken("etcd sent an event without a key".into()))?;
+    let is_put = event.event_type() == EventType::Put;
+    let creates = is_put && written.version() == 1;
+    if !creates && event.prev_kv().is_none() {
+        // It was compacted between the write and now. Whoever needs to know what was there must start over.
+        return Err(StoreError::Compacted {
+            asked: position,
+            oldest: Revision(written.mod_revision()),
+        });
+    }
+    Ok(Change {
+        key: key_name(written)?,
+        value: is_put.then(|| bytes::Bytes::copy_from_slice(written.value())),
+        previous: event.prev_kv().map(key_value).transpose()?,
+        revision: Revision(written.mod_revision()),
+    })
+}
