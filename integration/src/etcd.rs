@@ -51,7 +51,9 @@ impl Etcd {
                 "--initial-advertise-peer-urls",
                 &peers,
             ])
-            .arg(format!("--initial-cluster=test={peers}"));
+            .arg(format!("--initial-cluster=test={peers}"))
+            // So that a watch tells its progress within the time of a test.
+            .arg("--experimental-watch-progress-notify-interval=200ms");
         if let Some((ca, _)) = &tls {
             let server = ca.issue("server").expect("a certificate");
             process = process

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -12,7 +12,10 @@ use bytes::Bytes;
 use clone8s_apiserver::store::{
     Precondition, Store,
     embedded::{EmbeddedStore, Options},
+    etcd::{ClientIdentity, EtcdConfig, EtcdStore},
 };
+use clone8s_integration::{Etcd, Sandbox};
+use tokio::sync::Mutex;
 
 /// A store, and a prefix for each history in it that no other test touches.
 pub(crate) struct Subject {
@@ -24,6 +27,45 @@ pub(crate) struct Subject {
 
 enum Backend {
     Embedded { history: u32, _dir: tempfile::TempDir },
+    Etcd(Arc<Member>),
+}
+
+struct Member {
+    etcd: Etcd,
+    // After etcd, which writes to its folder.
+    _sandbox: Sandbox,
+}
+
+async fn start_etcd() -> Arc<Member> {
+    let sandbox = Sandbox::new();
+    Arc::new(Member {
+        etcd: Etcd::start(&sandbox).await,
+        _sandbox: sandbox,
+    })
+}
+
+/// The etcd that the tests of this program share while any of them runs.
+async fn shared_etcd() -> Arc<Member> {
+    static SHARED: Mutex<Weak<Member>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    if let Some(running) = shared.upgrade() {
+        return running;
+    }
+    let started = start_etcd().await;
+    *shared = Arc::downgrade(&started);
+    started
+}
+
+/// As an apiserver would reach it: verified against its root CA, with a client certificate.
+pub(crate) fn config_of(etcd: &Etcd) -> EtcdConfig {
+    EtcdConfig {
+        ca: Some(etcd.ca().certificate_file()),
+        identity: Some(ClientIdentity {
+            certificate: etcd.client_pair().certificate_file.clone(),
+            key: etcd.client_pair().key_file.clone(),
+        }),
+        ..EtcdConfig::new([etcd.endpoint()])
+    }
 }
 
 impl Subject {
@@ -40,6 +82,19 @@ impl Subject {
             _dir: dir,
         };
         Self::new(Arc::new(store), backend)
+    }
+
+    pub(crate) async fn etcd() -> Self {
+        Self::on(shared_etcd().await).await
+    }
+
+    pub(crate) async fn own_etcd() -> Self {
+        Self::on(start_etcd().await).await
+    }
+
+    async fn on(member: Arc<Member>) -> Self {
+        let store = EtcdStore::connect(&config_of(&member.etcd)).await.unwrap();
+        Self::new(Arc::new(store), Backend::Etcd(member))
     }
 
     fn new(store: Arc<dyn Store>, backend: Backend) -> Self {
@@ -61,6 +116,7 @@ impl Subject {
     pub(crate) fn cases(&self) -> u32 {
         match self.backend {
             Backend::Embedded { .. } => 64,
+            Backend::Etcd(_) => 24,
         }
     }
 
@@ -74,6 +130,11 @@ impl Subject {
                     async move { self.store.put(&key, Bytes::new(), Precondition::Any).await }
                 });
                 futures::future::try_join_all(puts).await.unwrap();
+            }
+            Backend::Etcd(member) => {
+                let newest = self.store.get("/").await.unwrap().1;
+                let mut client = member.etcd.client().await.unwrap();
+                client.compact(newest.0, None).await.unwrap();
             }
         }
     }
