@@ -1,5 +1,9 @@
 //! The contracts of Clone8s: generated types and clients, manifests, names, selectors, quantities.
 
+use std::sync::LazyLock;
+
+use prost_reflect::DescriptorPool;
+
 /// The objects and services of Clone8s (`proto/clone8s/v1`).
 #[allow(
     clippy::pedantic,
@@ -25,6 +29,7 @@ pub mod cri {
 }
 
 pub mod client;
+pub mod manifest;
 pub mod names;
 pub mod object;
 pub mod path;
@@ -34,3 +39,11 @@ pub mod selector;
 
 /// Every contract as a serialized `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Every contract, to look things up in.
+pub fn descriptors() -> &'static DescriptorPool {
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+        DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build wrote a whole descriptor set")
+    });
+    &POOL
+}

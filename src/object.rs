@@ -91,6 +91,21 @@ macro_rules! kinds {
             pub fn namespace(&self) -> &str {
                 match self { $(Self::$kind(object) => object.namespace()),* }
             }
+            pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                match self { $(Self::$kind(object) => object.metadata_mut()),* }
+            }
+            /// An object from the contract's JSON form, which knows no `kind`.
+            pub(crate) fn from_json(kind: &str, value: serde_json::Value) -> serde_json::Result<Self> {
+                match kind {
+                    $($kind::KIND => serde_json::from_value(value).map(Self::$kind),)*
+                    other => Err(serde::de::Error::custom(format!("unknown kind {other:?}"))),
+                }
+            }
+            /// The contract's JSON form.
+            pub(crate) fn to_value(&self) -> serde_yaml::Value {
+                match self { $(Self::$kind(object) => serde_yaml::to_value(object)),* }
+                    .expect("a message has no value that JSON has not")
+            }
         }
 
         $(impl From<$kind> for AnyObject {

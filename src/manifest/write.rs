@@ -1,0 +1,88 @@
+//! Objects to manifests, in Kubernetes' shape: `apiVersion` and `kind` first, then the fields in the order of the
+//! contract, without empty ones.
+
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use serde_yaml::{Mapping, Value};
+
+use crate::{descriptors, object::AnyObject};
+
+/// A YAML document.
+pub fn to_yaml(object: &AnyObject) -> String {
+    serde_yaml::to_string(&to_yaml_value(object)).expect("a tree of plain values can be written")
+}
+
+/// Indented JSON.
+pub fn to_json(object: &AnyObject) -> String {
+    serde_json::to_string_pretty(&to_yaml_value(object)).expect("a tree of plain values can be written")
+}
+
+/// The document as a value, for a list of several.
+pub fn to_yaml_value(object: &AnyObject) -> Value {
+    let mut document = Mapping::new();
+    document.insert("apiVersion".into(), "v1".into());
+    document.insert("kind".into(), object.kind().into());
+    let descriptor = descriptors()
+        .get_message_by_name(&format!("clone8s.v1.{}", object.kind()))
+        .expect("every kind is a message of the contract");
+    if let Value::Mapping(fields) = message(object.to_value(), &descriptor) {
+        document.extend(fields);
+    }
+    Value::Mapping(document)
+}
+
+/// The contract's JSON form with numbers and times as Kubernetes writes them.
+fn message(value: Value, descriptor: &MessageDescriptor) -> Value {
+    let Value::Mapping(fields) = value else {
+        return value;
+    };
+    let shaped = fields.into_iter().map(|(name, value)| {
+        let field = name
+            .as_str()
+            .and_then(|name| descriptor.get_field_by_json_name(name));
+        let value = match field {
+            Some(field) => self::field(value, &field),
+            None => value,
+        };
+        (name, value)
+    });
+    Value::Mapping(shaped.collect())
+}
+
+fn field(value: Value, field: &FieldDescriptor) -> Value {
+    match value {
+        Value::Sequence(items) => Value::Sequence(
+            items
+                .into_iter()
+                .map(|item| scalar_or_message(item, field))
+                .collect(),
+        ),
+        value if field.is_map() => value,
+        value => scalar_or_message(value, field),
+    }
+}
+
+fn scalar_or_message(value: Value, field: &FieldDescriptor) -> Value {
+    match field.kind() {
+        Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => time(value),
+        Kind::Message(message) => self::message(value, &message),
+        // A version is not a number to reckon with, and Kubernetes has it as a string.
+        Kind::Int64 if field.name() == "resource_version" => value,
+        Kind::Int64 => value
+            .as_str()
+            .and_then(|text| text.parse::<i64>().ok())
+            .map_or(value.clone(), Value::from),
+        Kind::Uint64 => value
+            .as_str()
+            .and_then(|text| text.parse::<u64>().ok())
+            .map_or(value.clone(), Value::from),
+        _ => value,
+    }
+}
+
+/// A time in UTC, written with a Z.
+fn time(value: Value) -> Value {
+    match value.as_str().map(str::parse::<jiff::Timestamp>) {
+        Some(Ok(time)) => Value::String(time.to_string()),
+        _ => value,
+    }
+}
