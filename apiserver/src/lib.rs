@@ -1,3 +1,190 @@
 //! Validates, stores, lists, watches and publishes the objects of a cluster.
+//!
+//! ```text
+//! connection ─► door (identity, access) ─► services (messages) ─► registry (rules, preconditions) ─► store
+//!                                             │                                                       │
+//!                                             └─► tunnel ─► a node                 outbox ─► bus ◄────┘
+//! ```
 
+#![allow(dead_code)]
+
+mod access;
+mod binding;
+mod config;
+mod door;
+mod error;
+mod events;
+mod kind;
+mod namespaces;
+mod page_token;
+mod pki;
+mod registry;
+mod server;
+mod services;
 pub mod store;
+mod time;
+mod tls;
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use clone8s_bus::EventBus;
+use clone8s_daemon::{
+    Shutdown, Supervisor, backoff, clock,
+    supervisor::SupervisorError,
+    unix::{self, ListenError},
+};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic_health::ServingStatus;
+
+pub use self::{
+    config::{Config, KeyPairFiles, StoreConfig, TlsConfig},
+    error::ERROR_DOMAIN,
+    pki::PkiError,
+    tls::TlsError,
+};
+use self::{
+    error::ApiError,
+    pki::Pki,
+    registry::Registry,
+    services::Backend,
+    store::{Store, embedded::EmbeddedStore, etcd::EtcdStore},
+    tls::TlsListener,
+};
+
+/// How long open calls may take to end once shutdown is asked for.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why an apiserver could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open the embedded store")]
+    EmbeddedStore(#[from] store::embedded::OpenError),
+    #[error("cannot use etcd")]
+    EtcdStore(#[from] store::etcd::ConfigError),
+    #[error("cannot use the cluster's certificates")]
+    Pki(#[from] PkiError),
+    #[error("cannot serve TLS")]
+    Tls(#[from] TlsError),
+    #[error("cannot listen")]
+    Listen(#[from] ListenError),
+    #[error("cannot make the default namespace")]
+    DefaultNamespace(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot describe the API for reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("asked to stop while the store was not reachable")]
+    StoppedBeforeStore,
+    #[error(transparent)]
+    Stopped(#[from] SupervisorError),
+}
+
+/// Starts an apiserver and serves until shutdown.
+pub async fn run(config: Config, bus: Arc<dyn EventBus>, shutdown: Shutdown) -> Result<(), Error> {
+    Apiserver::start(config, bus, shutdown).await?.serve().await
+}
+
+/// An apiserver whose store is open and whose sockets are bound: clients can connect, and are answered once
+/// [`Apiserver::serve`] runs.
+pub struct Apiserver {
+    registry: Registry,
+    backend: Arc<Backend>,
+    pki: Arc<Pki>,
+    socket: UnixListenerStream,
+    tls: Option<TlsListener>,
+    shutdown: Shutdown,
+}
+
+impl fmt::Debug for Apiserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Apiserver")
+            .field("socket", &self.socket)
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Apiserver {
+    /// Opens the certificates and the store, waiting for one that is not reachable yet, and binds the sockets.
+    pub async fn start(config: Config, _bus: Arc<dyn EventBus>, shutdown: Shutdown) -> Result<Self, Error> {
+        let pki = Arc::new(Pki::open(&config.data_dir, config.tls.as_ref(), clock::now())?);
+        let store = open_store(&config.store).await?;
+        let registry = Registry::new(store, shutdown.clone());
+        wait_for_store(&registry, &shutdown).await?;
+        let socket = unix::listen(&config.socket).await?;
+        let tls = match &config.tls {
+            Some(tls) => Some(TlsListener::bind(tls.address, &pki).await?),
+            None => None,
+        };
+        let backend = Arc::new(Backend {
+            registry: registry.clone(),
+        });
+        Ok(Self {
+            registry,
+            backend,
+            pki,
+            socket,
+            tls,
+            shutdown,
+        })
+    }
+
+    /// Where TLS is served, with the port that was taken; None when it is not.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls.as_ref().and_then(|tls| tls.address().ok())
+    }
+
+    /// Serves until shutdown.
+    pub async fn serve(self) -> Result<(), Error> {
+        tracing::info!(tls = ?self.tls_address(), "serving the API");
+        let shutdown = self.shutdown;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("", ServingStatus::Serving).await;
+        let routes = server::routes(&self.backend, health_service)?;
+        let mut supervisor = Supervisor::new(shutdown.clone());
+        supervisor.spawn("health", server::tell_stopping(health, shutdown.clone()));
+        supervisor.spawn(
+            "unix-socket",
+            server::serve(routes.clone(), self.socket, shutdown.clone()),
+        );
+        if let Some(tls) = self.tls {
+            let certificate = tls.certificate();
+            supervisor.spawn("certificates", certificate.keep_fresh(self.pki, shutdown.clone()));
+            supervisor.spawn("tls", server::serve(routes, tls.connections(), shutdown.clone()));
+        }
+        supervisor.spawn(
+            "namespaces",
+            namespaces::empty_ending(self.registry.clone(), shutdown.clone()),
+        );
+        supervisor.spawn("events", events::sweep(self.registry, shutdown));
+        supervisor.run(GRACE).await?;
+        Ok(())
+    }
+}
+
+async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
+    Ok(match config {
+        StoreConfig::Embedded { path } => Arc::new(EmbeddedStore::open(path)?),
+        StoreConfig::Etcd(etcd) => Arc::new(EtcdStore::connect(etcd).await?),
+    })
+}
+
+/// Makes the default namespace, which shows too that the store answers.
+async fn wait_for_store(registry: &Registry, shutdown: &Shutdown) -> Result<(), Error> {
+    let mut retries = backoff::reconnect();
+    loop {
+        match namespaces::ensure_default(registry).await {
+            Ok(()) => return Ok(()),
+            Err(error @ ApiError::StoreUnavailable(_)) => {
+                tracing::warn!(
+                    error = clone8s_daemon::supervisor::chain(&error),
+                    "waiting for the store"
+                );
+            }
+            Err(error) => return Err(Error::DefaultNamespace(error.into())),
+        }
+        let pause = retries.next().unwrap_or(Duration::from_secs(5));
+        tokio::select! {
+            () = shutdown.cancelled() => return Err(Error::StoppedBeforeStore),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

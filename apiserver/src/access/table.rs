@@ -1,0 +1,82 @@
+//! Every RPC, and who beside administrators may call it.
+
+/// Who may make a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Administrators alone.
+    Admin,
+    /// Nodes too, for what belongs to them.
+    Node,
+    /// Anyone who can connect.
+    Everyone,
+}
+
+/// What is not here is for administrators, who are told that there is no such call.
+pub(super) const RPCS: &[(&str, Access)] = &[
+    ("/clone8s.v1.PodService/CreatePod", Access::Admin),
+    ("/clone8s.v1.PodService/GetPod", Access::Node),
+    ("/clone8s.v1.PodService/ListPods", Access::Node),
+    ("/clone8s.v1.PodService/UpdatePod", Access::Admin),
+    ("/clone8s.v1.PodService/DeletePod", Access::Node),
+    ("/clone8s.v1.PodService/WatchPods", Access::Node),
+    ("/clone8s.v1.PodService/UpdatePodStatus", Access::Node),
+    ("/clone8s.v1.PodService/BindPod", Access::Admin),
+    ("/clone8s.v1.PodService/GetPodLogs", Access::Admin),
+    ("/clone8s.v1.NodeService/CreateNode", Access::Node),
+    ("/clone8s.v1.NodeService/GetNode", Access::Node),
+    ("/clone8s.v1.NodeService/ListNodes", Access::Node),
+    ("/clone8s.v1.NodeService/UpdateNode", Access::Node),
+    ("/clone8s.v1.NodeService/DeleteNode", Access::Admin),
+    ("/clone8s.v1.NodeService/WatchNodes", Access::Node),
+    ("/clone8s.v1.NodeService/UpdateNodeStatus", Access::Node),
+    ("/clone8s.v1.NamespaceService/CreateNamespace", Access::Admin),
+    ("/clone8s.v1.NamespaceService/GetNamespace", Access::Admin),
+    ("/clone8s.v1.NamespaceService/ListNamespaces", Access::Admin),
+    ("/clone8s.v1.NamespaceService/UpdateNamespace", Access::Admin),
+    ("/clone8s.v1.NamespaceService/DeleteNamespace", Access::Admin),
+    ("/clone8s.v1.NamespaceService/WatchNamespaces", Access::Admin),
+    ("/clone8s.v1.ConfigMapService/CreateConfigMap", Access::Admin),
+    ("/clone8s.v1.ConfigMapService/GetConfigMap", Access::Admin),
+    ("/clone8s.v1.ConfigMapService/ListConfigMaps", Access::Admin),
+    ("/clone8s.v1.ConfigMapService/UpdateConfigMap", Access::Admin),
+    ("/clone8s.v1.ConfigMapService/DeleteConfigMap", Access::Admin),
+    ("/clone8s.v1.ConfigMapService/WatchConfigMaps", Access::Admin),
+    ("/clone8s.v1.SecretService/CreateSecret", Access::Admin),
+    ("/clone8s.v1.SecretService/GetSecret", Access::Admin),
+    ("/clone8s.v1.SecretService/ListSecrets", Access::Admin),
+    ("/clone8s.v1.SecretService/UpdateSecret", Access::Admin),
+    ("/clone8s.v1.SecretService/DeleteSecret", Access::Admin),
+    ("/clone8s.v1.SecretService/WatchSecrets", Access::Admin),
+    ("/clone8s.v1.EventService/CreateEvent", Access::Node),
+    ("/clone8s.v1.EventService/GetEvent", Access::Node),
+    ("/clone8s.v1.EventService/ListEvents", Access::Admin),
+    ("/clone8s.v1.EventService/UpdateEvent", Access::Node),
+    ("/clone8s.v1.EventService/DeleteEvent", Access::Admin),
+    ("/clone8s.v1.EventService/WatchEvents", Access::Admin),
+    ("/clone8s.v1.RegistrationService/CreateJoinToken", Access::Admin),
+    // The join token is what it asks for.
+    ("/clone8s.v1.RegistrationService/RegisterNode", Access::Everyone),
+    (
+        "/clone8s.v1.RegistrationService/RenewNodeCertificate",
+        Access::Node,
+    ),
+    ("/clone8s.v1.TunnelService/WatchNodeCalls", Access::Node),
+    ("/clone8s.v1.TunnelService/AnswerNodeCall", Access::Node),
+    ("/grpc.health.v1.Health/Check", Access::Everyone),
+    ("/grpc.health.v1.Health/List", Access::Everyone),
+    ("/grpc.health.v1.Health/Watch", Access::Everyone),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Access::Everyone,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Access::Everyone,
+    ),
+];
+
+pub(super) fn access(path: &str) -> Access {
+    RPCS.iter()
+        .find(|(rpc, _)| *rpc == path)
+        .map_or(Access::Admin, |(_, access)| *access)
+}

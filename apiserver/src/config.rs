@@ -1,0 +1,48 @@
+//! What an apiserver needs to know before it starts.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::store::etcd::EtcdConfig;
+
+/// How one apiserver runs. Every path is taken as it is; folders that are missing are made.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Keeps `pki/`: the cluster's certificates and keys, made where they are missing.
+    pub data_dir: PathBuf,
+    pub store: StoreConfig,
+    /// The unix socket for root: whoever can open it may do everything.
+    pub socket: PathBuf,
+    /// Serve over TLS too; None means the unix socket alone.
+    pub tls: Option<TlsConfig>,
+}
+
+/// Where the objects are kept.
+#[derive(Debug, Clone)]
+pub enum StoreConfig {
+    /// One file on this machine.
+    Embedded {
+        path: PathBuf,
+    },
+    Etcd(EtcdConfig),
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Debug, Clone)]
+pub struct KeyPairFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The TLS side of the API.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// Port 0 takes any free port; [`crate::Apiserver::tls_address`] tells which.
+    pub address: SocketAddr,
+    /// DNS names and IP addresses in the server's certificate, beside localhost, 127.0.0.1 and ::1.
+    pub names: Vec<String>,
+    /// A server certificate made elsewhere; None means one signed by the cluster's root CA, and renewed.
+    pub server: Option<KeyPairFiles>,
+    /// The cluster's root CA made elsewhere, with its key, which signs the nodes' certificates;
+    /// None means `pki/ca.crt` and `pki/ca.key` in the data folder.
+    pub ca: Option<KeyPairFiles>,
+}

@@ -1,0 +1,291 @@
+//! Why the API did not do what it was asked, and the one place where that becomes a gRPC status.
+//!
+//! Every status carries a `google.rpc.ErrorInfo` with the domain "clone8s.io" and a reason in UPPER_SNAKE_CASE,
+//! which programs may rely on; the message is for people.
+
+use std::{collections::HashMap, time::Duration};
+
+use clone8s::rules::Violation;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::store::{Revision, StoreError};
+
+/// The domain of every ErrorInfo.
+pub const ERROR_DOMAIN: &str = "clone8s.io";
+
+/// How long a caller should wait before it tries again when something behind the API is away.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Names an object in an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectName {
+    pub kind: &'static str,
+    /// Empty for a kind without namespaces.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl std::fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+/// What kept a request from being done.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    #[error("{what} is not valid: {}", join(.violations))]
+    Invalid {
+        what: String,
+        violations: Vec<Violation>,
+    },
+    #[error("{0} not found")]
+    NotFound(ObjectName),
+    #[error("{0} exists already")]
+    Exists(ObjectName),
+    #[error("{object} has changed since resource_version {seen}: get it again and repeat the change")]
+    Stale { object: ObjectName, seen: i64 },
+    /// Others keep changing the object faster than this write could be placed.
+    #[error("{0} keeps changing: try again")]
+    Contended(ObjectName),
+    #[error("{object}: {description}")]
+    WrongState {
+        object: ObjectName,
+        /// As in ErrorInfo.
+        reason: &'static str,
+        description: String,
+    },
+    #[error("{object} is {bytes} bytes, more than the {limit} that an object may have")]
+    TooLarge {
+        object: ObjectName,
+        bytes: usize,
+        limit: usize,
+    },
+    #[error("the page token is not one that this list has given: {0}")]
+    PageToken(&'static str),
+    #[error(
+        "revision {asked} is no longer kept (the oldest is {oldest}): list again and watch from the list's revision"
+    )]
+    Compacted { asked: Revision, oldest: Revision },
+    #[error(
+        "revision {asked} has not happened yet (the newest is {newest}), as after a restore: list again and watch \
+         from the list's revision"
+    )]
+    Future { asked: Revision, newest: Revision },
+    #[error("no client certificate: {0}")]
+    Unauthenticated(&'static str),
+    #[error("{caller} may not {action}: {why}")]
+    Forbidden {
+        caller: String,
+        action: String,
+        why: &'static str,
+    },
+    #[error("join token {id}: {why}")]
+    JoinToken { id: String, why: &'static str },
+    #[error("node {node} is not connected to this apiserver, so it cannot be asked")]
+    NodeNotConnected { node: String },
+    #[error("node {node} is asked too much at once: try again")]
+    NodeBusy { node: String },
+    /// What a node answered to a call relayed to it.
+    #[error("node {node}: {message}")]
+    NodeAnswered {
+        node: String,
+        code: Code,
+        message: String,
+    },
+    #[error("the apiserver is stopping: call again")]
+    Stopping,
+    #[error("the store is not available: try again")]
+    StoreUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A bug or broken data. The caller learns no more than that; the log has it all.
+    #[error("internal error: {context}")]
+    Internal {
+        context: String,
+        #[source]
+        cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+impl ApiError {
+    /// One bad field.
+    pub fn field(what: impl Into<String>, field: &str, description: impl Into<String>) -> Self {
+        Self::Invalid {
+            what: what.into(),
+            violations: vec![Violation {
+                field: field.to_owned(),
+                description: description.into(),
+            }],
+        }
+    }
+
+    pub fn internal(
+        context: impl Into<String>,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Internal {
+            context: context.into(),
+            cause: Some(cause.into()),
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Invalid { .. } | Self::TooLarge { .. } | Self::PageToken(_) => Code::InvalidArgument,
+            Self::NotFound(_) => Code::NotFound,
+            Self::Exists(_) => Code::AlreadyExists,
+            Self::Stale { .. } | Self::Contended(_) => Code::Aborted,
+            Self::WrongState { .. } => Code::FailedPrecondition,
+            Self::Compacted { .. } | Self::Future { .. } => Code::OutOfRange,
+            Self::Unauthenticated(_) | Self::JoinToken { .. } => Code::Unauthenticated,
+            Self::Forbidden { .. } => Code::PermissionDenied,
+            Self::NodeBusy { .. } => Code::ResourceExhausted,
+            Self::NodeAnswered { code, .. } => *code,
+            Self::NodeNotConnected { .. } | Self::Stopping | Self::StoreUnavailable(_) => Code::Unavailable,
+            Self::Internal { .. } => Code::Internal,
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "INVALID",
+            Self::TooLarge { .. } => "OBJECT_TOO_LARGE",
+            Self::PageToken(_) => "INVALID_PAGE_TOKEN",
+            Self::NotFound(_) => "NOT_FOUND",
+            Self::Exists(_) => "ALREADY_EXISTS",
+            Self::Stale { .. } => "STALE_RESOURCE_VERSION",
+            Self::Contended(_) => "CONTENDED",
+            Self::WrongState { reason, .. } => reason,
+            Self::Compacted { .. } => "REVISION_COMPACTED",
+            Self::Future { .. } => "REVISION_IN_FUTURE",
+            Self::Unauthenticated(_) => "NO_CLIENT_CERTIFICATE",
+            Self::JoinToken { .. } => "JOIN_TOKEN_REFUSED",
+            Self::Forbidden { .. } => "FORBIDDEN",
+            Self::NodeBusy { .. } => "NODE_BUSY",
+            Self::NodeAnswered { .. } => "NODE_ANSWERED",
+            Self::NodeNotConnected { .. } => "NODE_NOT_CONNECTED",
+            Self::Stopping => "STOPPING",
+            Self::StoreUnavailable(_) => "STORE_UNAVAILABLE",
+            Self::Internal { .. } => "INTERNAL",
+        }
+    }
+
+    fn details(&self) -> ErrorDetails {
+        let mut metadata = HashMap::new();
+        if let Self::Compacted { oldest, .. } = self {
+            metadata.insert("oldest_revision".to_owned(), oldest.to_string());
+        }
+        if let Self::Future { newest, .. } = self {
+            metadata.insert("newest_revision".to_owned(), newest.to_string());
+        }
+        if let Self::Forbidden { why, .. } = self {
+            metadata.insert("why".to_owned(), (*why).to_owned());
+        }
+        let mut details = ErrorDetails::with_error_info(self.reason(), ERROR_DOMAIN, metadata);
+        match self {
+            Self::Invalid { violations, .. } => {
+                let fields: Vec<_> = violations
+                    .iter()
+                    .map(|v| FieldViolation::new(&v.field, &v.description))
+                    .collect();
+                details.set_bad_request(fields);
+            }
+            Self::PageToken(why) => {
+                details.add_bad_request_violation("page_token", *why);
+            }
+            Self::NotFound(object)
+            | Self::Exists(object)
+            | Self::Stale { object, .. }
+            | Self::TooLarge { object, .. } => {
+                details.set_resource_info(object.kind, object.path(), "", self.to_string());
+            }
+            Self::Contended(object) => {
+                details.set_resource_info(object.kind, object.path(), "", self.to_string());
+                details.set_retry_info(Some(RETRY_AFTER));
+            }
+            Self::WrongState {
+                object,
+                reason,
+                description,
+            } => {
+                details.add_precondition_failure_violation(*reason, object.to_string(), description);
+            }
+            Self::NodeBusy { .. }
+            | Self::NodeNotConnected { .. }
+            | Self::Stopping
+            | Self::StoreUnavailable(_) => {
+                details.set_retry_info(Some(RETRY_AFTER));
+            }
+            Self::Compacted { .. }
+            | Self::Future { .. }
+            | Self::Unauthenticated(_)
+            | Self::Forbidden { .. }
+            | Self::JoinToken { .. }
+            | Self::NodeAnswered { .. }
+            | Self::Internal { .. } => {}
+        }
+        details
+    }
+}
+
+impl ObjectName {
+    fn path(&self) -> String {
+        if self.namespace.is_empty() {
+            self.name.clone()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let message = match &error {
+            ApiError::Internal { .. } => {
+                tracing::error!(
+                    error = clone8s_daemon::supervisor::chain(&error),
+                    "internal error"
+                );
+                "internal error; the apiserver's log has the details".to_owned()
+            }
+            ApiError::StoreUnavailable(_) => {
+                tracing::warn!(
+                    error = clone8s_daemon::supervisor::chain(&error),
+                    "store unavailable"
+                );
+                error.to_string()
+            }
+            expected => expected.to_string(),
+        };
+        Status::with_error_details(error.code(), message, error.details())
+    }
+}
+
+/// What a store error means where no more is known about the object; writes map Exists, NotFound and Stale
+/// themselves, by what they asked for.
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Compacted { asked, oldest } => Self::Compacted { asked, oldest },
+            StoreError::Future { asked, newest } => Self::Future { asked, newest },
+            StoreError::Unavailable(cause) => Self::StoreUnavailable(cause),
+            StoreError::Exists { .. }
+            | StoreError::NotFound { .. }
+            | StoreError::Stale { .. }
+            | StoreError::TooLarge { .. }
+            | StoreError::Broken(_) => Self::internal("store", error),
+        }
+    }
+}
+
+fn join(violations: &[Violation]) -> String {
+    violations
+        .iter()
+        .map(|v| format!("{}: {}", v.field, v.description))
+        .collect::<Vec<_>>()
+        .join("; ")
+}

@@ -1,0 +1,139 @@
+//! What the one path for objects needs to know of each kind beside its rules.
+
+use clone8s::{
+    object::Object,
+    rules::Rules,
+    v1::{ConfigMap, Event, Namespace, NamespaceStatus, Node, Pod, PodStatus, Secret},
+};
+
+/// Namespace phases.
+pub(crate) const ACTIVE: &str = "Active";
+pub(crate) const TERMINATING: &str = "Terminating";
+
+/// The namespace of an object that names none.
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
+
+/// A pod's grace period where its spec gives none.
+const DEFAULT_GRACE_SECONDS: i32 = 30;
+
+/// A kind that the API serves.
+pub(crate) trait Kind: Object + Rules {
+    /// Gives a new object the status that it starts with, whatever the request says.
+    fn start_status(&mut self) {}
+
+    /// Takes the status of another state of the object. A kind without status has nothing to take.
+    fn take_status(&mut self, _from: &Self) {}
+
+    /// The node that the object belongs to, if it belongs to one.
+    fn node(&self) -> Option<&str> {
+        None
+    }
+
+    /// Seconds that a deletion gives the object to end, where it asks for some number or for none.
+    fn grace_period(&self, _asked: Option<i32>) -> i32 {
+        0
+    }
+
+    /// Why the object can never be deleted, if so.
+    fn undeletable(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The deletion has been asked for.
+    fn start_ending(&mut self) {}
+
+    /// True while the object must outlive its deletion, for its node or its contents to end first. An object
+    /// whose deletion was asked for goes when it neither lingers nor has finalizers.
+    fn lingers(&self) -> bool {
+        false
+    }
+
+    /// The object without metadata and status: what generation counts the changes of.
+    fn content(&self) -> Self {
+        let mut content = self.clone();
+        *content.metadata_mut() = clone8s::v1::ObjectMeta::default();
+        content.take_status(&Self::default());
+        content
+    }
+}
+
+impl Kind for Pod {
+    fn start_status(&mut self) {
+        self.status = Some(PodStatus {
+            phase: "Pending".into(),
+            ..PodStatus::default()
+        });
+    }
+
+    fn take_status(&mut self, from: &Self) {
+        self.status.clone_from(&from.status);
+    }
+
+    fn node(&self) -> Option<&str> {
+        self.spec
+            .as_ref()
+            .map(|spec| spec.node_name.as_str())
+            .filter(|node| !node.is_empty())
+    }
+
+    fn grace_period(&self, asked: Option<i32>) -> i32 {
+        let own = self
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.termination_grace_period_seconds);
+        asked.or(own).unwrap_or(DEFAULT_GRACE_SECONDS)
+    }
+
+    /// Until its node, which says so by a deletion with a grace period of 0, has stopped it.
+    fn lingers(&self) -> bool {
+        self.metadata()
+            .is_some_and(|meta| meta.deletion_grace_period_seconds.unwrap_or(0) > 0)
+    }
+}
+
+/// A node's status is what its kubelet says, from its registration on.
+impl Kind for Node {
+    fn take_status(&mut self, from: &Self) {
+        self.status.clone_from(&from.status);
+    }
+
+    fn node(&self) -> Option<&str> {
+        Some(self.name())
+    }
+}
+
+impl Kind for Namespace {
+    fn start_status(&mut self) {
+        self.status = Some(NamespaceStatus { phase: ACTIVE.into() });
+    }
+
+    fn take_status(&mut self, from: &Self) {
+        self.status.clone_from(&from.status);
+    }
+
+    fn undeletable(&self) -> Option<&'static str> {
+        (self.name() == DEFAULT_NAMESPACE).then_some("it is where objects without a namespace go")
+    }
+
+    fn start_ending(&mut self) {
+        self.status.get_or_insert_default().phase = TERMINATING.into();
+    }
+
+    /// Until [`crate::namespaces`] has emptied it.
+    fn lingers(&self) -> bool {
+        true
+    }
+}
+
+impl Kind for ConfigMap {}
+
+impl Kind for Secret {}
+
+impl Kind for Event {
+    fn node(&self) -> Option<&str> {
+        self.source
+            .as_ref()
+            .map(|source| source.host.as_str())
+            .filter(|host| !host.is_empty())
+    }
+}

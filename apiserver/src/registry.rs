@@ -1,0 +1,377 @@
+//! The one path of every object of every kind: default → validate → write with a precondition → the object with
+//! its revision.
+//!
+//! ```text
+//!            create                update, status, bind            delete
+//!   (absent) ──────► stored ◄────────────────────────► stored ──────────────► deletion asked for
+//!                      ▲                                  │ nothing holds it        │ nothing holds it any more
+//!                      └── never the same uid again       ▼                         ▼
+//!                                                       gone ◄──────────────────── gone
+//! ```
+//! What holds an object whose deletion was asked for: finalizers, and for some kinds what [`Kind::lingers`] says.
+
+mod delete;
+mod key;
+mod list;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use clone8s::{rules::Violation, v1::ObjectMeta};
+use clone8s_daemon::{Shutdown, clock};
+
+pub(crate) use self::{delete::DeleteOptions, key::Key, list::ListRequest, watch::WatchRequest};
+use crate::{
+    access::Scope,
+    error::ApiError,
+    kind::Kind,
+    namespaces,
+    store::{KeyValue, Precondition, Revision, Store, StoreError, VALUE_LIMIT},
+    time::timestamp,
+};
+
+/// How often a write to whatever revision there is starts over when others were faster.
+const ATTEMPTS: usize = 16;
+
+/// Whether a write is to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Commit {
+    Store,
+    ValidateOnly,
+}
+
+impl Commit {
+    pub(crate) fn unless(validate_only: bool) -> Self {
+        if validate_only {
+            Self::ValidateOnly
+        } else {
+            Self::Store
+        }
+    }
+}
+
+/// What the writer of a change has seen.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    /// Empty means any.
+    pub(crate) uid: String,
+    /// 0 means any.
+    pub(crate) resource_version: i64,
+}
+
+impl Seen {
+    fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version,
+        }
+    }
+}
+
+/// The objects of every kind, on the store.
+#[derive(Debug, Clone)]
+pub(crate) struct Registry {
+    store: Arc<dyn Store>,
+    /// Ends watches.
+    shutdown: Shutdown,
+    bookmark_interval: Duration,
+}
+
+impl Registry {
+    pub(crate) fn new(store: Arc<dyn Store>, shutdown: Shutdown) -> Self {
+        Self {
+            store,
+            shutdown,
+            bookmark_interval: Duration::from_secs(5),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_bookmark_interval(self, bookmark_interval: Duration) -> Self {
+        Self {
+            bookmark_interval,
+            ..self
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) async fn create<K: Kind>(
+        &self,
+        scope: &Scope,
+        object: Option<K>,
+        commit: Commit,
+    ) -> Result<K, ApiError> {
+        let mut object = given(object)?;
+        let asked_for = object.resource_version();
+        if asked_for != 0 {
+            return Err(ApiError::field(
+                what(&object),
+                "metadata.resourceVersion",
+                format!("is {asked_for}; an object that is to be created has none"),
+            ));
+        }
+        object.set_defaults();
+        let key = Key::<K>::of(&object)?;
+        let meta = object.metadata_mut();
+        key.namespace().clone_into(&mut meta.namespace);
+        meta.uid = uuid::Uuid::new_v4().to_string();
+        meta.generation = 1;
+        meta.creation_timestamp = Some(timestamp(clock::now()));
+        meta.deletion_timestamp = None;
+        meta.deletion_grace_period_seconds = None;
+        object.start_status();
+        scope.check(&object, "create")?;
+        validate(&object, Vec::new())?;
+        namespaces::check_open(self.store.as_ref(), &key).await?;
+        let value = encode(&object, &key)?;
+        if commit == Commit::ValidateOnly {
+            return match self.store.get(&key.path()).await? {
+                (Some(_), _) => Err(ApiError::Exists(key.name())),
+                (None, _) => Ok(object),
+            };
+        }
+        let revision = match self.store.put(&key.path(), value, Precondition::Absent).await {
+            Ok(revision) => revision,
+            Err(StoreError::Exists { .. }) => return Err(ApiError::Exists(key.name())),
+            Err(error) => return Err(error.into()),
+        };
+        // The namespace may have begun to end between the check and the write: then its emptying may have
+        // passed this object by, so the object has to go again.
+        if let Err(closed) = namespaces::check_open(self.store.as_ref(), &key).await {
+            return match self
+                .store
+                .delete(&key.path(), Precondition::Revision(revision))
+                .await
+            {
+                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Stale { .. }) => Err(closed),
+                Err(error) => Err(error.into()),
+            };
+        }
+        object.metadata_mut().resource_version = revision.0;
+        Ok(object)
+    }
+
+    pub(crate) async fn get<K: Kind>(&self, scope: &Scope, key: &Key<K>) -> Result<K, ApiError> {
+        let object = self.read(key).await?;
+        scope.check(&object, "get")?;
+        Ok(object)
+    }
+
+    /// Replaces metadata and content; the status stays.
+    pub(crate) async fn update<K: Kind>(
+        &self,
+        scope: &Scope,
+        object: Option<K>,
+        commit: Commit,
+    ) -> Result<K, ApiError> {
+        let mut object = given(object)?;
+        object.set_defaults();
+        let key = Key::<K>::of(&object)?;
+        let seen = object.metadata().map(Seen::of).unwrap_or_default();
+        self.modify(scope, &key, &seen, commit, |current: &K| {
+            let mut next = object.clone();
+            *next.metadata_mut() = replace_metadata(&object, current)?;
+            next.take_status(current);
+            scope.check(&next, "update")?;
+            validate(&next, next.validate_update(current))?;
+            Ok(next)
+        })
+        .await
+    }
+
+    /// Replaces the status; all else stays.
+    pub(crate) async fn update_status<K: Kind>(
+        &self,
+        scope: &Scope,
+        object: Option<K>,
+    ) -> Result<K, ApiError> {
+        let object = given(object)?;
+        let key = Key::<K>::of(&object)?;
+        let seen = object.metadata().map(Seen::of).unwrap_or_default();
+        self.modify(scope, &key, &seen, Commit::Store, |current: &K| {
+            let mut next = current.clone();
+            next.take_status(&object);
+            Ok(next)
+        })
+        .await
+    }
+
+    /// Changes an object from what it is to what `change` makes of it, once, whatever others do meanwhile. When
+    /// the writer has not said which revision it has seen, a change that others overtook is made again on theirs.
+    pub(crate) async fn modify<K: Kind>(
+        &self,
+        scope: &Scope,
+        key: &Key<K>,
+        seen: &Seen,
+        commit: Commit,
+        change: impl Fn(&K) -> Result<K, ApiError>,
+    ) -> Result<K, ApiError> {
+        for _ in 0..ATTEMPTS {
+            let current = self.read(key).await?;
+            scope.check(&current, "change")?;
+            check_seen(key, seen, &current)?;
+            let mut next = change(&current)?;
+            if next.content() != current.content() {
+                next.metadata_mut().generation += 1;
+            }
+            let outcome = self.write(key, &current, next, commit).await;
+            match outcome {
+                Err(StoreError::Stale { .. }) if seen.resource_version == 0 => {}
+                Err(StoreError::Stale { .. }) => {
+                    return Err(ApiError::Stale {
+                        object: key.name(),
+                        seen: seen.resource_version,
+                    });
+                }
+                Err(StoreError::NotFound { .. }) => return Err(ApiError::NotFound(key.name())),
+                Err(error) => return Err(error.into()),
+                Ok(written) => return written,
+            }
+        }
+        Err(ApiError::Contended(key.name()))
+    }
+
+    /// The outer error is the store's, for the caller to judge; the inner one is the object's own.
+    async fn write<K: Kind>(
+        &self,
+        key: &Key<K>,
+        current: &K,
+        mut next: K,
+        commit: Commit,
+    ) -> Result<Result<K, ApiError>, StoreError> {
+        let precondition = Precondition::Revision(Revision(current.resource_version()));
+        let ended = is_deletion_done(&next);
+        if !ended && next == *current {
+            return Ok(Ok(next));
+        }
+        let value = match encode(&next, key) {
+            Ok(value) => value,
+            Err(error) => return Ok(Err(error)),
+        };
+        let revision = match commit {
+            Commit::ValidateOnly => return Ok(Ok(next)),
+            Commit::Store if ended => self.store.delete(&key.path(), precondition).await?,
+            Commit::Store => self.store.put(&key.path(), value, precondition).await?,
+        };
+        next.metadata_mut().resource_version = revision.0;
+        Ok(Ok(next))
+    }
+
+    /// The object as it is now.
+    pub(crate) async fn read<K: Kind>(&self, key: &Key<K>) -> Result<K, ApiError> {
+        match self.store.get(&key.path()).await? {
+            (Some(found), _) => decode(&found),
+            (None, _) => Err(ApiError::NotFound(key.name())),
+        }
+    }
+}
+
+/// The object as the store holds it, with its revision.
+pub(crate) fn decode<K: Kind>(stored: &KeyValue) -> Result<K, ApiError> {
+    let mut object = K::decode(stored.value.clone())
+        .map_err(|cause| ApiError::internal(format!("{}: not a {}", stored.key, K::KIND), cause))?;
+    object.metadata_mut().resource_version = stored.revision.0;
+    Ok(object)
+}
+
+fn encode<K: Kind>(object: &K, key: &Key<K>) -> Result<Bytes, ApiError> {
+    let mut stored = object.clone();
+    // The store's own revision is the only one.
+    stored.metadata_mut().resource_version = 0;
+    let bytes = stored.encoded_len();
+    if bytes > VALUE_LIMIT {
+        return Err(ApiError::TooLarge {
+            object: key.name(),
+            bytes,
+            limit: VALUE_LIMIT,
+        });
+    }
+    Ok(stored.encode_to_vec().into())
+}
+
+fn given<K: Kind>(object: Option<K>) -> Result<K, ApiError> {
+    object.ok_or_else(|| ApiError::field("the request", &field_name(K::KIND), "is missing"))
+}
+
+/// "ConfigMap" → "config_map": the request's field for the object.
+fn field_name(kind: &str) -> String {
+    let mut name = String::with_capacity(kind.len() + 2);
+    for (at, letter) in kind.char_indices() {
+        if letter.is_ascii_uppercase() && at > 0 {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+fn what<K: Kind>(object: &K) -> String {
+    if object.namespace().is_empty() {
+        format!("{} {:?}", K::KIND, object.name())
+    } else {
+        format!("{} \"{}/{}\"", K::KIND, object.namespace(), object.name())
+    }
+}
+
+fn validate<K: Kind>(object: &K, mut violations: Vec<Violation>) -> Result<(), ApiError> {
+    violations.extend(object.validate());
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::Invalid {
+        what: what(object),
+        violations,
+    })
+}
+
+fn check_seen<K: Kind>(key: &Key<K>, seen: &Seen, current: &K) -> Result<(), ApiError> {
+    if !seen.uid.is_empty() && seen.uid != current.uid() {
+        return Err(ApiError::WrongState {
+            object: key.name(),
+            reason: "UID_MISMATCH",
+            description: format!(
+                "its uid is {}, not {}: it is another object of that name",
+                current.uid(),
+                seen.uid
+            ),
+        });
+    }
+    if seen.resource_version != 0 && seen.resource_version != current.resource_version() {
+        return Err(ApiError::Stale {
+            object: key.name(),
+            seen: seen.resource_version,
+        });
+    }
+    Ok(())
+}
+
+/// What a writer may change of the metadata, on top of what it may not.
+fn replace_metadata<K: Kind>(asked: &K, current: &K) -> Result<ObjectMeta, ApiError> {
+    let mut meta = current.metadata().cloned().unwrap_or_default();
+    let new = asked.metadata().cloned().unwrap_or_default();
+    let deleting = meta.deletion_timestamp.is_some();
+    if deleting && let Some(added) = new.finalizers.iter().find(|name| !meta.finalizers.contains(name)) {
+        return Err(ApiError::field(
+            what(asked),
+            "metadata.finalizers",
+            format!("{added:?} cannot be added: the object is being deleted"),
+        ));
+    }
+    meta.labels = new.labels;
+    meta.annotations = new.annotations;
+    meta.finalizers = new.finalizers;
+    meta.owner_references = new.owner_references;
+    Ok(meta)
+}
+
+/// Deletion was asked for, and nothing holds the object any more.
+fn is_deletion_done<K: Kind>(object: &K) -> bool {
+    object
+        .metadata()
+        .is_some_and(|meta| meta.deletion_timestamp.is_some() && meta.finalizers.is_empty())
+        && !object.lingers()
+}

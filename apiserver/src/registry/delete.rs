@@ -1,0 +1,82 @@
+//! Deletion: at once where nothing holds the object, otherwise a mark that asks those who hold it to let go.
+
+use std::time::SystemTime;
+
+use clone8s::v1::Node;
+use clone8s_daemon::clock;
+
+use super::{Commit, Key, Registry, Seen};
+use crate::{access::Scope, error::ApiError, kind::Kind, time::timestamp};
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DeleteOptions {
+    pub(crate) seen: Seen,
+    /// Seconds; None means the object's own grace period.
+    pub(crate) grace: Option<i32>,
+}
+
+impl Registry {
+    /// Returns the object's last state.
+    pub(crate) async fn delete<K: Kind>(
+        &self,
+        scope: &Scope,
+        key: &Key<K>,
+        options: &DeleteOptions,
+    ) -> Result<K, ApiError> {
+        if let Some(grace) = options.grace.filter(|grace| *grace < 0) {
+            return Err(ApiError::field(
+                key.name().to_string(),
+                "grace_period_seconds",
+                format!("is {grace}; it must be 0 or more"),
+            ));
+        }
+        let absent_node = self.absent_node(key).await?;
+        self.modify(scope, key, &options.seen, Commit::Store, |current: &K| {
+            if let Some(reason) = current.undeletable() {
+                return Err(ApiError::WrongState {
+                    object: key.name(),
+                    reason: "UNDELETABLE",
+                    description: reason.to_owned(),
+                });
+            }
+            let nobody_to_stop_it = current
+                .node()
+                .is_none_or(|node| absent_node.as_deref() == Some(node));
+            let grace = if nobody_to_stop_it {
+                0
+            } else {
+                current.grace_period(options.grace)
+            };
+            scope.check_delete(current, grace)?;
+            Ok(mark(current, grace, clock::now()))
+        })
+        .await
+    }
+
+    /// The node that a pod is bound to, if there is no such node (any more): nobody will ever say that the pod
+    /// has stopped.
+    async fn absent_node<K: Kind>(&self, key: &Key<K>) -> Result<Option<String>, ApiError> {
+        let object = self.read(key).await?;
+        let Some(node) = object.node().filter(|_| object.grace_period(None) > 0) else {
+            return Ok(None);
+        };
+        match self.read(&Key::<Node>::parse("", node)?).await {
+            Ok(_) => Ok(None),
+            Err(ApiError::NotFound(_)) => Ok(Some(node.to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Asked again, a deletion keeps its time and can only become shorter.
+fn mark<K: Kind>(current: &K, grace: i32, now: SystemTime) -> K {
+    let mut next = current.clone();
+    let meta = next.metadata_mut();
+    if meta.deletion_timestamp.is_none() {
+        meta.deletion_timestamp = Some(timestamp(now));
+    }
+    let earlier = meta.deletion_grace_period_seconds.unwrap_or(grace);
+    meta.deletion_grace_period_seconds = Some(earlier.min(grace));
+    next.start_ending();
+    next
+}

@@ -1,0 +1,73 @@
+//! The gRPC server on the unix socket and on TLS.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use clone8s_daemon::Shutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::{
+    service::Routes,
+    transport::{Server, server::Connected},
+};
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+    server::HealthReporter,
+};
+use tonic_web::GrpcWebLayer;
+
+use crate::{
+    door::DoorLayer,
+    services::{self, Backend},
+};
+
+/// A peer that does not answer a ping for this long is gone.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// A connection may carry this many calls at once, open watches among them.
+const STREAMS_PER_CONNECTION: u32 = 1_000;
+
+/// Everything that one server answers to.
+pub(crate) fn routes(
+    backend: &Arc<Backend>,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(clone8s::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(services::routes(backend)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}
+
+/// Tells health checks of the shutdown.
+pub(crate) async fn tell_stopping(health: HealthReporter, shutdown: Shutdown) -> Result<(), Infallible> {
+    shutdown.cancelled().await;
+    health.set_service_status("", ServingStatus::NotServing).await;
+    Ok(())
+}
+
+/// Serves until shutdown; then takes no new connection, and ends once the open calls have ended.
+pub(crate) async fn serve<I, E>(
+    routes: Routes,
+    incoming: impl futures::Stream<Item = Result<I, E>>,
+    shutdown: Shutdown,
+) -> Result<(), tonic::transport::Error>
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    Server::builder()
+        // gRPC-Web comes over HTTP/1.1 too.
+        .accept_http1(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .layer(GrpcWebLayer::new())
+        .layer(DoorLayer)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        .await
+}
