@@ -20,7 +20,7 @@ fn accepted_path() -> PathBuf {
 
 /// The contract as it is now, without comments and without what is not ours to keep.
 fn present() -> Vec<u8> {
-    let mut set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+    let mut set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("the build wrote descriptors");
     set.file
         .retain(|file| file.package() == PACKAGE || file.package() == "google.protobuf");
     for file in &mut set.file {
