@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-pub(crate) use self::authority::{Authority, CertificateRequestError, KeyPairPem, hex};
+pub(crate) use self::authority::{Authority, KeyPairPem};
 use crate::config::{KeyPairFiles, TlsConfig};
 
 /// Why the certificates cannot be used.
