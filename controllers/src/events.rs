@@ -1,23 +1,19 @@
-//! Events: what controllers tell people about an object, and how long it is kept.
+//! Events: what controllers tell people about an object. The apiserver deletes old ones.
 //!
 //! An event is a hint: one that cannot be written is not tried again.
 
 use std::time::Duration;
 
 use clone8s::{
-    client::{DeleteOptions, Query, Resource as _},
+    client::Resource as _,
     object::Object as _,
     v1::{Event, EventSource, ObjectMeta, ObjectReference},
 };
-use clone8s_daemon::Shutdown;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::time;
 
-/// An event is deleted this long after it last happened.
-const KEPT: Duration = Duration::from_hours(1);
-const SWEEP: Duration = Duration::from_mins(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much a person should care.
@@ -52,29 +48,6 @@ pub(crate) async fn record(
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
     if let Err(status) = outcome {
         tracing::debug!(code = ?status.code(), reason = status.message(), "an event is lost");
-    }
-}
-
-/// Deletes what is older than an hour, until shutdown: events are bounded by time.
-pub(crate) async fn expire(channel: Channel, shutdown: Shutdown) {
-    let mut sweeps = interval(SWEEP);
-    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = sweeps.tick() => {}
-        }
-        let swept = tokio::select! {
-            () = shutdown.cancelled() => return,
-            swept = sweep(&channel) => swept,
-        };
-        match swept {
-            Ok(0) => {}
-            Ok(deleted) => tracing::debug!(deleted, "deleted old events"),
-            Err(status) => {
-                tracing::debug!(code = ?status.code(), reason = status.message(), "cannot delete old events now");
-            }
-        }
     }
 }
 
@@ -121,39 +94,4 @@ async fn store(channel: &Channel, event: Event) -> Result<(), Status> {
         ..event
     };
     Event::update(channel, again).await.map(drop)
-}
-
-async fn sweep(channel: &Channel) -> Result<usize, Status> {
-    let oldest = time::now().seconds - i64::try_from(KEPT.as_secs()).unwrap_or(i64::MAX);
-    let mut deleted = 0;
-    let mut page_token = String::new();
-    loop {
-        let page = Event::list(channel, &Query::default(), page_token).await?;
-        for event in page.items.iter().filter(|event| last_seen(event) < oldest) {
-            let options = DeleteOptions {
-                // Not if it has just happened again.
-                resource_version: event.resource_version(),
-                uid: event.uid().to_owned(),
-                ..DeleteOptions::default()
-            };
-            match Event::delete(channel, event.namespace(), event.name(), &options).await {
-                Ok(_) => deleted += 1,
-                Err(status) if matches!(status.code(), Code::NotFound | Code::Aborted) => {}
-                Err(status) => return Err(status),
-            }
-        }
-        if page.next_page_token.is_empty() {
-            return Ok(deleted);
-        }
-        page_token = page.next_page_token;
-    }
-}
-
-/// Unix seconds; 0 for an event without any time.
-fn last_seen(event: &Event) -> i64 {
-    let created = || event.metadata().and_then(|meta| meta.creation_timestamp);
-    event
-        .last_timestamp
-        .or_else(created)
-        .map_or(0, |last| last.seconds)
 }

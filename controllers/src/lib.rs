@@ -2,7 +2,7 @@
 //!
 //! - [`scheduler`] places pods without a node.
 //! - [`node_monitor`] marks nodes that fall silent, and ends the pods of nodes that are gone.
-//! - [`events`] keeps the events of controllers, and deletes old ones.
+//! - [`events`] tells people what they did.
 //! - [`reflector`] is how each of them sees the cluster: list and watch, over every break.
 //!
 //! Two instances at a time do no harm: every write names the revision that it was decided on, and the second of two
@@ -42,7 +42,6 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), SupervisorErr
         "node-monitor",
         endless(node_monitor::run(channel.clone(), shutdown.clone())),
     );
-    supervisor.spawn("event-expiry", endless(events::expire(channel, shutdown)));
     supervisor.run(GRACE).await
 }
 

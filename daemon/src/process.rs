@@ -17,9 +17,27 @@ where
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    run_on(telemetry, None, service)
+}
+
+/// The same on so many threads, but never on more than there are cores.
+pub fn run_on<F, E>(
+    telemetry: &Telemetry,
+    threads: Option<usize>,
+    service: impl FnOnce(Shutdown) -> F,
+) -> ExitCode
+where
+    F: Future<Output = Result<(), E>>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     telemetry::init(telemetry);
     install_tls_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        let cores = std::thread::available_parallelism().map_or(threads, usize::from);
+        builder.worker_threads(threads.min(cores));
+    }
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the async runtime");

@@ -81,6 +81,8 @@ impl Supervisor {
     /// Waits until shutdown is asked for or a task ends, then gives the others `grace` to end.
     pub async fn run(mut self, grace: Duration) -> Result<(), SupervisorError> {
         let first = tokio::select! {
+            // First: a task that ends because shutdown was asked for has not ended early.
+            biased;
             () = self.shutdown.cancelled() => None,
             ended = self.tasks.join_next_with_id() => ended,
         };
@@ -156,6 +158,22 @@ mod tests {
             matches!(error, SupervisorError::EndedEarly { task: "short" }),
             "{error}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ends_at_once_on_shutdown_has_not_ended_early() {
+        for _ in 0..64 {
+            let shutdown = Shutdown::new();
+            let mut supervisor = Supervisor::new(shutdown.clone());
+            supervisor.spawn("quick", until_cancelled(shutdown.clone()));
+            let ends = async {
+                shutdown.cancel();
+                // Both the shutdown and the end are there when the supervisor looks.
+                tokio::task::yield_now().await;
+            };
+            ends.await;
+            supervisor.run(GRACE).await.unwrap();
+        }
     }
 
     #[tokio::test(start_paused = true)]

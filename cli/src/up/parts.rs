@@ -1,0 +1,111 @@
+//! The services of a cluster, wired together in one process: each is what runs as a program of its own elsewhere.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use clone8s_apiserver::{Apiserver, EtcdConfig, KeyPairFiles, StoreConfig, TlsConfig};
+use clone8s_bus::{EventBus, local::LocalBus};
+use clone8s_daemon::{Supervisor, unix};
+use clone8s_kubelet::config::Apiserver as KubeletApiserver;
+use clone8s_runtime_shim::NetworkConfig;
+
+use super::{args::UpArgs, layout::Cluster};
+
+/// Binds the apiserver's sockets, so that an address in use is told at once, then starts everything.
+pub(super) async fn start(args: &UpArgs, cluster: &Cluster, supervisor: &mut Supervisor) -> Result<()> {
+    let shutdown = supervisor.shutdown().clone();
+    let bus = bus(args);
+    supervisor.spawn(
+        "runtime-shim",
+        clone8s_runtime_shim::run(shim_config(args, cluster), shutdown.clone()),
+    );
+    let apiserver = Apiserver::start(
+        apiserver_config(args, cluster),
+        Arc::clone(&bus),
+        shutdown.clone(),
+    )
+    .await?;
+    supervisor.spawn("apiserver", apiserver.serve());
+    let controllers = clone8s_controllers::Config {
+        channel: unix::channel(cluster.layout().apiserver_socket()),
+    };
+    supervisor.spawn(
+        "controllers",
+        clone8s_controllers::run(controllers, shutdown.clone()),
+    );
+    supervisor.spawn(
+        "kubelet",
+        clone8s_kubelet::run(kubelet_config(args, cluster), Some(bus), shutdown),
+    );
+    Ok(())
+}
+
+fn bus(_args: &UpArgs) -> Arc<dyn EventBus> {
+    Arc::new(LocalBus::new())
+}
+
+fn apiserver_config(args: &UpArgs, cluster: &Cluster) -> clone8s_apiserver::Config {
+    let layout = cluster.layout();
+    let store = if args.etcd.is_empty() {
+        StoreConfig::Embedded {
+            path: layout.apiserver_data().join("store.redb"),
+        }
+    } else {
+        StoreConfig::Etcd(EtcdConfig {
+            endpoints: args.etcd.clone(),
+            ca: args.etcd_ca.clone(),
+            identity: args
+                .etcd_cert
+                .clone()
+                .zip(args.etcd_key.clone())
+                .map(|(certificate, key)| KeyPairFiles { certificate, key }),
+        })
+    };
+    clone8s_apiserver::Config {
+        data_dir: layout.apiserver_data(),
+        store,
+        socket: layout.apiserver_socket(),
+        tls: args.listen.map(|address| TlsConfig {
+            address,
+            names: args.tls_name.clone(),
+            server: None,
+            ca: None,
+        }),
+    }
+}
+
+fn kubelet_config(args: &UpArgs, cluster: &Cluster) -> clone8s_kubelet::Config {
+    let layout = cluster.layout();
+    clone8s_kubelet::Config {
+        runtime_socket: layout.shim_socket(),
+        manifest_folder: args.manifests.clone(),
+        data_dir: layout.kubelet_data(),
+        log_root: layout.logs().join("pods"),
+        apiserver: Some(KubeletApiserver::Socket(layout.apiserver_socket())),
+        ..clone8s_kubelet::Config::new(cluster.node_name.clone())
+    }
+}
+
+fn shim_config(args: &UpArgs, cluster: &Cluster) -> clone8s_runtime_shim::Config {
+    clone8s_runtime_shim::Config {
+        archives: args.image_archive.clone(),
+        ..teardown_config(cluster)
+    }
+}
+
+/// What the shim needs to know to take everything down.
+pub(super) fn teardown_config(cluster: &Cluster) -> clone8s_runtime_shim::Config {
+    let layout = cluster.layout();
+    clone8s_runtime_shim::Config {
+        containerd: cluster.containerd_socket(),
+        listen: layout.shim_socket(),
+        state_dir: layout.shim_state(),
+        root_dir: layout.shim_data(),
+        network: NetworkConfig {
+            pod_cidr: cluster.pod_cidr,
+            bridge_name: cluster.bridge.clone(),
+            ..NetworkConfig::default()
+        },
+        ..clone8s_runtime_shim::Config::default()
+    }
+}
