@@ -24,8 +24,9 @@ pub enum CriPlugin {
 #[derive(Debug)]
 pub struct Containerd {
     pub process: Process,
+    dir: PathBuf,
     socket: PathBuf,
-    sandbox: Sandbox,
+    _sandbox: Sandbox,
 }
 
 impl Containerd {
@@ -65,8 +66,9 @@ path = "{dir}/opt"
             .started();
         let containerd = Self {
             process,
+            dir,
             socket,
-            sandbox: sandbox.clone(),
+            _sandbox: sandbox.clone(),
         };
         containerd.ready().await;
         containerd
@@ -171,6 +173,6 @@ impl Drop for Containerd {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
-        crate::leak::unmount_below(&self.sandbox.dir().join("containerd"));
+        crate::leak::unmount_below(&self.dir);
     }
 }

@@ -37,8 +37,16 @@ impl Etcd {
         let peers = format!("http://127.0.0.1:{}", free_port());
         let mut process = sandbox
             .process("etcd", "etcd")
-            .args(["--name", "test", "--log-level", "warn", "--data-dir"])
-            .arg(sandbox.make_dir("etcd"))
+            .args([
+                "--name",
+                "test",
+                "--logger",
+                "zap",
+                "--log-level",
+                "error",
+                "--data-dir",
+            ])
+            .arg(sandbox.dir().join("etcd"))
             .args([
                 "--listen-client-urls",
                 &endpoint,

@@ -106,7 +106,10 @@ impl Grpcurl {
         }
         match &self.target {
             Target::Unix(socket) => {
-                command.args(["-plaintext", "-unix"]).arg(socket);
+                // Without an authority, grpcurl before 1.9 names the path, which HTTP/2 does not take.
+                command
+                    .args(["-plaintext", "-authority", "localhost", "-unix"])
+                    .arg(socket);
             }
             Target::Tls {
                 address,

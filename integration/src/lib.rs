@@ -8,11 +8,15 @@
 
 pub mod command;
 pub mod containerd;
+pub mod control_plane;
 pub mod etcd;
+pub mod foreign;
 pub mod grpcurl;
 pub mod image;
 pub mod leak;
+pub mod node;
 pub mod pki;
+pub mod pods;
 pub mod process;
 pub mod programs;
 pub mod rabbitmq;
@@ -21,9 +25,12 @@ pub mod sandbox;
 pub mod wait;
 
 pub use containerd::Containerd;
+pub use control_plane::ControlPlane;
 pub use etcd::Etcd;
+pub use foreign::Foreign;
 pub use grpcurl::Grpcurl;
 pub use image::Image;
+pub use node::Node;
 pub use process::Process;
 pub use rabbitmq::RabbitMq;
 pub use registry::Registry;

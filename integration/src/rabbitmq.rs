@@ -97,6 +97,11 @@ impl RabbitMq {
             .env("RUNNING_UNDER_SYSTEMD", "1")
             .env("RABBITMQ_NODENAME", format!("test-{}@localhost", sandbox.id()))
             .env("RABBITMQ_DIST_PORT", free_port().to_string())
+            // Its default is every address.
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1}",
+            )
             .env("RABBITMQ_CONF_ENV_FILE", dir.join("rabbitmq-env.conf"))
             .env("RABBITMQ_CONFIG_FILE", dir.join("rabbitmq.conf"))
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", dir.join("enabled_plugins"))

@@ -33,7 +33,7 @@ impl Registry {
     }
 
     /// The registry that the tests of this binary share while any of them runs, with [`Image::busybox`] in it as
-    /// `busybox:1`.
+    /// `busybox:1` and, one variable apart, as `busybox:2`.
     pub async fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Registry>> = Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;
@@ -41,9 +41,12 @@ impl Registry {
             return running;
         }
         let registry = Self::start(&Sandbox::new()).await;
-        Image::busybox()
-            .push(&registry, "busybox:1")
-            .expect("busybox is pushed");
+        for version in ["1", "2"] {
+            let image = Image::busybox().env("VERSION", version);
+            image
+                .push(&registry, &format!("busybox:{version}"))
+                .expect("busybox is pushed");
+        }
         let registry = Arc::new(registry);
         *shared = Arc::downgrade(&registry);
         registry

@@ -13,7 +13,6 @@ pub mod desired;
 pub mod identity;
 pub mod logs;
 mod outage;
-pub mod registration;
 pub mod runtime;
 pub mod sources;
 pub mod status;

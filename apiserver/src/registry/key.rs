@@ -24,10 +24,25 @@ pub(crate) struct Key<K> {
 impl<K: Kind> Key<K> {
     /// An empty namespace means the default one; a kind without namespaces ignores it.
     pub(crate) fn parse(namespace: &str, name: &str) -> Result<Self, ApiError> {
+        Self::parse_fields(("namespace", namespace), ("name", name))
+    }
+
+    pub(crate) fn of(object: &K) -> Result<Self, ApiError> {
+        Self::parse_fields(
+            ("metadata.namespace", object.namespace()),
+            ("metadata.name", object.name()),
+        )
+    }
+
+    /// Each with the path of its field in the request, for errors.
+    fn parse_fields(
+        (namespace_field, namespace): (&str, &str),
+        (name_field, name): (&str, &str),
+    ) -> Result<Self, ApiError> {
         if name.is_empty() {
             return Err(ApiError::field(
                 format!("{} without a name", K::KIND),
-                "name",
+                name_field,
                 "is empty",
             ));
         }
@@ -35,22 +50,11 @@ impl<K: Kind> Key<K> {
             namespace: match (K::NAMESPACED, namespace) {
                 (false, _) => String::new(),
                 (true, "") => DEFAULT_NAMESPACE.to_owned(),
-                (true, namespace) => segment::<K>("namespace", namespace)?,
+                (true, namespace) => segment::<K>(namespace_field, namespace)?,
             },
-            name: segment::<K>("name", name)?,
+            name: segment::<K>(name_field, name)?,
             kind: PhantomData,
         })
-    }
-
-    pub(crate) fn of(object: &K) -> Result<Self, ApiError> {
-        if object.name().is_empty() {
-            return Err(ApiError::field(
-                format!("{} without a name", K::KIND),
-                "metadata.name",
-                "is empty",
-            ));
-        }
-        Self::parse(object.namespace(), object.name())
     }
 
     pub(crate) fn namespace(&self) -> &str {

@@ -1,5 +1,4 @@
 //! The harness itself: each server comes up, does its work, comes back, and leaves nothing behind.
-#![allow(clippy::unwrap_used)]
 
 use clone8s_integration::{
     Containerd, Etcd, Image, RabbitMq, Registry, Sandbox, containerd::CriPlugin, process, rabbitmq,

@@ -1,0 +1,286 @@
+//! One node: containerd, the runtime shim and a kubelet, each a real process of its own.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, ensure};
+use clone8s::cri::{
+    ContainerState, ListContainersRequest, ListPodSandboxRequest, StatusRequest, VersionRequest,
+    runtime_service_client::RuntimeServiceClient,
+};
+use containerd_client::services::v1::ListTasksRequest;
+use tonic::transport::Channel;
+
+use crate::{
+    Containerd, ControlPlane, Process, Sandbox,
+    containerd::CriPlugin,
+    process::{self, stat},
+    programs::program,
+    wait,
+};
+
+/// Which container of which pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub pod: String,
+    pub container: String,
+}
+
+/// One run of a container: two of them are equal only if nothing was restarted in between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    pub id: String,
+    /// How often the container was started before, as the runtime was told.
+    pub attempt: u32,
+    pub image: String,
+    pub pid: u32,
+    /// Clock ticks after boot.
+    pub started: u64,
+}
+
+/// What a node runs.
+pub type Runs = BTreeMap<Place, Run>;
+
+/// The processes of one node. Dropping it ends its containers.
+#[derive(Debug)]
+pub struct Node {
+    pub kubelet: Process,
+    pub shim: Process,
+    pub containerd: Containerd,
+    name: String,
+    dir: PathBuf,
+    bridge: String,
+}
+
+/// containerd's namespace of our shim.
+const NAMESPACE: &str = "clone8s";
+
+impl Node {
+    /// Starts containerd and the shim; the kubelet follows with [`Self::start_kubelet`].
+    pub async fn start(sandbox: &Sandbox, name: &str) -> Self {
+        let dir = sandbox.make_dir(name);
+        let containerd = Containerd::launch(sandbox, &format!("{name}-containerd"), CriPlugin::Off).await;
+        // At most 15 characters, and the node's own.
+        let bridge = format!("c8t{}{}", sandbox.id(), name.len() % 10);
+        let shim = sandbox
+            .process(&format!("{name}-shim"), program("runtime-shim"))
+            .arg("--containerd")
+            .arg(containerd.socket())
+            .args(["--namespace", NAMESPACE])
+            .arg("--listen")
+            .arg(dir.join("shim.sock"))
+            .arg("--state-dir")
+            .arg(dir.join("shim-state"))
+            .arg("--root-dir")
+            .arg(dir.join("shim-root"))
+            .arg("--cni-conf-dir")
+            .arg(dir.join("net.d"))
+            .args(["--bridge-name", &bridge])
+            .args(["--pod-cidr", &pod_cidr(sandbox.id())]);
+        let manifests = dir.join("manifests");
+        fs::create_dir_all(&manifests).expect("a folder");
+        let kubelet = sandbox
+            .process(&format!("{name}-kubelet"), program("kubelet"))
+            .args(["--node-name", name])
+            .arg("--runtime")
+            .arg(dir.join("shim.sock"))
+            .arg("--manifests")
+            .arg(&manifests)
+            .arg("--data-dir")
+            .arg(dir.join("kubelet"))
+            .arg("--log-root")
+            .arg(dir.join("logs"));
+        let node = Self {
+            kubelet,
+            shim: shim.started(),
+            containerd,
+            name: name.to_owned(),
+            dir,
+            bridge,
+        };
+        node.shim_ready().await;
+        node
+    }
+
+    /// Starts the kubelet with further arguments, which later starts keep.
+    pub fn start_kubelet<A: Into<OsString>>(&mut self, args: impl IntoIterator<Item = A>) {
+        self.kubelet.args_mut().extend(args.into_iter().map(Into::into));
+        self.kubelet.start().expect("the kubelet starts");
+    }
+
+    /// Starts the kubelet as a member of the cluster, with a fresh join token for its own name.
+    pub async fn join(&mut self, plane: &ControlPlane, amqp: Option<&str>) {
+        let token = plane.join_token(&self.name, 600).await;
+        self.join_with(plane, &token, amqp);
+    }
+
+    /// The same with any token.
+    pub fn join_with(&mut self, plane: &ControlPlane, token: &str, amqp: Option<&str>) {
+        let token_file = self.dir.join("join-token");
+        process::write_private(&token_file, token).expect("a file");
+        let mut args = vec![
+            OsString::from("--server"),
+            plane.url().into(),
+            OsString::from("--join-token-file"),
+            token_file.into(),
+        ];
+        if let Some(amqp) = amqp {
+            args.extend(["--amqp".into(), amqp.into()]);
+        }
+        self.start_kubelet(args);
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn manifests(&self) -> PathBuf {
+        self.dir.join("manifests")
+    }
+
+    pub fn shim_socket(&self) -> PathBuf {
+        self.dir.join("shim.sock")
+    }
+
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
+    /// The node's runtime, beside the kubelet's own connection.
+    pub fn cri(&self) -> RuntimeServiceClient<Channel> {
+        RuntimeServiceClient::new(clone8s_daemon::unix::channel(self.shim_socket()))
+    }
+
+    pub async fn shim_ready(&self) {
+        wait::until("the shim answers and its runtime is ready", || async {
+            self.cri().version(VersionRequest::default()).await?;
+            let status = self.cri().status(StatusRequest::default()).await?.into_inner();
+            let conditions = status.status.context("no status")?.conditions;
+            let ready = conditions
+                .iter()
+                .any(|it| it.r#type == "RuntimeReady" && it.status);
+            ensure!(ready, "{conditions:?}");
+            Ok(())
+        })
+        .await;
+    }
+
+    /// What runs now, by place; an error when one place has two running containers.
+    pub async fn runs(&self) -> anyhow::Result<Runs> {
+        let sandboxes = self
+            .cri()
+            .list_pod_sandbox(ListPodSandboxRequest::default())
+            .await?
+            .into_inner()
+            .items;
+        let pods: BTreeMap<_, _> = sandboxes
+            .into_iter()
+            .filter_map(|it| Some((it.id, it.metadata?.name)))
+            .collect();
+        let containers = self
+            .cri()
+            .list_containers(ListContainersRequest::default())
+            .await?
+            .into_inner()
+            .containers;
+        let tasks = self.tasks().await?;
+        let mut runs = Runs::new();
+        for container in containers {
+            if container.state != ContainerState::ContainerRunning as i32 {
+                continue;
+            }
+            let metadata = container.metadata.context("a container without metadata")?;
+            let pod = pods
+                .get(&container.pod_sandbox_id)
+                .context("a container without a sandbox")?;
+            let pid = *tasks
+                .get(&container.id)
+                .with_context(|| format!("no task for {}", container.id))?;
+            let place = Place {
+                pod: pod.clone(),
+                container: metadata.name,
+            };
+            let run = Run {
+                id: container.id,
+                attempt: metadata.attempt,
+                image: container.image.map(|image| image.image).unwrap_or_default(),
+                pid,
+                started: stat(pid)
+                    .with_context(|| format!("process {pid} is gone"))?
+                    .started,
+            };
+            if let Some(other) = runs.insert(place.clone(), run.clone()) {
+                anyhow::bail!("{place:?} runs twice: {other:?} and {run:?}");
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Container id to process id, from containerd itself.
+    pub async fn tasks(&self) -> anyhow::Result<BTreeMap<String, u32>> {
+        let mut request = tonic::Request::new(ListTasksRequest::default());
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", NAMESPACE.parse()?);
+        let tasks = self.containerd.tasks().list(request).await?.into_inner().tasks;
+        Ok(tasks.into_iter().map(|task| (task.id, task.pid)).collect())
+    }
+
+    /// Waits until exactly these containers run, and gives them.
+    pub async fn runs_exactly(&self, places: &[(&str, &str)]) -> Runs {
+        let mut wanted: Vec<_> = places
+            .iter()
+            .map(|(pod, container)| Place {
+                pod: (*pod).to_owned(),
+                container: (*container).to_owned(),
+            })
+            .collect();
+        wanted.sort();
+        wait::until(&format!("node {} runs exactly {places:?}", self.name), || async {
+            let runs = self.runs().await?;
+            ensure!(runs.keys().eq(&wanted), "it runs {runs:?}");
+            Ok(runs)
+        })
+        .await
+    }
+
+    /// Puts a manifest into the node's folder, as an editor does: whole, by a rename.
+    pub fn write_manifest(&self, file: &str, content: &str) {
+        let hidden = self.manifests().join(format!(".{file}.tmp"));
+        fs::write(&hidden, content).expect("a file");
+        fs::rename(hidden, self.manifests().join(file)).expect("a rename");
+    }
+
+    pub fn remove_manifest(&self, file: &str) {
+        fs::remove_file(self.manifests().join(file)).expect("a manifest");
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // First whoever would start again what ends.
+        self.kubelet.kill();
+        self.shim.kill();
+        let link = Path::new("/sys/class/net").join(&self.bridge);
+        if link.exists() {
+            let mut delete = std::process::Command::new("ip");
+            if let Err(error) = crate::command::run(delete.args(["link", "delete", &self.bridge])) {
+                eprintln!("the bridge stays: {error:#}");
+            }
+        }
+    }
+}
+
+/// 256 addresses that other tests hardly have: 10.128.0.0/9 by the test's id.
+fn pod_cidr(id: &str) -> String {
+    let number = u16::from_str_radix(&id[..4], 16).unwrap_or_default();
+    format!("10.{}.{}.0/24", 128 + (number >> 8) % 128, number & 0xff)
+}

@@ -1,0 +1,212 @@
+//! The API as a person with grpcurl and a program with a watch see it.
+
+use std::{collections::BTreeMap, thread, time::Duration};
+
+use clone8s::{
+    client::{From, Query, Resource as _},
+    v1::{Pod, WatchEventType},
+};
+use clone8s_integration::{ControlPlane, Sandbox, pods, wait};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+#[tokio::test]
+async fn grpcurl_lists_describes_creates_and_watches_over_the_socket_and_over_tls() {
+    let sandbox = Sandbox::new();
+    let plane = ControlPlane::start(&sandbox, None).await;
+    for (grpcurl, name) in [(plane.grpcurl(), "by-socket"), (plane.grpcurl_tls(), "by-tls")] {
+        let services = grpcurl.list().unwrap();
+        for service in [
+            "clone8s.v1.ConfigMapService",
+            "clone8s.v1.EventService",
+            "clone8s.v1.NamespaceService",
+            "clone8s.v1.NodeService",
+            "clone8s.v1.PodService",
+            "clone8s.v1.RegistrationService",
+            "clone8s.v1.SecretService",
+            "clone8s.v1.TunnelService",
+            "grpc.health.v1.Health",
+        ] {
+            assert!(
+                services.iter().any(|it| it == service),
+                "no {service} in {services:?}"
+            );
+            assert!(
+                !grpcurl.list_methods(service).unwrap().is_empty(),
+                "{service} has no methods"
+            );
+        }
+        let message = grpcurl.describe("clone8s.v1.PodSpec").unwrap();
+        assert!(
+            message.contains("repeated .clone8s.v1.Container containers = 1"),
+            "{message}"
+        );
+
+        let request = json!({ "pod": {
+            "metadata": { "name": name },
+            "spec": { "containers": [{ "name": "main", "image": "registry.invalid/none:1" }] },
+        }});
+        // A stream that nobody ends: grpcurl leaves it after its time, with what has come.
+        let watcher = thread::spawn({
+            let grpcurl = grpcurl.clone();
+            move || {
+                let from_start = json!({ "sendInitialState": true, "namespace": "default" });
+                grpcurl
+                    .stream_for("clone8s.v1.PodService/WatchPods", &from_start, 5)
+                    .unwrap()
+            }
+        });
+        let created = grpcurl.call("clone8s.v1.PodService/CreatePod", &request).unwrap();
+        assert_eq!(created["pod"]["metadata"]["namespace"], "default");
+        assert!(
+            created["pod"]["metadata"]["resourceVersion"].is_string(),
+            "{created}"
+        );
+
+        let got = grpcurl
+            .call("clone8s.v1.PodService/GetPod", &json!({ "name": name }))
+            .unwrap();
+        assert_eq!(got["pod"]["metadata"]["uid"], created["pod"]["metadata"]["uid"]);
+
+        let messages = tokio::task::spawn_blocking(move || watcher.join().unwrap())
+            .await
+            .unwrap();
+        let is_ours = |message: &&Value| message["pod"]["metadata"]["name"] == name;
+        let first = messages
+            .iter()
+            .find(is_ours)
+            .unwrap_or_else(|| panic!("no {name} in {messages:?}"));
+        assert_eq!(first["type"], "WATCH_EVENT_TYPE_ADDED");
+        assert!(
+            messages
+                .iter()
+                .any(|message| message["type"] == "WATCH_EVENT_TYPE_SYNCED"),
+            "{messages:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn health_says_that_the_apiserver_serves() {
+    let sandbox = Sandbox::new();
+    let plane = ControlPlane::start(&sandbox, None).await;
+    let health = plane
+        .grpcurl_tls()
+        .call("grpc.health.v1.Health/Check", &json!({}))
+        .unwrap();
+    assert_eq!(health["status"], "SERVING");
+}
+
+/// Writes pods, whatever the apiserver does meanwhile, and gives each with the revision that the store gave it.
+async fn write_pods(channel: tonic::transport::Channel, count: usize) -> BTreeMap<String, i64> {
+    let mut written = BTreeMap::new();
+    for number in 0..count {
+        let name = format!("pod-{number}");
+        let created = wait::until("the pod is written", || async {
+            match Pod::create(&channel, pods::pod(&name, &[("main", "registry.invalid/none:1")])).await {
+                Ok(pod) => Ok(pod),
+                // The try before was stored, and only its answer was lost.
+                Err(status) if status.code() == Code::AlreadyExists => {
+                    Ok(Pod::get(&channel, "default", &name).await?)
+                }
+                Err(status) => Err(status.into()),
+            }
+        })
+        .await;
+        written.insert(name, created.metadata.unwrap().resource_version);
+    }
+    written
+}
+
+/// Watches from a revision over every break until `wanted` pods were added, and checks that nothing comes twice
+/// or out of order.
+async fn watch_added(channel: tonic::transport::Channel, mut seen: i64, wanted: usize) -> Vec<String> {
+    let mut added = Vec::new();
+    let mut streams = 0;
+    while added.len() < wanted {
+        streams += 1;
+        assert!(
+            streams < 2_000,
+            "only {} of {wanted} pods after {streams} streams",
+            added.len()
+        );
+        let Ok(mut watch) = Pod::watch(&channel, &Query::default(), From::Revision(seen)).await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        while added.len() < wanted {
+            // An error or an end: go on after what was seen.
+            let Ok(Some(event)) = watch.next().await else {
+                break;
+            };
+            assert!(event.revision >= seen, "revision {} after {seen}", event.revision);
+            if event.kind == WatchEventType::Added {
+                assert!(event.revision > seen, "revision {} twice", event.revision);
+                added.push(event.object.unwrap().metadata.unwrap().name);
+            }
+            seen = event.revision;
+        }
+    }
+    added
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_after_the_apiserver_was_killed_without_a_gap() {
+    const PODS: usize = 150;
+    let sandbox = Sandbox::new();
+    let mut plane = ControlPlane::start(&sandbox, None).await;
+    let (_, revision) = Pod::list_all(&plane.channel(), &Query::default()).await.unwrap();
+    let mut tasks = JoinSet::new();
+    let watched = tasks.spawn(watch_added(plane.channel(), revision, PODS));
+    let mut writers = JoinSet::new();
+    writers.spawn(write_pods(plane.channel(), PODS));
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        plane.apiserver.kill();
+        plane.start_apiserver().await;
+    }
+    let written = writers.join_next().await.unwrap().unwrap();
+    let added = tokio::time::timeout(wait::BOUND, tasks.join_next()).await;
+    assert!(!watched.is_finished() || added.is_ok(), "the watch misses pods");
+    let mut added = added.expect("every pod arrives on the watch").unwrap().unwrap();
+    added.sort();
+    assert!(
+        added.iter().eq(written.keys()),
+        "written {written:?}, watched {added:?}"
+    );
+}
+
+#[tokio::test]
+async fn etcd_may_stop_and_come_back_and_neither_the_apiserver_nor_a_watch_is_lost() {
+    const PODS: usize = 20;
+    let sandbox = Sandbox::new();
+    let mut plane = ControlPlane::start(&sandbox, None).await;
+    let (_, revision) = Pod::list_all(&plane.channel(), &Query::default()).await.unwrap();
+    let mut watches = JoinSet::new();
+    watches.spawn(watch_added(plane.channel(), revision, PODS));
+
+    plane.etcd.process.kill();
+    let refused = wait::until("a call says that the store is away", || async {
+        match tokio::time::timeout(Duration::from_secs(20), plane.pod("any")).await? {
+            Err(error) => Ok(error.downcast::<tonic::Status>()?),
+            Ok(_) => anyhow::bail!("the call succeeded"),
+        }
+    })
+    .await;
+    assert!(
+        matches!(refused.code(), Code::Unavailable | Code::DeadlineExceeded),
+        "{refused:?}"
+    );
+    plane.etcd.start_again().await;
+
+    let written = write_pods(plane.channel(), PODS).await;
+    let added = tokio::time::timeout(wait::BOUND, watches.join_next()).await;
+    let mut added = added.expect("every pod arrives on the watch").unwrap().unwrap();
+    added.sort();
+    assert!(
+        added.iter().eq(written.keys()),
+        "written {written:?}, watched {added:?}"
+    );
+    plane.apiserver.check_running().unwrap();
+}

@@ -1,0 +1,6 @@
+//! The parts together: real programs on real servers. One binary, so that its tests share a broker and a registry.
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod bad_input;
+mod harness;
