@@ -17,6 +17,8 @@ pub struct Config {
     pub log_root: PathBuf,
     /// The apiserver; None for a stand-alone node.
     pub apiserver: Option<Apiserver>,
+    /// The root CA (PEM) that the apiserver's certificate must chain to; None means the one that the join token pins.
+    pub apiserver_ca: Option<PathBuf>,
     /// The one-time token that a node without a certificate joins with, or where to read it.
     pub join_token: Option<JoinToken>,
     /// Where a node without an apiserver puts its Node object; None for nowhere.
@@ -103,6 +105,7 @@ impl Config {
             data_dir: DEFAULT_DATA_DIR.into(),
             log_root: DEFAULT_LOG_ROOT.into(),
             apiserver: None,
+            apiserver_ca: None,
             join_token: None,
             etcd: None,
             intervals: Intervals::default(),

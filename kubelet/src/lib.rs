@@ -13,6 +13,7 @@ pub mod desired;
 pub mod identity;
 pub mod logs;
 mod outage;
+pub mod registration;
 pub mod runtime;
 pub mod sources;
 pub mod status;

@@ -120,7 +120,7 @@ fn stored(message: &Message, pod: Pod, node: &str) -> Result<Command, Reason> {
     if pod.uid().is_empty() {
         return Err(Reason::new("metadata.uid: is missing from a stored pod"));
     }
-    let pod = door::admit(pod, node).map_err(Reason::new)?;
+    let pod = door::stored_pod(pod, node).map_err(Reason::new)?;
     Ok(Command::Stored(Hint {
         pod: Arc::new(pod),
         revision,
@@ -161,12 +161,9 @@ fn requested(body: &[u8], node: &str) -> Result<Command, Reason> {
     if action == "delete" {
         return removal(pod);
     }
-    let text = serde_yaml::to_string(pod).map_err(|error| Reason::new(format!("pod: {error}")))?;
-    let mut pods = door::manifest_pods("pod", text.as_bytes(), node).map_err(Reason::new)?;
-    match (pods.pop(), pods.is_empty()) {
-        (Some(pod), true) => Ok(Command::Apply(Box::new(pod))),
-        _ => Err(Reason::new("pod: must be one pod")),
-    }
+    let pod = door::message_pod(Value::Mapping(pod.clone()), node)
+        .map_err(|reason| Reason::new(format!("pod: {reason}")))?;
+    Ok(Command::Apply(Box::new(pod)))
 }
 
 /// A deletion needs no more of a manifest than what names the pod.

@@ -65,8 +65,18 @@ const FLAT: &str = r#"{"version": "v0", "name": "web", "containers": [{"name": "
 #[case("application/json", "update", KUBERNETES_SHAPED)]
 #[case("application/yaml", "add", KUBERNETES_SHAPED)]
 #[case("", "add", KUBERNETES_SHAPED)]
+#[case("application/json", "add", FLAT)]
+#[case(
+    "application/x-yaml",
+    "update",
+    "\n  version: v0\n  name: web\n  containers:\n  - name: main\n    image: one"
+)]
 fn any_program_may_ask_for_a_pod(#[case] content_type: &str, #[case] action: &str, #[case] pod: &str) {
-    let body = format!(r#"{{"action": "{action}", "pod": {pod}}}"#);
+    let body = if pod.starts_with('{') {
+        format!(r#"{{"action": "{action}", "pod": {pod}}}"#)
+    } else {
+        format!("action: {action}\npod: {pod}\n")
+    };
     let Command::Apply(pod) = interpret(&message(content_type, &[], body), NODE).unwrap() else {
         panic!("not a request");
     };
@@ -111,6 +121,11 @@ fn a_deletion_needs_only_what_names_the_pod(
 #[case(
     r#"{"action": "add", "pod": {"name": "x"}, "node": "n"}"#,
     "node: is not known"
+)]
+#[case(r#"{"action": "add", "pod": {"kind": "Pod", "metadata": {"name": "x"}, "spec": {"containers": [{"name": "Main_", "image": "one"}]}}}"#, "pod: spec.containers[0].name")]
+#[case(
+    r#"{"action": "add", "pod": {"metadata": {"name": "x"}, "spec": {"containrs": []}}}"#,
+    "containers"
 )]
 #[case(r#"{"action": "delete", "pod": {}}"#, "pod.name: must not be empty")]
 #[case(
