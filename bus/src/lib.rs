@@ -7,6 +7,7 @@
 //! - A rejected delivery goes to the dead-letter queue with the reason, and never blocks its queue.
 //! - Messages of one publisher to one routing key arrive in the order in which they were published.
 
+pub mod amqp;
 pub mod local;
 mod topic;
 
@@ -52,6 +53,21 @@ pub struct Message {
     pub kind: String,
     pub headers: BTreeMap<String, String>,
     pub body: Bytes,
+}
+
+/// More of a reason than this says nothing to a person, and a header has to fit in one frame.
+const REASON_BYTES: usize = 2_048;
+
+/// The message as it goes to [`DEAD_QUEUE`].
+fn dead_letter(mut message: Message, reason: &str, origin: &str) -> Message {
+    let reason = &reason[..reason.floor_char_boundary(REASON_BYTES)];
+    message
+        .headers
+        .insert(REASON_HEADER.to_owned(), reason.to_owned());
+    message
+        .headers
+        .insert(ORIGIN_HEADER.to_owned(), origin.to_owned());
+    message
 }
 
 /// What a subscriber listens to.

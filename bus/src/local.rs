@@ -16,8 +16,7 @@ use async_trait::async_trait;
 use self::queue::{QueueState, Token};
 use crate::{
     BusError, DEAD_QUEUE_MESSAGES, Delivery, EVENTS_EXCHANGE, EventBus, METRICS_EXCHANGE, Message,
-    NODE_QUEUE_BYTES, NODE_QUEUE_MESSAGES, NODES_EXCHANGE, ORIGIN_HEADER, Queue, REASON_HEADER, Receipt,
-    Subscription, topic,
+    NODE_QUEUE_BYTES, NODE_QUEUE_MESSAGES, NODES_EXCHANGE, Queue, Receipt, Subscription, dead_letter, topic,
 };
 
 /// The bus. Clones share it.
@@ -65,7 +64,7 @@ impl LocalBus {
         Self::default()
     }
 
-    /// The rejected messages that are still kept, oldest first, each with its reason in [`REASON_HEADER`].
+    /// The rejected messages that are still kept, oldest first, each with its reason in [`crate::REASON_HEADER`].
     pub fn dead_letters(&self) -> Vec<Message> {
         let state = self.lock();
         state
@@ -245,13 +244,7 @@ impl Delivery for LocalDelivery {
     }
 
     async fn reject(self: Box<Self>, reason: &str) -> Result<(), BusError> {
-        let mut message = self.settle()?;
-        message
-            .headers
-            .insert(REASON_HEADER.to_owned(), reason.to_owned());
-        message
-            .headers
-            .insert(ORIGIN_HEADER.to_owned(), self.origin.clone());
+        let message = dead_letter(self.settle()?, reason, &self.origin);
         if let Some(dead) = self.bus.lock().queues.get_mut(&QueueId::Dead) {
             dead.push(message);
         }

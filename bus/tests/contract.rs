@@ -1,10 +1,15 @@
 //! What every EventBus promises, run on each of them.
 
 mod contract {
+    mod broker_outages;
     pub(crate) mod suite;
 }
 
-use clone8s_bus::local::LocalBus;
+use clone8s_bus::{
+    amqp::{AmqpBus, AmqpConfig},
+    local::LocalBus,
+};
+use clone8s_integration::RabbitMq;
 use contract::suite;
 
 macro_rules! on_local {
@@ -14,6 +19,20 @@ macro_rules! on_local {
             $(#[tokio::test]
             async fn $claim() {
                 suite::$claim(&LocalBus::new()).await;
+            })*
+        }
+    };
+}
+
+macro_rules! on_amqp {
+    ($($claim:ident),* $(,)?) => {
+        mod amqp {
+            use super::*;
+            $(#[tokio::test]
+            async fn $claim() {
+                let broker = RabbitMq::shared().await;
+                let bus = AmqpBus::connect(&AmqpConfig::new(broker.vhost())).expect("a valid address");
+                suite::$claim(&bus).await;
             })*
         }
     };
@@ -40,3 +59,4 @@ macro_rules! every_claim {
 }
 
 every_claim!(on_local);
+every_claim!(on_amqp);
