@@ -10,7 +10,17 @@ use crate::{
 /// An object of the API. A new kind is its proto, one line of [`kinds!`], its fields in `selector::field`, and its
 /// rules in `rules`.
 pub trait Object:
-    Fields + prost::Message + Default + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+    Fields
+    + prost::Message
+    + Default
+    + Clone
+    + PartialEq
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+    + Into<AnyObject>
+    + 'static
 {
     /// As in a manifest: "ConfigMap".
     const KIND: &'static str;

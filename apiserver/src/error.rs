@@ -19,11 +19,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Names an object in an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ObjectName {
-    pub kind: &'static str,
+pub(crate) struct ObjectName {
+    pub(crate) kind: &'static str,
     /// Empty for a kind without namespaces.
-    pub namespace: String,
-    pub name: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
 }
 
 impl std::fmt::Display for ObjectName {
@@ -38,7 +38,7 @@ impl std::fmt::Display for ObjectName {
 
 /// What kept a request from being done.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
+pub(crate) enum ApiError {
     #[error("{what} is not valid: {}", join(.violations))]
     Invalid {
         what: String,
@@ -85,8 +85,14 @@ pub enum ApiError {
         action: String,
         why: &'static str,
     },
-    #[error("join token {id}: {why}")]
-    JoinToken { id: String, why: &'static str },
+    #[error("join token {id} {refusal}")]
+    JoinRefused { id: String, refusal: JoinRefusal },
+    #[error(
+        "{0} belongs to another node already: choose another name, or make a join token for this name alone"
+    )]
+    NameTaken(ObjectName),
+    #[error("there are {limit} {what} already")]
+    TooMany { what: &'static str, limit: usize },
     #[error("node {node} is not connected to this apiserver, so it cannot be asked")]
     NodeNotConnected { node: String },
     #[error("node {node} is asked too much at once: try again")]
@@ -98,6 +104,12 @@ pub enum ApiError {
         code: Code,
         message: String,
     },
+    #[error("node {node} was lost: {what}")]
+    NodeLost { node: String, what: &'static str },
+    #[error("a newer stream of node {node} takes its calls: is another kubelet running under its name?")]
+    LineReplaced { node: String },
+    #[error("no such call is waiting: its caller has gone, or it was answered already")]
+    NoSuchCall,
     #[error("the apiserver is stopping: call again")]
     Stopping,
     #[error("the store is not available: try again")]
@@ -111,9 +123,49 @@ pub enum ApiError {
     },
 }
 
+/// Why a join token did not buy a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JoinRefusal {
+    /// A wrong secret is told no more than a wrong id.
+    Unknown,
+    Expired,
+    OtherNode,
+    OtherCluster,
+}
+
+impl JoinRefusal {
+    fn code(self) -> Code {
+        match self {
+            Self::Unknown | Self::Expired => Code::Unauthenticated,
+            Self::OtherNode => Code::PermissionDenied,
+            Self::OtherCluster => Code::InvalidArgument,
+        }
+    }
+
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Unknown => "JOIN_TOKEN_UNKNOWN",
+            Self::Expired => "JOIN_TOKEN_EXPIRED",
+            Self::OtherNode => "JOIN_TOKEN_FOR_OTHER_NODE",
+            Self::OtherCluster => "JOIN_TOKEN_OF_OTHER_CLUSTER",
+        }
+    }
+}
+
+impl std::fmt::Display for JoinRefusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "is not known: it was used already, or it was never made here",
+            Self::Expired => "has expired: make a new one",
+            Self::OtherNode => "is for a node of another name",
+            Self::OtherCluster => "is of another cluster: its root CA is not this one's",
+        })
+    }
+}
+
 impl ApiError {
     /// One bad field.
-    pub fn field(what: impl Into<String>, field: &str, description: impl Into<String>) -> Self {
+    pub(crate) fn field(what: impl Into<String>, field: &str, description: impl Into<String>) -> Self {
         Self::Invalid {
             what: what.into(),
             violations: vec![Violation {
@@ -123,7 +175,7 @@ impl ApiError {
         }
     }
 
-    pub fn internal(
+    pub(crate) fn internal(
         context: impl Into<String>,
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
@@ -136,16 +188,20 @@ impl ApiError {
     fn code(&self) -> Code {
         match self {
             Self::Invalid { .. } | Self::TooLarge { .. } | Self::PageToken(_) => Code::InvalidArgument,
-            Self::NotFound(_) => Code::NotFound,
-            Self::Exists(_) => Code::AlreadyExists,
-            Self::Stale { .. } | Self::Contended(_) => Code::Aborted,
+            Self::NotFound(_) | Self::NoSuchCall => Code::NotFound,
+            Self::Exists(_) | Self::NameTaken(_) => Code::AlreadyExists,
+            Self::Stale { .. } | Self::Contended(_) | Self::LineReplaced { .. } => Code::Aborted,
             Self::WrongState { .. } => Code::FailedPrecondition,
             Self::Compacted { .. } | Self::Future { .. } => Code::OutOfRange,
-            Self::Unauthenticated(_) | Self::JoinToken { .. } => Code::Unauthenticated,
+            Self::Unauthenticated(_) => Code::Unauthenticated,
+            Self::JoinRefused { refusal, .. } => refusal.code(),
             Self::Forbidden { .. } => Code::PermissionDenied,
-            Self::NodeBusy { .. } => Code::ResourceExhausted,
+            Self::NodeBusy { .. } | Self::TooMany { .. } => Code::ResourceExhausted,
             Self::NodeAnswered { code, .. } => *code,
-            Self::NodeNotConnected { .. } | Self::Stopping | Self::StoreUnavailable(_) => Code::Unavailable,
+            Self::NodeNotConnected { .. }
+            | Self::NodeLost { .. }
+            | Self::Stopping
+            | Self::StoreUnavailable(_) => Code::Unavailable,
             Self::Internal { .. } => Code::Internal,
         }
     }
@@ -163,11 +219,16 @@ impl ApiError {
             Self::Compacted { .. } => "REVISION_COMPACTED",
             Self::Future { .. } => "REVISION_IN_FUTURE",
             Self::Unauthenticated(_) => "NO_CLIENT_CERTIFICATE",
-            Self::JoinToken { .. } => "JOIN_TOKEN_REFUSED",
+            Self::JoinRefused { refusal, .. } => refusal.reason(),
+            Self::NameTaken(_) => "NODE_NAME_TAKEN",
+            Self::TooMany { .. } => "TOO_MANY",
             Self::Forbidden { .. } => "FORBIDDEN",
             Self::NodeBusy { .. } => "NODE_BUSY",
             Self::NodeAnswered { .. } => "NODE_ANSWERED",
             Self::NodeNotConnected { .. } => "NODE_NOT_CONNECTED",
+            Self::NodeLost { .. } => "NODE_LOST",
+            Self::LineReplaced { .. } => "LINE_REPLACED",
+            Self::NoSuchCall => "NO_SUCH_CALL",
             Self::Stopping => "STOPPING",
             Self::StoreUnavailable(_) => "STORE_UNAVAILABLE",
             Self::Internal { .. } => "INTERNAL",
@@ -199,6 +260,7 @@ impl ApiError {
             }
             Self::NotFound(object)
             | Self::Exists(object)
+            | Self::NameTaken(object)
             | Self::Stale { object, .. }
             | Self::TooLarge { object, .. } => {
                 details.set_resource_info(object.kind, object.path(), "", self.to_string());
@@ -216,6 +278,7 @@ impl ApiError {
             }
             Self::NodeBusy { .. }
             | Self::NodeNotConnected { .. }
+            | Self::NodeLost { .. }
             | Self::Stopping
             | Self::StoreUnavailable(_) => {
                 details.set_retry_info(Some(RETRY_AFTER));
@@ -224,7 +287,10 @@ impl ApiError {
             | Self::Future { .. }
             | Self::Unauthenticated(_)
             | Self::Forbidden { .. }
-            | Self::JoinToken { .. }
+            | Self::JoinRefused { .. }
+            | Self::TooMany { .. }
+            | Self::LineReplaced { .. }
+            | Self::NoSuchCall
             | Self::NodeAnswered { .. }
             | Self::Internal { .. } => {}
         }

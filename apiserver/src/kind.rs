@@ -6,6 +6,8 @@ use clone8s::{
     v1::{ConfigMap, Event, Namespace, NamespaceStatus, Node, Pod, PodStatus, Secret},
 };
 
+use crate::registration;
+
 /// Namespace phases.
 pub(crate) const ACTIVE: &str = "Active";
 pub(crate) const TERMINATING: &str = "Terminating";
@@ -46,6 +48,11 @@ pub(crate) trait Kind: Object + Rules {
     /// whose deletion was asked for goes when it neither lingers nor has finalizers.
     fn lingers(&self) -> bool {
         false
+    }
+
+    /// A key of the store outside of the objects that goes with the object.
+    fn goes_with(&self) -> Option<String> {
+        None
     }
 
     /// The object without metadata and status: what generation counts the changes of.
@@ -99,6 +106,11 @@ impl Kind for Node {
 
     fn node(&self) -> Option<&str> {
         Some(self.name())
+    }
+
+    /// Its registration, so that another machine may take the name.
+    fn goes_with(&self) -> Option<String> {
+        Some(registration::key(self.name()))
     }
 }
 

@@ -6,8 +6,6 @@
 //!                                             └─► tunnel ─► a node                 outbox ─► bus ◄────┘
 //! ```
 
-#![allow(dead_code)]
-
 mod access;
 mod binding;
 mod config;
@@ -15,15 +13,18 @@ mod door;
 mod error;
 mod events;
 mod kind;
+mod logs;
 mod namespaces;
 mod page_token;
 mod pki;
+mod registration;
 mod registry;
 mod server;
 mod services;
 pub mod store;
 mod time;
 mod tls;
+mod tunnel;
 
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -45,10 +46,12 @@ pub use self::{
 use self::{
     error::ApiError,
     pki::Pki,
+    registration::Registrar,
     registry::Registry,
     services::Backend,
     store::{Store, embedded::EmbeddedStore, etcd::EtcdStore},
     tls::TlsListener,
+    tunnel::Tunnels,
 };
 
 /// How long open calls may take to end once shutdown is asked for.
@@ -116,6 +119,8 @@ impl Apiserver {
         };
         let backend = Arc::new(Backend {
             registry: registry.clone(),
+            tunnels: Arc::new(Tunnels::new(shutdown.clone())),
+            registrar: Registrar::new(Arc::clone(registry.store()), Arc::clone(&pki)),
         });
         Ok(Self {
             registry,

@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 
-pub(crate) use self::authority::{Authority, KeyPairPem};
+pub(crate) use self::authority::{Authority, CertificateRequestError, KeyPairPem, hex};
 use crate::config::{KeyPairFiles, TlsConfig};
 
 /// Why the certificates cannot be used.

@@ -254,11 +254,25 @@ impl Registry {
         };
         let revision = match commit {
             Commit::ValidateOnly => return Ok(Ok(next)),
-            Commit::Store if ended => self.store.delete(&key.path(), precondition).await?,
+            Commit::Store if ended => {
+                let revision = self.store.delete(&key.path(), precondition).await?;
+                self.delete_belonging(&next).await?;
+                revision
+            }
             Commit::Store => self.store.put(&key.path(), value, precondition).await?,
         };
         next.metadata_mut().resource_version = revision.0;
         Ok(Ok(next))
+    }
+
+    async fn delete_belonging<K: Kind>(&self, object: &K) -> Result<(), StoreError> {
+        let Some(key) = object.goes_with() else {
+            return Ok(());
+        };
+        match self.store.delete(&key, Precondition::Any).await {
+            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The object as it is now.

@@ -7,23 +7,28 @@ mod events;
 mod namespaces;
 mod nodes;
 mod pods;
+mod registration;
 mod secrets;
+mod tunnel;
 
 use std::sync::Arc;
 
 use clone8s::v1::{
     config_map_service_server::ConfigMapServiceServer, event_service_server::EventServiceServer,
     namespace_service_server::NamespaceServiceServer, node_service_server::NodeServiceServer,
-    pod_service_server::PodServiceServer, secret_service_server::SecretServiceServer,
+    pod_service_server::PodServiceServer, registration_service_server::RegistrationServiceServer,
+    secret_service_server::SecretServiceServer, tunnel_service_server::TunnelServiceServer,
 };
 use tonic::{codec::CompressionEncoding, service::Routes};
 
-use crate::registry::Registry;
+use crate::{registration::Registrar, registry::Registry, tunnel::Tunnels};
 
 /// What the services work on.
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) registry: Registry,
+    pub(crate) tunnels: Arc<Tunnels>,
+    pub(crate) registrar: Registrar,
 }
 
 /// The largest message that is taken: an object at its limit, and room around it.
@@ -49,4 +54,6 @@ pub(crate) fn routes(backend: &Arc<Backend>) -> Routes {
         .add_service(served!(ConfigMapServiceServer, backend))
         .add_service(served!(SecretServiceServer, backend))
         .add_service(served!(EventServiceServer, backend))
+        .add_service(served!(RegistrationServiceServer, backend))
+        .add_service(served!(TunnelServiceServer, backend))
 }

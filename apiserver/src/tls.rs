@@ -12,6 +12,7 @@ use clone8s_daemon::{Shutdown, clock};
 use futures::{Stream, StreamExt as _};
 use rustls::{
     RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
     server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
@@ -46,7 +47,7 @@ pub enum TlsError {
     #[error("the server's certificate and key cannot be used")]
     Unusable(#[from] rustls::Error),
     #[error("client certificates cannot be verified against the root CA")]
-    Verifier(#[from] rustls::client::VerifierBuilderError),
+    Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error(transparent)]
     Pki(#[from] PkiError),
 }
@@ -64,10 +65,12 @@ impl TlsListener {
         let certificate = Arc::new(CurrentCertificate::new(&pki.server(clock::now())?)?);
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_slice(pki.authority.der()).into_owned())?;
-        let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .allow_unauthenticated()
             .build()?;
-        let mut config = ServerConfig::builder()
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -182,6 +185,6 @@ fn certified(pem: &KeyPairPem) -> Result<CertifiedKey, TlsError> {
     Ok(CertifiedKey::from_der(
         chain,
         key,
-        &rustls::crypto::aws_lc_rs::default_provider(),
+        &aws_lc_rs::default_provider(),
     )?)
 }

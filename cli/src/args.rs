@@ -3,7 +3,16 @@
 use clap::{Parser, Subcommand};
 use clone8s_daemon::telemetry::Telemetry;
 
-use crate::completions::CompletionsArgs;
+use crate::{
+    apply::ApplyArgs,
+    completions::CompletionsArgs,
+    connection::ConnectionArgs,
+    delete::DeleteArgs,
+    describe::DescribeArgs,
+    get::{GetArgs, WatchArgs},
+    logs::LogsArgs,
+    token::TokenArgs,
+};
 
 /// Clone8s: pods on containerd hosts, driven over gRPC
 #[derive(Debug, Parser)]
@@ -16,12 +25,28 @@ use crate::completions::CompletionsArgs;
 pub struct Args {
     #[command(flatten)]
     pub telemetry: Telemetry,
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
     #[command(subcommand)]
     pub command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make the cluster hold what manifests declare
+    Apply(ApplyArgs),
+    /// Show objects
+    Get(GetArgs),
+    /// Show everything about an object, with its events
+    Describe(DescribeArgs),
+    /// Delete objects and wait until they are gone
+    Delete(DeleteArgs),
+    /// Show what a container wrote
+    Logs(LogsArgs),
+    /// Show objects as they change
+    Watch(WatchArgs),
+    /// Make the tokens that nodes join with
+    Token(TokenArgs),
     /// Print the completions of a shell, to be sourced by it
     Completions(CompletionsArgs),
 }

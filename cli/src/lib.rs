@@ -2,12 +2,28 @@
 //!
 //! [`args`] is the command line; every subcommand is a module of its own.
 
+pub mod apply;
 pub mod args;
 pub mod completions;
+pub mod connection;
+pub mod delete;
+pub mod describe;
+pub mod files;
+pub mod get;
+pub mod kind;
+pub mod logs;
+pub mod namespace;
+pub mod output;
+pub mod status;
+pub mod token;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, BufWriter, Write as _},
+    process::ExitCode,
+};
 
 use args::{Args, Command};
+use clone8s_daemon::process;
 
 /// Runs one command to its end.
 pub fn run(args: Args) -> ExitCode {
@@ -16,5 +32,49 @@ pub fn run(args: Args) -> ExitCode {
             completions::run(&completions, &mut io::stdout());
             ExitCode::SUCCESS
         }
+        command => finish(call(&args.connection, command)),
     }
+}
+
+/// The commands that make a few calls and end.
+fn call(connection: &connection::ConnectionArgs, command: Command) -> anyhow::Result<()> {
+    process::install_tls_provider();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let out = &mut BufWriter::new(io::stdout().lock());
+        let result = match command {
+            Command::Apply(args) => apply::run(&args, &connection.connect()?, out).await,
+            Command::Get(args) => get::get(&args, &connection.connect()?, out).await,
+            Command::Describe(args) => describe::run(&args, &connection.connect()?, out).await,
+            Command::Delete(args) => delete::run(&args, &connection.connect()?, out).await,
+            Command::Logs(args) => logs::run(&args, &connection.connect()?, out).await,
+            Command::Watch(args) => get::watch(&args, &connection.connect()?, out).await,
+            Command::Token(args) => token::run(&args, &connection.connect()?, out).await,
+            Command::Completions(_) => Ok(()),
+        };
+        // What was printed before an error is worth seeing.
+        let flushed = out.flush();
+        result?;
+        Ok(flushed?)
+    })
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader, such as `head`, has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

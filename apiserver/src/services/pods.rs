@@ -1,13 +1,13 @@
 use clone8s::v1::{
     BindPodRequest, BindPodResponse, CreatePodRequest, CreatePodResponse, DeletePodRequest,
-    DeletePodResponse, GetPodRequest, GetPodResponse, ListPodsRequest, ListPodsResponse, Pod,
-    UpdatePodRequest, UpdatePodResponse, UpdatePodStatusRequest, UpdatePodStatusResponse, WatchPodsRequest,
-    WatchPodsResponse, pod_service_server::PodService,
+    DeletePodResponse, GetPodLogsRequest, GetPodLogsResponse, GetPodRequest, GetPodResponse, ListPodsRequest,
+    ListPodsResponse, Pod, UpdatePodRequest, UpdatePodResponse, UpdatePodStatusRequest,
+    UpdatePodStatusResponse, WatchPodsRequest, WatchPodsResponse, pod_service_server::PodService,
 };
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use crate::{access, binding};
+use crate::{access, binding, logs};
 
 objects_service! {
     PodService, Pod, pod, pods, namespaced, graceful;
@@ -34,6 +34,15 @@ objects_service! {
             let scope = access::scope(&request)?;
             let pod = binding::bind(&self.registry, &scope, request.into_inner()).await?;
             Ok(Response::new(BindPodResponse { pod: Some(pod) }))
+        }
+
+        async fn get_pod_logs(
+            &self,
+            request: Request<GetPodLogsRequest>,
+        ) -> Result<Response<BoxStream<GetPodLogsResponse>>, Status> {
+            let scope = access::scope(&request)?;
+            let frames = logs::relay(&self.registry, &self.tunnels, &scope, request.into_inner()).await?;
+            Ok(Response::new(Box::pin(frames)))
         }
     }
 }

@@ -1,0 +1,119 @@
+//! Where the apiserver is and how to prove who we are.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use clone8s_daemon::unix;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+/// The socket that `c8s up` serves.
+pub const DEFAULT_SOCKET: &str = "unix:///run/clone8s/apiserver.sock";
+
+#[derive(Debug, Clone, Args)]
+pub struct ConnectionArgs {
+    /// The apiserver: unix:///PATH, or https://HOST:PORT with --ca, --cert and --key
+    #[arg(long, global = true, env = "CLONE8S_SERVER", default_value = DEFAULT_SOCKET, value_name = "URL")]
+    pub server: String,
+    /// PEM file of the cluster's root CA, for https
+    #[arg(long, global = true, env = "CLONE8S_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// PEM file of the client certificate, for https
+    #[arg(
+        long,
+        global = true,
+        env = "CLONE8S_CERT",
+        value_name = "FILE",
+        requires = "key"
+    )]
+    pub cert: Option<PathBuf>,
+    /// PEM file of the client certificate's key, for https
+    #[arg(
+        long,
+        global = true,
+        env = "CLONE8S_KEY",
+        value_name = "FILE",
+        requires = "cert"
+    )]
+    pub key: Option<PathBuf>,
+}
+
+impl ConnectionArgs {
+    /// A channel to the server. A unix socket is looked at now, everything else is met by the first call.
+    pub fn connect(&self) -> Result<Channel> {
+        if let Some(path) = self.server.strip_prefix("unix://") {
+            if !PathBuf::from(path).exists() {
+                bail!("no apiserver at {path}: start one with `c8s up`, or name another with --server");
+            }
+            return Ok(unix::channel(path));
+        }
+        if !self.server.starts_with("https://") {
+            bail!(
+                "--server {}: must be unix:///PATH or https://HOST:PORT",
+                self.server
+            );
+        }
+        let Some(ca) = &self.ca else {
+            bail!(
+                "--server {} needs --ca, the PEM file of the cluster's root CA",
+                self.server
+            );
+        };
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        let endpoint = Endpoint::from_shared(self.server.clone())
+            .and_then(|endpoint| endpoint.tls_config(tls))
+            .with_context(|| format!("--server {}", self.server))?;
+        Ok(endpoint.connect_lazy())
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(server: &str) -> Result<Channel> {
+        ConnectionArgs {
+            server: server.into(),
+            ca: None,
+            cert: None,
+            key: None,
+        }
+        .connect()
+    }
+
+    #[test]
+    fn a_missing_socket_says_how_to_get_one() {
+        let error = connect("unix:///nowhere/api.sock").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "no apiserver at /nowhere/api.sock: start one with `c8s up`, or name another with --server"
+        );
+    }
+
+    #[test]
+    fn https_without_a_root_is_refused() {
+        assert!(
+            connect("https://127.0.0.1:7443")
+                .unwrap_err()
+                .to_string()
+                .contains("needs --ca")
+        );
+    }
+
+    #[test]
+    fn other_schemes_are_refused() {
+        assert!(
+            connect("http://127.0.0.1:7443")
+                .unwrap_err()
+                .to_string()
+                .contains("must be unix:///PATH")
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! Manifests from files, folders and standard input, read and checked before anything is sent.
+
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use clone8s::{
+    manifest::{self, Document, ManifestErrors},
+    object::AnyObject,
+    rules::Violation,
+};
+
+#[derive(Debug, Clone, Args)]
+pub struct FileArgs {
+    /// A manifest file, a folder of *.yaml, *.yml and *.json files, or - for standard input; may be repeated
+    #[arg(short = 'f', long = "filename", value_name = "PATH", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Go into the folders of a folder too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+/// An object and where it was written.
+#[derive(Debug, Clone)]
+pub struct Declared {
+    pub document: Document,
+    source: Arc<Source>,
+}
+
+impl Declared {
+    /// "web.yaml: line 12".
+    pub fn place(&self) -> String {
+        format!("{}: line {}", self.source.name, self.document.line)
+    }
+
+    /// Gives what the server found wrong its places in the file.
+    pub fn explain(&self, violations: &[Violation]) -> ManifestErrors {
+        self.document
+            .explain(&self.source.name, &self.source.text, violations)
+    }
+}
+
+impl FileArgs {
+    /// Every object in the order of the arguments, of the files' names and of the documents, namespaces first.
+    /// An error lists everything that is wrong in every file.
+    pub fn read(&self) -> Result<Vec<Declared>> {
+        let mut declared = Vec::new();
+        let mut errors = Vec::new();
+        for path in &self.files {
+            for source in self.sources(path)? {
+                let source = Arc::new(source);
+                match manifest::parse(&source.name, &source.text) {
+                    Ok(documents) => declared.extend(documents.into_iter().map(|document| Declared {
+                        document,
+                        source: Arc::clone(&source),
+                    })),
+                    Err(error) => errors.push(error.to_string()),
+                }
+            }
+        }
+        if !errors.is_empty() {
+            bail!("nothing was sent:\n{}", errors.join("\n"));
+        }
+        if declared.is_empty() {
+            bail!("no objects in {}", self.describe());
+        }
+        // A pod cannot be made before its namespace. The sort is stable: all else keeps its order.
+        declared.sort_by_key(|declared| !matches!(declared.document.object, AnyObject::Namespace(_)));
+        Ok(declared)
+    }
+
+    fn describe(&self) -> String {
+        self.files
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn sources(&self, path: &Path) -> Result<Vec<Source>> {
+        if path == Path::new("-") {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("cannot read standard input")?;
+            return Ok(vec![Source {
+                name: "standard input".into(),
+                text,
+            }]);
+        }
+        if !path.is_dir() {
+            return Ok(vec![Source::read(path)?]);
+        }
+        let mut files = Vec::new();
+        self.collect(path, &mut files)?;
+        files.sort();
+        files.iter().map(|file| Source::read(file)).collect()
+    }
+
+    fn collect(&self, folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+        let cannot_read = || format!("cannot read the folder {}", folder.display());
+        for entry in fs::read_dir(folder).with_context(cannot_read)? {
+            let path = entry.with_context(cannot_read)?.path();
+            let is_manifest = path
+                .extension()
+                .is_some_and(|ext| ["yaml", "yml", "json"].iter().any(|e| ext == *e));
+            if path.is_dir() {
+                if self.recursive {
+                    self.collect(&path, files)?;
+                }
+            } else if is_manifest {
+                files.push(path);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Source {
+    name: String,
+    text: String,
+}
+
+impl Source {
+    fn read(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let bytes = fs::read(path).with_context(|| format!("cannot read {name}"))?;
+        let text = String::from_utf8(bytes).with_context(|| format!("{name}: is not UTF-8 text"))?;
+        Ok(Self { name, text })
+    }
+}

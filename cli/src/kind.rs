@@ -1,0 +1,140 @@
+//! Kinds as people write them: "pod", "pods", "po".
+
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+/// A kind of object that the commands work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Pod,
+    Node,
+    Namespace,
+    ConfigMap,
+    Secret,
+    Event,
+}
+
+/// Every spelling of each kind; the first is the one that we print.
+const NAMES: &[(Kind, &[&str])] = &[
+    (Kind::Pod, &["pod", "pods", "po"]),
+    (Kind::Node, &["node", "nodes", "no"]),
+    (Kind::Namespace, &["namespace", "namespaces", "ns"]),
+    (Kind::ConfigMap, &["configmap", "configmaps", "cm"]),
+    (Kind::Secret, &["secret", "secrets"]),
+    (Kind::Event, &["event", "events", "ev"]),
+];
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = text.to_ascii_lowercase();
+        NAMES
+            .iter()
+            .find(|(_, names)| names.contains(&wanted.as_str()))
+            .map(|(kind, _)| *kind)
+            .ok_or_else(|| {
+                let known: Vec<_> = NAMES.iter().map(|(_, names)| names[0]).collect();
+                format!("there is no kind {text:?}; there are {}", known.join(", "))
+            })
+    }
+}
+
+/// Runs a block with a type alias bound to the kind's message type.
+macro_rules! with_kind {
+    ($kind:expr, $Object:ident => $body:expr) => {
+        match $kind {
+            $crate::kind::Kind::Pod => {
+                type $Object = clone8s::v1::Pod;
+                $body
+            }
+            $crate::kind::Kind::Node => {
+                type $Object = clone8s::v1::Node;
+                $body
+            }
+            $crate::kind::Kind::Namespace => {
+                type $Object = clone8s::v1::Namespace;
+                $body
+            }
+            $crate::kind::Kind::ConfigMap => {
+                type $Object = clone8s::v1::ConfigMap;
+                $body
+            }
+            $crate::kind::Kind::Secret => {
+                type $Object = clone8s::v1::Secret;
+                $body
+            }
+            $crate::kind::Kind::Event => {
+                type $Object = clone8s::v1::Event;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_kind;
+
+/// Which objects: a kind and names, or KIND/NAME.
+#[derive(Debug, Clone, Args)]
+pub struct ObjectArgs {
+    /// A kind and names, as in "pods" or "pod hello", or KIND/NAME as in "pod/hello"
+    #[arg(value_name = "KIND [NAME...]")]
+    pub what: Vec<String>,
+}
+
+impl ObjectArgs {
+    /// The kind and the names, which may be none.
+    pub fn parse(&self) -> Result<(Kind, Vec<String>)> {
+        let Some((first, rest)) = self.what.split_first() else {
+            bail!("say what: a kind such as pods, or KIND/NAME");
+        };
+        let (kind, mut names) = match first.split_once('/') {
+            Some((kind, name)) => (kind, vec![name.to_owned()]),
+            None => (first.as_str(), Vec::new()),
+        };
+        names.extend(rest.iter().cloned());
+        let kind = kind.parse().map_err(anyhow::Error::msg)?;
+        if let Some(name) = names.iter().find(|name| name.is_empty() || name.contains('/')) {
+            bail!("{name:?} is not a name; write KIND/NAME for one object, or KIND NAME NAME for several");
+        }
+        Ok((kind, names))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<(Kind, Vec<String>)> {
+        ObjectArgs {
+            what: words.iter().map(ToString::to_string).collect(),
+        }
+        .parse()
+    }
+
+    #[test]
+    fn kinds_and_names_come_in_two_spellings() {
+        assert_eq!(parse(&["po"]).unwrap(), (Kind::Pod, vec![]));
+        assert_eq!(parse(&["pod/web"]).unwrap(), (Kind::Pod, vec!["web".to_owned()]));
+        assert_eq!(
+            parse(&["CM", "a", "b"]).unwrap(),
+            (Kind::ConfigMap, vec!["a".to_owned(), "b".to_owned()])
+        );
+    }
+
+    #[test]
+    fn an_unknown_kind_names_those_that_there_are() {
+        let error = parse(&["deployments"]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "there is no kind \"deployments\"; there are pod, node, namespace, configmap, secret, event"
+        );
+    }
+
+    #[test]
+    fn a_path_is_not_a_name() {
+        assert!(parse(&["pods", "a/b"]).is_err());
+        assert!(parse(&["pod/"]).is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! The columns of each kind.
+
+use std::time::{Duration, SystemTime};
+
+use clone8s::{
+    object::Object,
+    v1::{
+        Condition, ConfigMap, ContainerState, Event, Namespace, Node, Pod, PodStatus, Secret,
+        container_state::State,
+    },
+};
+use pbjson_types::Timestamp;
+
+/// What a table shows of a kind, after its name.
+pub trait Columns: Object {
+    const NARROW: &'static [&'static str];
+    /// Shown by `-o wide` after the narrow ones.
+    const WIDE: &'static [&'static str] = &[];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String>;
+    fn wide(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Columns for Pod {
+    const NARROW: &'static [&'static str] = &["READY", "STATUS", "RESTARTS", "AGE"];
+    const WIDE: &'static [&'static str] = &["IP", "NODE", "IMAGES"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        let declared = self.spec.as_ref().map_or(0, |spec| spec.containers.len());
+        let empty = PodStatus::default();
+        let status = self.status.as_ref().unwrap_or(&empty);
+        let ready = status
+            .container_statuses
+            .iter()
+            .filter(|container| container.ready)
+            .count();
+        let restarts: i32 = status
+            .container_statuses
+            .iter()
+            .map(|container| container.restart_count)
+            .sum();
+        vec![
+            format!("{ready}/{declared}"),
+            pod_word(self),
+            restarts.to_string(),
+            age_of(self, now),
+        ]
+    }
+
+    fn wide(&self) -> Vec<String> {
+        let ip = self
+            .status
+            .as_ref()
+            .map(|status| status.pod_ip.clone())
+            .unwrap_or_default();
+        let node = self
+            .spec
+            .as_ref()
+            .map(|spec| spec.node_name.clone())
+            .unwrap_or_default();
+        let images = self
+            .spec
+            .iter()
+            .flat_map(|spec| spec.containers.iter().map(|c| c.image.clone()));
+        vec![ip, node, images.collect::<Vec<_>>().join(",")]
+    }
+}
+
+/// The pod's state in one word: why it does not run, where that is known, else its phase.
+fn pod_word(pod: &Pod) -> String {
+    if pod
+        .metadata()
+        .is_some_and(|meta| meta.deletion_timestamp.is_some())
+    {
+        return "Terminating".into();
+    }
+    let Some(status) = &pod.status else {
+        return "Pending".into();
+    };
+    let troubled = status
+        .container_statuses
+        .iter()
+        .find_map(|container| trouble(container.state.as_ref()?));
+    match troubled {
+        Some(reason) if status.phase != "Succeeded" => reason,
+        _ if !status.reason.is_empty() => status.reason.clone(),
+        _ if status.phase.is_empty() => "Pending".into(),
+        _ => status.phase.clone(),
+    }
+}
+
+fn trouble(state: &ContainerState) -> Option<String> {
+    match state.state.as_ref()? {
+        State::Waiting(waiting) if !waiting.reason.is_empty() => Some(waiting.reason.clone()),
+        State::Terminated(end) if end.exit_code != 0 && !end.reason.is_empty() => Some(end.reason.clone()),
+        _ => None,
+    }
+}
+
+impl Columns for Node {
+    const NARROW: &'static [&'static str] = &["STATUS", "AGE", "VERSION"];
+    const WIDE: &'static [&'static str] = &["ADDRESS", "OS", "KERNEL", "RUNTIME", "CPU", "MEMORY"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        let status = self.status.as_ref();
+        let ready = status.and_then(|status| status.conditions.iter().find(|c| c.r#type == "Ready"));
+        let mut word = ready.map_or("Unknown", readiness).to_owned();
+        if self.spec.as_ref().is_some_and(|spec| spec.unschedulable) {
+            word += ",SchedulingDisabled";
+        }
+        let version = status
+            .and_then(|s| s.node_info.as_ref())
+            .map(|i| i.kubelet_version.clone())
+            .unwrap_or_default();
+        vec![word, age_of(self, now), version]
+    }
+
+    fn wide(&self) -> Vec<String> {
+        let Some(status) = &self.status else {
+            return vec![String::new(); Self::WIDE.len()];
+        };
+        let address = status
+            .addresses
+            .iter()
+            .find(|address| address.r#type == "InternalIP");
+        let info = status.node_info.clone().unwrap_or_default();
+        let capacity = |name: &str| status.capacity.get(name).cloned().unwrap_or_default();
+        vec![
+            address.map(|address| address.address.clone()).unwrap_or_default(),
+            info.os_image,
+            info.kernel_version,
+            info.container_runtime_version,
+            capacity("cpu"),
+            capacity("memory"),
+        ]
+    }
+}
+
+fn readiness(condition: &Condition) -> &'static str {
+    match condition.status.as_str() {
+        "True" => "Ready",
+        "False" => "NotReady",
+        _ => "Unknown",
+    }
+}
+
+impl Columns for Namespace {
+    const NARROW: &'static [&'static str] = &["STATUS", "AGE"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        let phase = self
+            .status
+            .as_ref()
+            .map_or("Active", |status| status.phase.as_str());
+        vec![phase.to_owned(), age_of(self, now)]
+    }
+}
+
+impl Columns for ConfigMap {
+    const NARROW: &'static [&'static str] = &["DATA", "AGE"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        vec![
+            (self.data.len() + self.binary_data.len()).to_string(),
+            age_of(self, now),
+        ]
+    }
+}
+
+impl Columns for Secret {
+    const NARROW: &'static [&'static str] = &["TYPE", "DATA", "AGE"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        vec![
+            self.r#type.clone(),
+            self.data.len().to_string(),
+            age_of(self, now),
+        ]
+    }
+}
+
+impl Columns for Event {
+    const NARROW: &'static [&'static str] = &["LAST", "TYPE", "REASON", "OBJECT", "COUNT", "MESSAGE"];
+    const WIDE: &'static [&'static str] = &["SOURCE"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        let object = self.involved_object.clone().unwrap_or_default();
+        vec![
+            age(self.last_timestamp.as_ref(), now),
+            self.r#type.clone(),
+            self.reason.clone(),
+            format!("{}/{}", object.kind.to_lowercase(), object.name),
+            self.count.to_string(),
+            self.message.clone(),
+        ]
+    }
+
+    fn wide(&self) -> Vec<String> {
+        let source = self.source.clone().unwrap_or_default();
+        let host = if source.host.is_empty() {
+            String::new()
+        } else {
+            format!("@{}", source.host)
+        };
+        vec![source.component + &host]
+    }
+}
+
+fn age_of<O: Object>(object: &O, now: SystemTime) -> String {
+    age(
+        object
+            .metadata()
+            .and_then(|meta| meta.creation_timestamp.as_ref()),
+        now,
+    )
+}
+
+/// How long ago in at most two units: "42s", "5m10s", "3h2m", "12d"; "" for never.
+pub fn age(then: Option<&Timestamp>, now: SystemTime) -> String {
+    let Some(then) = then else { return String::new() };
+    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(then.seconds).unwrap_or(0));
+    // Another machine's clock may be ahead of ours.
+    let seconds = now.duration_since(then).unwrap_or_default().as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..600 => format!("{minutes}m{}s", seconds % 60),
+        600..10_800 => format!("{minutes}m"),
+        10_800..172_800 => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clone8s::v1::{ContainerStateWaiting, ContainerStatus, ObjectMeta, PodSpec};
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(0, "0s")]
+    #[case(119, "119s")]
+    #[case(310, "5m10s")]
+    #[case(3_599, "59m")]
+    #[case(11_000, "3h3m")]
+    #[case(1_000_000, "11d")]
+    fn an_age_has_the_units_that_matter(#[case] seconds: u64, #[case] expected: &str) {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000 + seconds);
+        assert_eq!(
+            age(
+                Some(&Timestamp {
+                    seconds: 2_000_000,
+                    nanos: 0
+                }),
+                now
+            ),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_no_negative_age() {
+        assert_eq!(
+            age(
+                Some(&Timestamp {
+                    seconds: 10,
+                    nanos: 0
+                }),
+                SystemTime::UNIX_EPOCH
+            ),
+            "0s"
+        );
+    }
+
+    #[test]
+    fn a_pods_status_says_why_it_does_not_run() {
+        let waiting = ContainerState {
+            state: Some(State::Waiting(ContainerStateWaiting {
+                reason: "ImagePullBackOff".into(),
+                message: String::new(),
+            })),
+        };
+        let mut pod = Pod {
+            metadata: Some(ObjectMeta {
+                name: "web".into(),
+                ..Default::default()
+            }),
+            spec: Some(PodSpec {
+                containers: vec![clone8s::v1::Container::default()],
+                ..Default::default()
+            }),
+            status: Some(PodStatus {
+                phase: "Pending".into(),
+                container_statuses: vec![ContainerStatus {
+                    state: Some(waiting),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            }),
+        };
+        assert_eq!(
+            pod.narrow(SystemTime::UNIX_EPOCH),
+            ["0/1", "ImagePullBackOff", "0", ""]
+        );
+        pod.metadata_mut().deletion_timestamp = Some(Timestamp::default());
+        assert_eq!(pod.narrow(SystemTime::UNIX_EPOCH)[1], "Terminating");
+    }
+}
