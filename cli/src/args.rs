@@ -9,9 +9,12 @@ use crate::{
     connection::ConnectionArgs,
     delete::DeleteArgs,
     describe::DescribeArgs,
+    down::DownArgs,
     get::{GetArgs, WatchArgs},
+    image::ImageArgs,
     logs::LogsArgs,
     token::TokenArgs,
+    up::UpArgs,
 };
 
 /// Clone8s: pods on containerd hosts, driven over gRPC
@@ -33,6 +36,10 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a whole cluster on this machine, in one process
+    Up(Box<UpArgs>),
+    /// Stop the cluster of `c8s up` and remove its pods, network and processes
+    Down(DownArgs),
     /// Make the cluster hold what manifests declare
     Apply(ApplyArgs),
     /// Show objects
@@ -47,6 +54,8 @@ pub enum Command {
     Watch(WatchArgs),
     /// Make the tokens that nodes join with
     Token(TokenArgs),
+    /// Make images without a registry
+    Image(ImageArgs),
     /// Print the completions of a shell, to be sourced by it
     Completions(CompletionsArgs),
 }

@@ -12,16 +12,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clone8s_daemon::{Shutdown, Supervisor, telemetry::Telemetry};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::{
-    io::unix::AsyncFd,
-    time::{Instant, timeout},
-};
+use rustix::process::Signal;
+use tokio::time::{Instant, timeout};
 
 use crate::up::{
     Cluster, DEFAULT_DATA_DIR, DEFAULT_RUN_DIR, Held, Layout, Lock, Locked,
     containerd::Containerd,
     orphans,
+    pidfd::Pidfd,
     teardown::{self, remove_folder},
 };
 
@@ -93,22 +91,25 @@ async fn stop(layout: &Layout, limit: Duration) -> Result<()> {
         return Ok(());
     };
     // From here on the handle is the process, whatever becomes of its id.
-    let Ok(process) = pidfd_open(pid, PidfdFlags::NONBLOCK) else {
+    let Some(process) = Pidfd::open(pid) else {
         return Ok(());
     };
     if let Locked::ByUs(_) = Held::try_take(&layout.lock())? {
         return Ok(());
     }
-    println!("asking process {} to remove everything", pid.as_raw_pid());
-    let process = AsyncFd::new(process)?;
-    pidfd_send_signal(process.get_ref(), Signal::USR1).context("cannot signal the cluster's process")?;
-    if timeout(limit, process.readable()).await.is_err() {
+    println!("asking process {} to remove everything", process.pid());
+    process
+        .signal(Signal::USR1)
+        .context("cannot signal the cluster's process")?;
+    if timeout(limit, process.ended()).await.is_err() {
         println!(
             "process {} is not done after {limit:?}: killing it",
-            pid.as_raw_pid()
+            process.pid()
         );
-        pidfd_send_signal(process.get_ref(), Signal::KILL).context("cannot kill the cluster's process")?;
-        process.readable().await?.clear_ready();
+        process
+            .signal(Signal::KILL)
+            .context("cannot kill the cluster's process")?;
+        process.ended().await;
     }
     Ok(())
 }

@@ -8,14 +8,17 @@ pub mod completions;
 pub mod connection;
 pub mod delete;
 pub mod describe;
+pub mod down;
 pub mod files;
 pub mod get;
+pub mod image;
 pub mod kind;
 pub mod logs;
 pub mod namespace;
 pub mod output;
 pub mod status;
 pub mod token;
+pub mod up;
 
 use std::{
     io::{self, BufWriter, Write as _},
@@ -28,10 +31,13 @@ use clone8s_daemon::process;
 /// Runs one command to its end.
 pub fn run(args: Args) -> ExitCode {
     match args.command {
+        Command::Up(up) => up::run(&up, &args.telemetry),
+        Command::Down(down) => down::run(&down, &args.telemetry),
         Command::Completions(completions) => {
             completions::run(&completions, &mut io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Image(image) => finish(image::run(&image, &mut io::stdout())),
         command => finish(call(&args.connection, command)),
     }
 }
@@ -52,7 +58,7 @@ fn call(connection: &connection::ConnectionArgs, command: Command) -> anyhow::Re
             Command::Logs(args) => logs::run(&args, &connection.connect()?, out).await,
             Command::Watch(args) => get::watch(&args, &connection.connect()?, out).await,
             Command::Token(args) => token::run(&args, &connection.connect()?, out).await,
-            Command::Completions(_) => Ok(()),
+            Command::Up(_) | Command::Down(_) | Command::Image(_) | Command::Completions(_) => Ok(()),
         };
         // What was printed before an error is worth seeing.
         let flushed = out.flush();

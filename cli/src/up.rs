@@ -16,6 +16,7 @@ mod lock;
 mod notify;
 pub(crate) mod orphans;
 mod parts;
+pub(crate) mod pidfd;
 mod preflight;
 mod ready;
 pub(crate) mod teardown;
@@ -48,7 +49,7 @@ pub fn run(args: &UpArgs, telemetry: &Telemetry) -> ExitCode {
         return detach::run(args);
     }
     process::run_on(telemetry, Some(THREADS), async |shutdown| {
-        serve(args, shutdown).await
+        Box::pin(serve(args, shutdown)).await
     })
 }
 

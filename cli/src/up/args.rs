@@ -45,9 +45,18 @@ pub struct UpArgs {
     /// The client certificate's key, in PEM
     #[arg(long, value_name = "FILE", requires_all = ["etcd", "etcd_cert"])]
     pub etcd_key: Option<PathBuf>,
-    /// Carry changes over this RabbitMQ instead of in process, such as amqp://user:password@host:5672/vhost
+    /// Carry changes over this RabbitMQ instead of in process, such as amqps://user:password@host:5671/vhost
     #[arg(long, env = "CLONE8S_AMQP", hide_env_values = true, value_name = "URL")]
     pub amqp: Option<AmqpUrl>,
+    /// The root CA of RabbitMQ's certificate, in PEM; needed with amqps
+    #[arg(long, value_name = "FILE", requires = "amqp")]
+    pub amqp_ca: Option<PathBuf>,
+    /// The client certificate for RabbitMQ, in PEM
+    #[arg(long, value_name = "FILE", requires_all = ["amqp", "amqp_key"])]
+    pub amqp_cert: Option<PathBuf>,
+    /// The client certificate's key, in PEM
+    #[arg(long, value_name = "FILE", requires_all = ["amqp", "amqp_cert"])]
+    pub amqp_key: Option<PathBuf>,
 
     /// Serve the API over TLS here too, such as 0.0.0.0:6443 [default: the root-only unix socket alone]
     #[arg(long, value_name = "ADDRESS")]

@@ -16,14 +16,16 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clone8s_daemon::{Shutdown, backoff};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal};
 use tokio::{
-    io::unix::AsyncFd,
     process::{Child, Command},
     time::{Instant, sleep, timeout},
 };
 
-use super::layout::{Cluster, Layout, Runtime};
+use super::{
+    layout::{Cluster, Layout, Runtime},
+    pidfd::Pidfd,
+};
 
 /// The log starts anew at a start when it is larger.
 const MAX_LOG_BYTES: u64 = 8 << 20;
@@ -45,7 +47,7 @@ pub(crate) struct Containerd {
 enum Process {
     Child(Child),
     /// Started by an earlier process of ours.
-    Adopted(Pid, AsyncFd<std::os::fd::OwnedFd>),
+    Adopted(Pidfd),
 }
 
 impl Containerd {
@@ -123,7 +125,7 @@ impl Process {
     fn pid(&self) -> Option<i32> {
         match self {
             Self::Child(child) => child.id().and_then(|pid| i32::try_from(pid).ok()),
-            Self::Adopted(pid, _) => Some(pid.as_raw_pid()),
+            Self::Adopted(process) => Some(process.pid()),
         }
     }
 
@@ -134,11 +136,10 @@ impl Process {
                 Ok(status) => status.to_string(),
                 Err(error) => error.to_string(),
             },
-            // A pidfd becomes readable when its process ends (pidfd_open(2)).
-            Self::Adopted(_, pidfd) => match pidfd.readable().await {
-                Ok(_) => "ended".to_owned(),
-                Err(error) => error.to_string(),
-            },
+            Self::Adopted(process) => {
+                process.ended().await;
+                "it was not our child".to_owned()
+            }
         }
     }
 
@@ -159,7 +160,7 @@ impl Process {
                 Some(pid) => rustix::process::kill_process(pid, signal),
                 None => Ok(()),
             },
-            Self::Adopted(_, pidfd) => pidfd_send_signal(pidfd.get_ref(), signal),
+            Self::Adopted(process) => process.signal(signal),
         };
     }
 }
@@ -199,13 +200,8 @@ fn running(layout: &Layout) -> Result<Option<Process>> {
     };
     let Some(pid) = pid else { return Ok(None) };
     // First the handle, then the look: the id cannot change hands in between.
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else {
-        return Ok(None);
-    };
-    if !is_ours(pid, layout) {
-        return Ok(None);
-    }
-    Ok(Some(Process::Adopted(pid, AsyncFd::new(pidfd)?)))
+    let process = Pidfd::open(pid).filter(|_| is_ours(pid, layout));
+    Ok(process.map(Process::Adopted))
 }
 
 fn is_ours(pid: Pid, layout: &Layout) -> bool {

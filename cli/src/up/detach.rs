@@ -32,7 +32,7 @@ pub(super) fn run(args: &UpArgs) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("c8s up: {error:#}");
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -23,7 +23,7 @@ pub(crate) fn take_in() -> Result<()> {
 }
 
 /// Reaps orphans until shutdown.
-pub(super) async fn reap(shutdown: Shutdown) -> Result<()> {
+pub(crate) async fn reap(shutdown: Shutdown) -> Result<()> {
     let mut children = signal(SignalKind::child()).context("cannot listen for SIGCHLD")?;
     let mut seen = BTreeSet::new();
     loop {

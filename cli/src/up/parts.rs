@@ -3,8 +3,15 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use clone8s_apiserver::{Apiserver, EtcdConfig, KeyPairFiles, StoreConfig, TlsConfig};
-use clone8s_bus::{EventBus, local::LocalBus};
+use clone8s_apiserver::{
+    Apiserver, StoreConfig, TlsConfig,
+    store::etcd::{ClientIdentity, EtcdConfig},
+};
+use clone8s_bus::{
+    EventBus,
+    amqp::{self, AmqpBus, AmqpConfig},
+    local::LocalBus,
+};
 use clone8s_daemon::{Supervisor, unix};
 use clone8s_kubelet::config::Apiserver as KubeletApiserver;
 use clone8s_runtime_shim::NetworkConfig;
@@ -14,7 +21,7 @@ use super::{args::UpArgs, layout::Cluster};
 /// Binds the apiserver's sockets, so that an address in use is told at once, then starts everything.
 pub(super) async fn start(args: &UpArgs, cluster: &Cluster, supervisor: &mut Supervisor) -> Result<()> {
     let shutdown = supervisor.shutdown().clone();
-    let bus = bus(args);
+    let bus = bus(args)?;
     supervisor.spawn(
         "runtime-shim",
         clone8s_runtime_shim::run(shim_config(args, cluster), shutdown.clone()),
@@ -40,8 +47,17 @@ pub(super) async fn start(args: &UpArgs, cluster: &Cluster, supervisor: &mut Sup
     Ok(())
 }
 
-fn bus(_args: &UpArgs) -> Arc<dyn EventBus> {
-    Arc::new(LocalBus::new())
+fn bus(args: &UpArgs) -> Result<Arc<dyn EventBus>> {
+    let Some(url) = &args.amqp else {
+        return Ok(Arc::new(LocalBus::new()));
+    };
+    let identity = args.amqp_cert.clone().zip(args.amqp_key.clone());
+    let config = AmqpConfig {
+        ca: args.amqp_ca.clone(),
+        identity: identity.map(|(certificate, key)| amqp::ClientIdentity { certificate, key }),
+        ..AmqpConfig::new(url.as_str())
+    };
+    Ok(Arc::new(AmqpBus::connect(&config)?))
 }
 
 fn apiserver_config(args: &UpArgs, cluster: &Cluster) -> clone8s_apiserver::Config {
@@ -51,14 +67,11 @@ fn apiserver_config(args: &UpArgs, cluster: &Cluster) -> clone8s_apiserver::Conf
             path: layout.apiserver_data().join("store.redb"),
         }
     } else {
+        let identity = args.etcd_cert.clone().zip(args.etcd_key.clone());
         StoreConfig::Etcd(EtcdConfig {
-            endpoints: args.etcd.clone(),
             ca: args.etcd_ca.clone(),
-            identity: args
-                .etcd_cert
-                .clone()
-                .zip(args.etcd_key.clone())
-                .map(|(certificate, key)| KeyPairFiles { certificate, key }),
+            identity: identity.map(|(certificate, key)| ClientIdentity { certificate, key }),
+            ..EtcdConfig::new(&args.etcd)
         })
     };
     clone8s_apiserver::Config {
