@@ -8,6 +8,7 @@
 //!              status sync, events ──► apiserver
 //! ```
 
+pub mod address;
 pub mod config;
 pub mod desired;
 pub mod identity;
@@ -16,7 +17,9 @@ mod outage;
 pub mod registration;
 pub mod runtime;
 pub mod sources;
+pub mod stats;
 pub mod status;
+mod timestamp;
 
 use std::{sync::Arc, time::Duration};
 

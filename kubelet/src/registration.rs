@@ -14,6 +14,7 @@ mod channel;
 mod fixtures;
 mod handshake;
 mod identity;
+mod node;
 mod token;
 
 use std::{
@@ -38,7 +39,11 @@ use self::{
     token::Token,
 };
 pub use self::{
-    address::AddressError, channel::ChannelError, handshake::HandshakeError, identity::IdentityError,
+    address::AddressError,
+    channel::ChannelError,
+    handshake::HandshakeError,
+    identity::IdentityError,
+    node::{EtcdError, NodeReporter},
     token::TokenError,
 };
 use crate::{

@@ -1,15 +1,12 @@
 //! The door: what comes from a manifest folder or a queue passes the same reading, defaults and rules as what comes
 //! through the apiserver.
 
-use std::time::SystemTime;
-
 use clone8s::{
     manifest::{self, Document, ManifestErrors},
     object::{AnyObject, Object as _},
     rules::{Rules as _, Violation},
     v1::Pod,
 };
-use pbjson_types::Timestamp;
 use serde_yaml::Value;
 
 /// The pods of one manifest, for this node; else every reason why not, each with its place.
@@ -111,15 +108,6 @@ fn sentences(violations: &[Violation]) -> String {
 
 fn lines(errors: &ManifestErrors) -> String {
     errors.to_string()
-}
-
-/// A time of day as the API has it.
-pub(super) fn timestamp(time: SystemTime) -> Timestamp {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
-    }
 }
 
 #[cfg(test)]

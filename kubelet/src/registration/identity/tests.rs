@@ -57,7 +57,7 @@ fn a_certificate_is_renewed_after_two_thirds_of_its_life() {
     let ca = Ca::new("ours");
     let keyring = Keyring::open(dir.path().to_owned()).unwrap();
     let request = keyring.request("node-1").unwrap();
-    let certificate = answer(&ca, "node-1", &request, Duration::from_mins(180));
+    let certificate = answer(&ca, "node-1", &request, HOUR * 3);
     let identity = keyring.store(request, certificate, ca.pem).unwrap();
     let at = identity.renew_at().duration_since(identity.not_before).unwrap();
     assert!(at.abs_diff(HOUR * 2) <= Duration::from_secs(2), "{at:?}");

@@ -20,6 +20,7 @@ use uuid::{Builder, Uuid};
 use crate::{
     desired::PodKey,
     sources::{checkpoint::Saved, door},
+    timestamp::timestamp,
 };
 
 /// A file's name within the folder.
@@ -215,7 +216,7 @@ fn added(manifest: &Pod, uid: Uuid, now: SystemTime) -> Pod {
     let meta = pod.metadata_mut();
     meta.uid = uid.to_string();
     meta.generation = 1;
-    meta.creation_timestamp = Some(door::timestamp(now));
+    meta.creation_timestamp = Some(timestamp(now));
     pod
 }
 

@@ -15,8 +15,8 @@ use crate::{
     sources::{
         api::{Hint, HintedChange},
         checkpoint::{Saved, SavedPods},
-        door,
     },
+    timestamp::timestamp,
 };
 
 /// Deleted uids whose revision is remembered; older ones can only come again as a pod that is deleted again.
@@ -109,7 +109,7 @@ impl QueuePods {
             meta.resource_version = before.resource_version;
         } else {
             meta.uid = fresh.to_string();
-            meta.creation_timestamp = Some(door::timestamp(now));
+            meta.creation_timestamp = Some(timestamp(now));
             meta.generation = 1;
         }
         self.put(key, pod);

@@ -1,0 +1,163 @@
+use std::time::Duration;
+
+use clone8s::v1::{FilesystemStats, MemoryStats};
+use rstest::rstest;
+
+use super::*;
+
+const GIB: u64 = 1 << 30;
+
+fn now(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn healthy() -> RuntimeHealth {
+    RuntimeHealth {
+        ready: true,
+        reason: "KubeletReady",
+        message: "the container runtime is ready".to_owned(),
+        version: "containerd://1.6".to_owned(),
+    }
+}
+
+fn roomy() -> HostReading {
+    HostReading {
+        cores: 4,
+        memory: MemoryStats {
+            total_bytes: 8 * GIB,
+            available_bytes: 4 * GIB,
+            working_set_bytes: 4 * GIB,
+        },
+        filesystems: vec![FilesystemStats {
+            mount_point: "/".to_owned(),
+            capacity_bytes: 100 * GIB,
+            available_bytes: 50 * GIB,
+            inodes: 1000,
+            inodes_free: 500,
+        }],
+        tasks: 200,
+        most_tasks: 30_000,
+        ..HostReading::default()
+    }
+}
+
+fn of(health: &RuntimeHealth, host: HostReading, before: &[Condition], at: u64) -> NodeStatus {
+    let sample = Sample {
+        stats: clone8s::v1::NodeStats::default(),
+        host,
+    };
+    status(
+        &Facts::default(),
+        "node-1",
+        health,
+        Some(&sample),
+        before,
+        now(at),
+    )
+}
+
+fn summary(status: &NodeStatus) -> Vec<(&str, &str, &str)> {
+    status
+        .conditions
+        .iter()
+        .map(|condition| {
+            (
+                condition.r#type.as_str(),
+                condition.status.as_str(),
+                condition.reason.as_str(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_healthy_node_is_ready_and_under_no_pressure() {
+    assert_eq!(
+        summary(&of(&healthy(), roomy(), &[], 1)),
+        [
+            ("Ready", "True", "KubeletReady"),
+            ("MemoryPressure", "False", "KubeletHasSufficientMemory"),
+            ("DiskPressure", "False", "KubeletHasSufficientDisk"),
+            ("PIDPressure", "False", "KubeletHasSufficientPID"),
+            ("NetworkUnavailable", "False", "NetworkReady"),
+        ]
+    );
+}
+
+#[test]
+fn pods_are_promised_less_than_there_is() {
+    let status = of(&healthy(), roomy(), &[], 1);
+    let get = |table: &Resources, name: &str| table[name].parse::<u64>().unwrap();
+    assert_eq!(status.capacity["cpu"], "4");
+    assert_eq!(status.capacity["pods"], "110");
+    assert_eq!(get(&status.capacity, "memory"), 8 * GIB);
+    assert_eq!(get(&status.allocatable, "memory"), 8 * GIB - MEMORY_FLOOR);
+    assert!(get(&status.allocatable, "ephemeral-storage") <= 91 * GIB);
+}
+
+#[rstest]
+#[case::memory("MemoryPressure", |host: &mut HostReading| host.memory.available_bytes = MEMORY_FLOOR - 1)]
+#[case::disk("DiskPressure", |host: &mut HostReading| host.filesystems[0].available_bytes = 9 * GIB)]
+#[case::inodes("DiskPressure", |host: &mut HostReading| host.filesystems[0].inodes_free = 40)]
+#[case::tasks("PIDPressure", |host: &mut HostReading| host.tasks = 29_000)]
+fn what_runs_out_is_a_pressure_of_its_own(#[case] kind: &str, #[case] take: fn(&mut HostReading)) {
+    let mut host = roomy();
+    take(&mut host);
+    let status = of(&healthy(), host, &[], 1);
+    let pressed: Vec<_> = status
+        .conditions
+        .iter()
+        .filter(|condition| condition.r#type != "Ready" && condition.status == "True")
+        .map(|condition| condition.r#type.as_str())
+        .collect();
+    assert_eq!(pressed, [kind]);
+}
+
+#[test]
+fn a_filesystem_that_has_no_inodes_to_count_is_under_no_pressure() {
+    let mut host = roomy();
+    host.filesystems[0].inodes = 0;
+    host.filesystems[0].inodes_free = 0;
+    assert_eq!(summary(&of(&healthy(), host, &[], 1))[2].1, "False");
+}
+
+#[test]
+fn a_missing_pod_network_makes_the_node_unready_and_says_so_twice() {
+    let health = RuntimeHealth {
+        ready: false,
+        reason: "NetworkPluginNotReady",
+        message: "no CNI configuration in /etc/cni/net.d".to_owned(),
+        version: String::new(),
+    };
+    let status = of(&health, roomy(), &[], 1);
+    assert_eq!(summary(&status)[0], ("Ready", "False", "NetworkPluginNotReady"));
+    assert_eq!(
+        summary(&status)[4],
+        ("NetworkUnavailable", "True", "NetworkPluginNotReady")
+    );
+    assert!(status.conditions[4].message.contains("/etc/cni/net.d"));
+}
+
+#[test]
+fn before_the_first_sample_pressure_is_unknown() {
+    let status = status(&Facts::default(), "node-1", &healthy(), None, &[], now(1));
+    assert_eq!(status.conditions[1].status, "Unknown");
+    assert!(status.capacity.is_empty());
+}
+
+#[test]
+fn a_heartbeat_moves_its_own_time_and_a_change_the_transitions() {
+    let first = of(&healthy(), roomy(), &[], 1).conditions;
+    let second = of(&healthy(), roomy(), &first, 11).conditions;
+    assert!(!changed(&first, &second));
+    let times = |condition: &Condition| {
+        (
+            condition.last_transition_time.unwrap().seconds,
+            condition.last_heartbeat_time.unwrap().seconds,
+        )
+    };
+    assert_eq!(times(&second[0]), (1, 11));
+    let third = of(&RuntimeHealth::starting(), roomy(), &second, 21).conditions;
+    assert!(changed(&second, &third));
+    assert_eq!((times(&third[0]), times(&third[1])), ((21, 21), (1, 21)));
+}

@@ -1,0 +1,135 @@
+//! What the node and its containers use: sampled once an interval, shared by a watch channel, published on the bus.
+
+mod containers;
+mod host;
+mod publish;
+mod rate;
+
+use std::{collections::BTreeMap, convert::Infallible, path::PathBuf, sync::Arc, time::SystemTime};
+
+use clone8s::{cri::ContainerStats, v1::NodeStats};
+use clone8s_daemon::{Shutdown, clock, supervisor::chain};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use self::{containers::pods, rate::Rates};
+pub use self::{
+    host::{HostReading, ReadError},
+    publish::Publisher,
+};
+use crate::{Config, outage::Outage, runtime::Runtime, timestamp::timestamp};
+
+/// One look at everything.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    pub stats: NodeStats,
+    pub host: HostReading,
+}
+
+/// The latest sample; None before the first.
+pub type Samples = watch::Receiver<Option<Arc<Sample>>>;
+
+/// Samples for as long as the kubelet runs.
+pub struct Sampler {
+    config: Arc<Config>,
+    runtime: Arc<dyn Runtime>,
+    samples: watch::Sender<Option<Arc<Sample>>>,
+    rates: Rates,
+    host_outage: Outage,
+    runtime_outage: Outage,
+}
+
+impl std::fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sampler").finish_non_exhaustive()
+    }
+}
+
+impl Sampler {
+    pub fn new(config: Arc<Config>, runtime: Arc<dyn Runtime>) -> (Self, Samples) {
+        let (samples, receiver) = watch::channel(None);
+        let sampler = Self {
+            config,
+            runtime,
+            samples,
+            rates: Rates::default(),
+            host_outage: Outage::new("sample of the node's use of resources"),
+            runtime_outage: Outage::new("sample of the containers' use of resources"),
+        };
+        (sampler, receiver)
+    }
+
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
+        let mut ticks = interval(self.config.intervals.stats);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                _ = ticks.tick() => self.sample().await,
+            }
+        }
+    }
+
+    async fn sample(&mut self) {
+        let paths = self.disks();
+        let host = match tokio::task::spawn_blocking(move || host::read(&paths)).await {
+            Ok(Ok(host)) => host,
+            Ok(Err(error)) => return self.host_outage.failed(chain(&error)),
+            Err(stopped) => return self.host_outage.failed(stopped),
+        };
+        self.host_outage.over();
+        let containers = match self.runtime.list_container_stats().await {
+            Ok(containers) => {
+                self.runtime_outage.over();
+                containers
+            }
+            // The node's own numbers are worth having without the containers'.
+            Err(error) => {
+                self.runtime_outage.failed(error);
+                Vec::new()
+            }
+        };
+        let sample = self.assemble(host, &containers, clock::now(), Instant::now());
+        self.samples.send_replace(Some(Arc::new(sample)));
+    }
+
+    fn assemble(
+        &mut self,
+        host: HostReading,
+        containers: &[ContainerStats],
+        now: SystemTime,
+        taken: Instant,
+    ) -> Sample {
+        let mut next = Rates::default();
+        let cpu = next.node(&self.rates, host.cpu_busy_nano_seconds, taken);
+        let stats = NodeStats {
+            node_name: self.config.node_name.clone(),
+            time: Some(timestamp(now)),
+            cpu: Some(cpu),
+            memory: Some(host.memory),
+            filesystems: host.filesystems.clone(),
+            networks: host.networks.clone(),
+            load: Some(host.load),
+            pods: pods(containers, &self.rates, &mut next),
+        };
+        self.rates = next;
+        Sample { stats, host }
+    }
+
+    /// What the pods fill: the first is the one that the node's capacity is about.
+    fn disks(&self) -> Vec<PathBuf> {
+        vec![
+            self.config.data_dir.clone(),
+            self.config.log_root.clone(),
+            PathBuf::from("/"),
+        ]
+    }
+}
+
+/// Containers by name, in the order of their pods.
+type ByPod<T> = BTreeMap<(String, String, String), T>;
+
+#[cfg(test)]
+mod tests;
