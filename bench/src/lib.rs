@@ -1,1 +1,7 @@
-//! Benchmarks, side by side with peers.
+//! Benchmarks, side by side with peers: each starts the real servers it needs, as the integration tests do, and
+//! prints a Markdown table.
+
+pub mod create;
+mod machine;
+mod samples;
+mod timeline;

@@ -56,10 +56,10 @@ pub struct Node {
     bridge: String,
 }
 
-/// containerd's namespace of our shim.
-const NAMESPACE: &str = "clone8s";
-
 impl Node {
+    /// containerd's namespace of our shim.
+    pub const NAMESPACE: &'static str = "clone8s";
+
     /// Starts containerd and the shim; the kubelet follows with [`Self::start_kubelet`].
     pub async fn start(sandbox: &Sandbox, name: &str) -> Self {
         let dir = sandbox.make_dir(name);
@@ -70,7 +70,7 @@ impl Node {
             .process(&format!("{name}-shim"), program("runtime-shim"))
             .arg("--containerd")
             .arg(containerd.socket())
-            .args(["--namespace", NAMESPACE])
+            .args(["--namespace", Self::NAMESPACE])
             .arg("--listen")
             .arg(dir.join("shim.sock"))
             .arg("--state-dir")
@@ -229,7 +229,7 @@ impl Node {
         let mut request = tonic::Request::new(ListTasksRequest::default());
         request
             .metadata_mut()
-            .insert("containerd-namespace", NAMESPACE.parse()?);
+            .insert("containerd-namespace", Self::NAMESPACE.parse()?);
         let tasks = self.containerd.tasks().list(request).await?.into_inner().tasks;
         Ok(tasks.into_iter().map(|task| (task.id, task.pid)).collect())
     }

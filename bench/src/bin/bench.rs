@@ -1,0 +1,34 @@
+//! Measures Clone8s beside what does the same work without it.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Clone8s beside what does the same work without it; run it with --release and as root
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// From CreatePod to the container running, beside `ctr run` of the same image
+    Create(clone8s_bench::create::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Command::Create(args) = Args::parse().command;
+    match clone8s_bench::create::run(&args).await {
+        Ok(report) => {
+            println!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

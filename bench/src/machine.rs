@@ -1,0 +1,49 @@
+//! What a result was measured on.
+
+use std::{fs, process::Command};
+
+use clone8s_integration::command;
+
+/// One line: processor, cores, memory, system, versions of what takes part.
+pub(crate) fn describe() -> String {
+    let cpu = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".into());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = field("/proc/meminfo", "MemTotal").unwrap_or_default();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let system = system
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+        .unwrap_or("unknown system")
+        .trim_matches('"');
+    let versions = [
+        ["containerd", "--version"],
+        ["runc", "--version"],
+        ["etcd", "--version"],
+    ]
+    .map(|[program, flag]| version(program, flag))
+    .join("; ");
+    format!(
+        "{cpu}, {cores} cores, {memory}; {system}, Linux {}; {versions}",
+        kernel.trim()
+    )
+}
+
+/// The first value of "name : value" lines.
+fn field(path: &str, name: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let (_, value) = text
+        .lines()
+        .find_map(|line| line.split_once(':').filter(|(key, _)| key.trim() == name))?;
+    Some(value.trim().to_owned())
+}
+
+fn version(program: &str, flag: &str) -> String {
+    let output = command::run(Command::new(program).arg(flag)).unwrap_or_default();
+    output
+        .lines()
+        .next()
+        .unwrap_or("unknown version")
+        .trim()
+        .to_owned()
+}
