@@ -54,7 +54,7 @@ impl Outcome {
 /// Goes through all objects even when some fail, then fails with what failed.
 pub async fn run(args: &ApplyArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
     let mut errors = Vec::new();
-    for declared in args.files.read()? {
+    for declared in args.files.read_valid()? {
         let label = format!(
             "{}/{}",
             declared.document.object.kind().to_lowercase(),

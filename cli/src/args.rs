@@ -4,17 +4,9 @@ use clap::{Parser, Subcommand};
 use clone8s_daemon::telemetry::Telemetry;
 
 use crate::{
-    apply::ApplyArgs,
-    completions::CompletionsArgs,
-    connection::ConnectionArgs,
-    delete::DeleteArgs,
-    describe::DescribeArgs,
-    down::DownArgs,
-    get::{GetArgs, WatchArgs},
-    image::ImageArgs,
-    logs::LogsArgs,
-    token::TokenArgs,
-    up::UpArgs,
+    apply::ApplyArgs, completions::CompletionsArgs, connection::ConnectionArgs, delete::DeleteArgs,
+    describe::DescribeArgs, down::DownArgs, get::GetArgs, image::ImageArgs, logs::LogsArgs, push::PushArgs,
+    token::TokenArgs, up::UpArgs, watch::WatchArgs,
 };
 
 /// Clone8s: pods on containerd hosts, driven over gRPC
@@ -54,10 +46,14 @@ pub enum Command {
     Watch(WatchArgs),
     /// Make the tokens that nodes join with
     Token(TokenArgs),
+    /// Send pods to a kubelet's queue, without any apiserver
+    Push(PushArgs),
     /// Make images without a registry
     Image(ImageArgs),
     /// Print the completions of a shell, to be sourced by it
     Completions(CompletionsArgs),
+    /// Print the version
+    Version,
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::{
 #[command(after_help = "Examples:
   c8s delete pod hello
   c8s delete pod/hello --grace-period 0
+  c8s delete pods -l app=web
   c8s delete -f manifests/")]
 pub struct DeleteArgs {
     #[command(flatten)]
@@ -32,6 +33,14 @@ pub struct DeleteArgs {
     /// Go into the folders of a folder too
     #[arg(short = 'R', long)]
     recursive: bool,
+    /// Delete the objects of the kind with these labels, such as "app=web,tier in (a,b)"
+    #[arg(
+        short = 'l',
+        long = "selector",
+        value_name = "SELECTOR",
+        conflicts_with = "files"
+    )]
+    label_selector: Option<String>,
     #[command(flatten)]
     namespace: NamespaceArgs,
     /// Seconds between a pod's stop signal and the kill [default: the pod's own; 0 removes the object at once]
@@ -57,7 +66,7 @@ struct Target {
 /// Goes through all objects even when some fail, then fails with what failed.
 pub async fn run(args: &DeleteArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
     let mut errors = Vec::new();
-    for target in targets(args)? {
+    for target in targets(args, channel).await? {
         let result = with_kind!(target.kind, O => delete::<O>(args, channel, &target, out).await);
         if let Err(error) = result {
             errors.push(error.to_string());
@@ -70,7 +79,7 @@ pub async fn run(args: &DeleteArgs, channel: &Channel, out: &mut impl Write) -> 
     }
 }
 
-fn targets(args: &DeleteArgs) -> Result<Vec<Target>> {
+async fn targets(args: &DeleteArgs, channel: &Channel) -> Result<Vec<Target>> {
     if !args.files.is_empty() {
         let files = FileArgs {
             files: args.files.clone(),
@@ -84,9 +93,15 @@ fn targets(args: &DeleteArgs) -> Result<Vec<Target>> {
             .map(|declared| target_of(&declared.document.object))
             .collect());
     }
-    let (kind, names) = args.what.parse()?;
-    if names.is_empty() {
-        bail!("say which: c8s delete KIND NAME, or -f FILE");
+    let (kind, mut names) = args.what.parse()?;
+    match (&args.label_selector, names.is_empty()) {
+        // The empty selector would mean every object.
+        (Some(selector), true) if !selector.trim().is_empty() => {
+            names = with_kind!(kind, O => selected::<O>(args, selector, channel).await?);
+        }
+        (None, false) => {}
+        (Some(_), false) => bail!("say which by name or by --selector, not both"),
+        (_, true) => bail!("say which: c8s delete KIND NAME, KIND -l SELECTOR, or -f FILE"),
     }
     Ok(names
         .into_iter()
@@ -96,6 +111,18 @@ fn targets(args: &DeleteArgs) -> Result<Vec<Target>> {
             name,
         })
         .collect())
+}
+
+async fn selected<O: Resource>(args: &DeleteArgs, selector: &str, channel: &Channel) -> Result<Vec<String>> {
+    let query = Query {
+        namespace: args.namespace.of::<O>().to_owned(),
+        label_selector: selector.to_owned(),
+        field_selector: String::new(),
+    };
+    let (objects, _) = O::list_all(channel, &query)
+        .await
+        .map_err(|status| anyhow!(explain(&status)))?;
+    Ok(objects.iter().map(|object| object.name().to_owned()).collect())
 }
 
 fn target_of(object: &AnyObject) -> Target {

@@ -74,6 +74,25 @@ impl FileArgs {
         Ok(declared)
     }
 
+    /// As [`FileArgs::read`], with every object held to the rules of its kind, so that nothing is sent of a set that
+    /// is wrong in part.
+    pub fn read_valid(&self) -> Result<Vec<Declared>> {
+        let declared = self.read()?;
+        let errors: Vec<_> = declared
+            .iter()
+            .filter_map(|declared| {
+                let mut object = declared.document.object.clone();
+                object.set_defaults();
+                let violations = object.validate();
+                (!violations.is_empty()).then(|| declared.explain(&violations).to_string())
+            })
+            .collect();
+        if !errors.is_empty() {
+            bail!("nothing was sent:\n{}", errors.join("\n"));
+        }
+        Ok(declared)
+    }
+
     fn describe(&self) -> String {
         self.files
             .iter()
@@ -133,5 +152,89 @@ impl Source {
         let bytes = fs::read(path).with_context(|| format!("cannot read {name}"))?;
         let text = String::from_utf8(bytes).with_context(|| format!("{name}: is not UTF-8 text"))?;
         Ok(Self { name, text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &Path, recursive: bool) -> Result<Vec<Declared>> {
+        FileArgs {
+            files: vec![path.to_owned()],
+            recursive,
+        }
+        .read_valid()
+    }
+
+    fn names(declared: &[Declared]) -> Vec<&str> {
+        declared
+            .iter()
+            .map(|declared| declared.document.object.name())
+            .collect()
+    }
+
+    fn config(name: &str) -> String {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n")
+    }
+
+    #[test]
+    fn a_folder_is_read_in_the_order_of_its_names_with_namespaces_first() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("more")).unwrap();
+        fs::write(
+            folder.path().join("b.yaml"),
+            format!("{}---\n{}", config("b1"), config("b2")),
+        )
+        .unwrap();
+        fs::write(folder.path().join("a.yml"), config("a")).unwrap();
+        fs::write(folder.path().join("notes.txt"), "not a manifest").unwrap();
+        let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n";
+        fs::write(folder.path().join("more/z.yaml"), namespace).unwrap();
+        assert_eq!(names(&read(folder.path(), false).unwrap()), ["a", "b1", "b2"]);
+        assert_eq!(names(&read(folder.path(), true).unwrap()), ["n", "a", "b1", "b2"]);
+    }
+
+    #[test]
+    fn every_error_of_every_file_is_told_with_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+        fs::write(&a, config("fine").replace("kind", "kin")).unwrap();
+        fs::write(&b, "a: [").unwrap();
+        let error = read(folder.path(), false).unwrap_err().to_string();
+        let lines: Vec<_> = error.lines().collect();
+        assert_eq!(lines[0], "nothing was sent:");
+        assert!(lines[1].starts_with(&format!(
+            "{}: document 1, line 1, column 1: kind: must be there",
+            a.display()
+        )));
+        assert!(
+            lines[2].starts_with(&format!("{}: document 1, line ", b.display())),
+            "{error}"
+        );
+
+        fs::remove_file(&b).unwrap();
+        fs::write(&a, config("Not_A_Name")).unwrap();
+        let error = read(folder.path(), false).unwrap_err().to_string();
+        assert!(
+            error.contains("a.yaml: document 1, line 3, column 18: metadata.name: must consist of"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = read(Path::new("/nowhere/pod.yaml"), false).unwrap_err();
+        assert!(
+            format!("{error:#}").starts_with("cannot read /nowhere/pod.yaml: "),
+            "{error:#}"
+        );
+    }
+
+    #[test]
+    fn a_folder_without_manifests_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = read(folder.path(), false).unwrap_err().to_string();
+        assert!(error.starts_with("no objects in "), "{error}");
     }
 }

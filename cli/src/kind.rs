@@ -36,6 +36,10 @@ impl FromStr for Kind {
             .find(|(_, names)| names.contains(&wanted.as_str()))
             .map(|(kind, _)| *kind)
             .ok_or_else(|| {
+                let spellings = NAMES.iter().flat_map(|(_, names)| names.iter().copied());
+                if let Some(near) = clone8s::names::nearest(&wanted, spellings) {
+                    return format!("there is no kind {text:?}; did you mean {near:?}?");
+                }
                 let known: Vec<_> = NAMES.iter().map(|(_, names)| names[0]).collect();
                 format!("there is no kind {text:?}; there are {}", known.join(", "))
             })
@@ -130,6 +134,12 @@ mod tests {
             error,
             "there is no kind \"deployments\"; there are pod, node, namespace, configmap, secret, event"
         );
+    }
+
+    #[test]
+    fn a_kind_that_is_nearly_right_is_recognized() {
+        let error = parse(&["configmpa"]).unwrap_err().to_string();
+        assert!(error.ends_with("did you mean \"configmap\"?"), "{error}");
     }
 
     #[test]

@@ -16,9 +16,12 @@ pub mod kind;
 pub mod logs;
 pub mod namespace;
 pub mod output;
+pub mod push;
+pub mod select;
 pub mod status;
 pub mod token;
 pub mod up;
+pub mod watch;
 
 use std::{
     io::{self, BufWriter, Write as _},
@@ -38,6 +41,10 @@ pub fn run(args: Args) -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Image(image) => finish(image::run(&image, &mut io::stdout())),
+        Command::Version => {
+            println!("c8s {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
         command => finish(call(&args.connection, command)),
     }
 }
@@ -56,9 +63,14 @@ fn call(connection: &connection::ConnectionArgs, command: Command) -> anyhow::Re
             Command::Describe(args) => describe::run(&args, &connection.connect()?, out).await,
             Command::Delete(args) => delete::run(&args, &connection.connect()?, out).await,
             Command::Logs(args) => logs::run(&args, &connection.connect()?, out).await,
-            Command::Watch(args) => get::watch(&args, &connection.connect()?, out).await,
+            Command::Watch(args) => watch::run(&args, &connection.connect()?, out).await,
             Command::Token(args) => token::run(&args, &connection.connect()?, out).await,
-            Command::Up(_) | Command::Down(_) | Command::Image(_) | Command::Completions(_) => Ok(()),
+            Command::Push(args) => push::run(&args, out).await,
+            Command::Up(_)
+            | Command::Down(_)
+            | Command::Image(_)
+            | Command::Completions(_)
+            | Command::Version => Ok(()),
         };
         // What was printed before an error is worth seeing.
         let flushed = out.flush();

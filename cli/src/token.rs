@@ -10,6 +10,8 @@ use tonic::transport::Channel;
 use crate::status::explain;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  c8s token create --node n1 --ttl 600")]
 pub struct TokenArgs {
     #[command(subcommand)]
     command: TokenCommand,

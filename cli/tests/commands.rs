@@ -1,0 +1,426 @@
+//! The commands against a real apiserver on a socket of its own, as a person runs them.
+
+// In a test a panic is the report; clippy knows that only of functions that are tests themselves.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use clone8s_apiserver::{Apiserver, Config, StoreConfig};
+use clone8s_bus::local::LocalBus;
+use clone8s_daemon::Shutdown;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Command,
+    task::JoinSet,
+    time::timeout,
+};
+
+const POD: &str = "\
+apiVersion: v1
+kind: Pod
+metadata: {name: hello, labels: {app: hello}}
+spec:
+  containers:
+  - {name: web, image: 'busybox:1.36'}
+";
+
+/// An apiserver on the embedded store; ends with the test.
+struct Cluster {
+    folder: TempDir,
+    shutdown: Shutdown,
+    server: JoinSet<Result<(), clone8s_apiserver::Error>>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let mut cluster = Self {
+            folder: tempfile::tempdir().unwrap(),
+            shutdown: Shutdown::new(),
+            server: JoinSet::new(),
+        };
+        cluster.serve().await;
+        cluster
+    }
+
+    async fn serve(&mut self) {
+        let config = Config {
+            data_dir: self.folder.path().join("data"),
+            store: StoreConfig::Embedded {
+                path: self.folder.path().join("store"),
+            },
+            socket: self.socket(),
+            tls: None,
+        };
+        self.shutdown = Shutdown::new();
+        let server = Apiserver::start(config, Arc::new(LocalBus::new()), self.shutdown.clone())
+            .await
+            .unwrap();
+        self.server.spawn(server.serve());
+    }
+
+    async fn restart(&mut self) {
+        self.shutdown.cancel();
+        self.server.join_next().await.unwrap().unwrap().unwrap();
+        self.serve().await;
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("api.sock")
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        c8s(&format!("unix://{}", self.socket().display()), args)
+    }
+
+    /// What a command that must succeed prints.
+    async fn ok(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().await.unwrap();
+        assert!(output.status.success(), "c8s {args:?}: {}", words(&output.stderr));
+        words(&output.stdout)
+    }
+
+    /// What a command that must fail says.
+    async fn refused(&self, args: &[&str]) -> String {
+        failure(&self.command(args).output().await.unwrap())
+    }
+}
+
+fn c8s(server: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c8s"));
+    command
+        .env_clear()
+        .args(["--server", server])
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+fn failure(output: &Output) -> String {
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}{}",
+        words(&output.stdout),
+        words(&output.stderr)
+    );
+    words(&output.stderr)
+}
+
+fn words(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn applying_creates_then_changes_then_leaves_alone() {
+    let cluster = Cluster::start().await;
+    let file = cluster.file("pod.yaml", POD);
+    assert_eq!(cluster.ok(&["apply", "-f", &file]).await, "pod/hello created\n");
+    assert_eq!(cluster.ok(&["apply", "-f", &file]).await, "pod/hello unchanged\n");
+    cluster.file("pod.yaml", &POD.replace("1.36", "1.37"));
+    assert_eq!(
+        cluster.ok(&["apply", "-f", &file]).await,
+        "pod/hello configured\n"
+    );
+    let shown = cluster.ok(&["get", "pod/hello", "-o", "yaml"]).await;
+    assert!(shown.contains("image: busybox:1.37"), "{shown}");
+    // What is shown can be applied again.
+    let again = cluster.file("shown.yaml", &shown);
+    assert_eq!(
+        cluster.ok(&["apply", "-f", &again]).await,
+        "pod/hello unchanged\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_comes_from_standard_input_too() {
+    let cluster = Cluster::start().await;
+    let mut command = cluster.command(&["apply", "-f", "-"]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input
+        .write_all(b"version: v0\nname: dummy pod\ncontainers: [{name: c, image: i}]\n")
+        .await
+        .unwrap();
+    drop(input);
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(words(&output.stdout), "pod/dummy-pod created\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_one_file_is_wrong_nothing_is_sent() {
+    let cluster = Cluster::start().await;
+    let good = cluster.file("good.yaml", POD);
+    let bad = cluster.file("bad.yaml", &POD.replace("image:", "imag:"));
+    let said = cluster.refused(&["apply", "-f", &good, "-f", &bad]).await;
+    assert!(said.starts_with("error: nothing was sent:\n"), "{said}");
+    assert!(
+        said.contains("bad.yaml: document 1, line 6, column 17: spec.containers[0].imag: unknown field; did you mean \"image\"?"),
+        "{said}"
+    );
+    assert_eq!(cluster.ok(&["get", "pods", "-o", "name"]).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_refuses_is_told_with_its_line() {
+    let cluster = Cluster::start().await;
+    let file = cluster.file("pod.yaml", POD);
+    cluster.ok(&["apply", "-f", &file]).await;
+    cluster.file("pod.yaml", &POD.replace("spec:", "spec:\n  hostNetwork: true"));
+    let said = cluster.refused(&["apply", "-f", &file]).await;
+    assert!(
+        said.contains("pod.yaml: document 1, line 5, column 16: spec.hostNetwork: cannot be changed"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_is_made_before_what_is_in_it() {
+    let cluster = Cluster::start().await;
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: shop}\ndata: {k: v}\n---\n\
+                apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+    let file = cluster.file("shop.yaml", text);
+    assert_eq!(
+        cluster.ok(&["apply", "-f", &file]).await,
+        "namespace/shop created\nconfigmap/a created\n"
+    );
+    let table = cluster.ok(&["get", "cm", "-A"]).await;
+    let cells: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().take(3).collect())
+        .collect();
+    assert_eq!(cells, [vec!["NAMESPACE", "NAME", "DATA"], vec!["shop", "a", "1"]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn selectors_narrow_what_is_shown() {
+    let cluster = Cluster::start().await;
+    let other = POD.replace("hello", "other");
+    let file = cluster.file("pods.yaml", &format!("{POD}---\n{other}"));
+    cluster.ok(&["apply", "-f", &file]).await;
+    assert_eq!(
+        cluster.ok(&["get", "po", "-l", "app=other", "-o", "name"]).await,
+        "pod/other\n"
+    );
+    let by_field = [
+        "get",
+        "pods",
+        "--field-selector",
+        "metadata.name!=other",
+        "-o",
+        "name",
+    ];
+    assert_eq!(cluster.ok(&by_field).await, "pod/hello\n");
+    let said = cluster
+        .refused(&["get", "pods", "--field-selector", "spec.nodename=n1"])
+        .await;
+    assert!(
+        said.contains("spec.nodename") && said.contains("spec.nodeName"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_deleted_is_gone_and_deleting_it_again_says_so() {
+    let cluster = Cluster::start().await;
+    let file = cluster.file("pod.yaml", POD);
+    cluster.ok(&["apply", "-f", &file]).await;
+    assert_eq!(cluster.ok(&["delete", "-f", &file]).await, "pod/hello deleted\n");
+    let said = cluster.refused(&["delete", "pod", "hello"]).await;
+    assert!(said.contains("hello") && said.contains("not found"), "{said}");
+    assert_eq!(
+        cluster
+            .ok(&["delete", "pod", "hello", "--ignore-not-found"])
+            .await,
+        ""
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_are_deleted_by_their_labels() {
+    let cluster = Cluster::start().await;
+    let other = POD.replace("hello", "other");
+    let file = cluster.file("pods.yaml", &format!("{POD}---\n{other}"));
+    cluster.ok(&["apply", "-f", &file]).await;
+    assert_eq!(
+        cluster.ok(&["delete", "pods", "-l", "app=other"]).await,
+        "pod/other deleted\n"
+    );
+    assert_eq!(cluster.ok(&["get", "pods", "-o", "name"]).await, "pod/hello\n");
+    let said = cluster.refused(&["delete", "pods"]).await;
+    assert!(said.contains("say which"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_description_tells_the_spec_and_says_that_there_are_no_events() {
+    let cluster = Cluster::start().await;
+    let file = cluster.file("pod.yaml", POD);
+    cluster.ok(&["apply", "-f", &file]).await;
+    let text = cluster.ok(&["describe", "pod", "hello"]).await;
+    for part in [
+        "Name:            hello",
+        "Labels:          app=hello",
+        "  web:\n",
+        "busybox:1.36",
+        "Events:\n  none",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing from\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_outlives_its_server() {
+    let mut cluster = Cluster::start().await;
+    let file = cluster.file("pod.yaml", POD);
+    cluster.ok(&["apply", "-f", &file]).await;
+    let mut watch = cluster
+        .command(&["watch", "pods", "-o", "name"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = async || {
+        timeout(Duration::from_secs(20), lines.next_line())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+    };
+    assert_eq!(next().await, "ADDED pod/hello");
+    cluster.restart().await;
+    cluster.file("pod.yaml", &POD.replace("1.36", "1.37"));
+    cluster.ok(&["apply", "-f", &file]).await;
+    assert_eq!(next().await, "MODIFIED pod/hello");
+    cluster.ok(&["delete", "pod/hello", "--grace-period", "0"]).await;
+    let mut last = next().await;
+    // The request to delete is a change of its own where the pod has a node.
+    while last == "MODIFIED pod/hello" {
+        last = next().await;
+    }
+    assert_eq!(last, "DELETED pod/hello");
+    watch.kill().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_token_is_all_that_is_printed() {
+    let cluster = Cluster::start().await;
+    let token = cluster
+        .ok(&["token", "create", "--node", "n1", "--ttl", "60"])
+        .await;
+    assert_eq!(token.trim_end().split('.').count(), 3);
+    assert_eq!(token.lines().count(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_with_the_next_step() {
+    let output = c8s("unix:///nowhere/api.sock", &["get", "pods"])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(
+        failure(&output),
+        "error: no apiserver at /nowhere/api.sock: start one with `c8s up`, or name another with --server\n"
+    );
+}
+
+#[tokio::test]
+async fn a_socket_without_a_server_is_an_error_and_no_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let said = failure(
+        &c8s(&format!("unix://{}", path.display()), &["watch", "pods"])
+            .output()
+            .await
+            .unwrap(),
+    );
+    assert!(said.contains("the apiserver cannot be reached"), "{said}");
+}
+
+#[tokio::test]
+async fn wrong_usage_has_an_exit_code_of_its_own() {
+    for args in [vec!["fly"], vec!["get", "pods", "-o", "xml"], vec!["apply"]] {
+        let output = c8s("unix:///nowhere/api.sock", &args).output().await.unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{args:?}: {}",
+            words(&output.stderr)
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_version_is_one_line() {
+    let output = c8s("unix:///nowhere/api.sock", &["version"])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(
+        words(&output.stdout),
+        concat!("c8s ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
+
+#[tokio::test]
+async fn every_command_has_help_with_an_example() {
+    for command in [
+        "apply", "get", "describe", "delete", "logs", "watch", "push", "token",
+    ] {
+        let output = c8s("unix:///nowhere/api.sock", &[command, "--help"])
+            .output()
+            .await
+            .unwrap();
+        let help = words(&output.stdout);
+        assert!(
+            output.status.success() && help.contains(&format!("  c8s {command}")),
+            "{help}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_push_to_a_broker_that_is_not_there_says_so_without_the_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pod.yaml");
+    std::fs::write(&file, POD).unwrap();
+    let closed = closed_port();
+    let broker = format!("amqp://user:hunter2@127.0.0.1:{closed}");
+    let args = ["push", "--amqp", &broker, "--node", "n1", "-f", path(&file)];
+    let said = failure(&c8s("unix:///nowhere/api.sock", &args).output().await.unwrap());
+    assert!(
+        said.contains("pod/hello: not sent") && said.contains(&closed.to_string()),
+        "{said}"
+    );
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A port of this machine on which nobody listens.
+fn closed_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
