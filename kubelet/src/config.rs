@@ -91,7 +91,7 @@ impl Default for Intervals {
     }
 }
 
-pub const DEFAULT_RUNTIME_SOCKET: &str = "/run/clone8s/runtime-shim.sock";
+pub const DEFAULT_RUNTIME_SOCKET: &str = "/run/clone8s/shim.sock";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/clone8s/kubelet";
 pub const DEFAULT_LOG_ROOT: &str = "/var/log/clone8s/pods";
 

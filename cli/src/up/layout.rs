@@ -82,6 +82,11 @@ impl Layout {
     pub(crate) fn shim_data(&self) -> PathBuf {
         self.data_dir.join("shim")
     }
+    /// Network configuration for this cluster's pods alone; without any, the built-in bridge. The host's own in
+    /// /etc/cni is for what the host runs.
+    pub(crate) fn cni_conf(&self) -> PathBuf {
+        self.data_dir.join("cni")
+    }
     pub(crate) fn containerd_data(&self) -> PathBuf {
         self.data_dir.join("containerd")
     }

@@ -115,6 +115,7 @@ pub(super) fn teardown_config(cluster: &Cluster) -> clone8s_runtime_shim::Config
         state_dir: layout.shim_state(),
         root_dir: layout.shim_data(),
         network: NetworkConfig {
+            conf_dir: layout.cni_conf(),
             pod_cidr: cluster.pod_cidr,
             bridge_name: cluster.bridge.clone(),
             ..NetworkConfig::default()
