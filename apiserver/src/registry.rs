@@ -87,14 +87,6 @@ impl Registry {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn with_bookmark_interval(self, bookmark_interval: Duration) -> Self {
-        Self {
-            bookmark_interval,
-            ..self
-        }
-    }
-
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }

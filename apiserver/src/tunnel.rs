@@ -29,7 +29,7 @@ use tonic::Code;
 use crate::{error::ApiError, pki::hex};
 
 /// Calls that a node has not picked up yet; one more is refused with RESOURCE_EXHAUSTED.
-const CALLS_WAITING: usize = 16;
+const CALLS_WAITING: usize = 64;
 /// Frames on their way to a caller; a full channel holds the node's stream back.
 const FRAMES_WAITING: usize = 8;
 /// A node that has not begun to answer by then is taken for lost.
@@ -87,7 +87,15 @@ impl Tunnels {
         let not_connected = || ApiError::NodeNotConnected {
             node: node.to_owned(),
         };
+        let busy = || ApiError::NodeBusy {
+            node: node.to_owned(),
+        };
         let line = table.lines.get(node).ok_or_else(not_connected)?;
+        // Counted here, because the connection's own buffers take a good many calls off the channel.
+        let waiting = table.waiting.values().filter(|call| call.line == line.id);
+        if waiting.count() >= CALLS_WAITING {
+            return Err(busy());
+        }
         let message = WatchNodeCallsResponse {
             call_id: call_id.clone(),
             call: Some(call),
@@ -95,11 +103,7 @@ impl Tunnels {
         match line.calls.try_send(message) {
             Ok(()) => {}
             Err(TrySendError::Closed(_)) => return Err(not_connected()),
-            Err(TrySendError::Full(_)) => {
-                return Err(ApiError::NodeBusy {
-                    node: node.to_owned(),
-                });
-            }
+            Err(TrySendError::Full(_)) => return Err(busy()),
         }
         let waiting = WaitingCall {
             node: node.to_owned(),

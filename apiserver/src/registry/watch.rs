@@ -14,7 +14,7 @@ use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     Registry, decode,
@@ -99,13 +99,11 @@ impl Registry {
 
     async fn follow(&self, prefix: &str, after: Revision) -> Result<Phase, ApiError> {
         let changes = self.store.watch(prefix, after).await?;
-        let mut bookmarks = interval_at(Instant::now() + self.bookmark_interval, self.bookmark_interval);
-        bookmarks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Phase::Changes {
             changes,
-            bookmarks,
             told: after,
-            complete: after,
+            seen: after,
+            bookmark_at: Instant::now() + self.bookmark_interval,
         })
     }
 }
@@ -150,11 +148,11 @@ enum Phase {
     /// Sending what happens.
     Changes {
         changes: Watch,
-        bookmarks: Interval,
         /// The last revision that the watcher was told of.
         told: Revision,
-        /// Nothing up to this revision is outstanding.
-        complete: Revision,
+        /// The last revision that the store has told of.
+        seen: Revision,
+        bookmark_at: Instant,
     },
 }
 
@@ -199,25 +197,19 @@ impl<K: Kind> Watcher<K> {
                 }
                 Phase::Changes {
                     changes,
-                    bookmarks,
                     told,
-                    complete,
+                    seen,
+                    bookmark_at,
                 } => {
                     let item = tokio::select! {
                         biased;
-                        // Before the changes, so that a watcher learns how far it is even while none of many match.
-                        _ = bookmarks.tick() => {
-                            if complete <= told {
-                                continue;
-                            }
-                            *told = *complete;
-                            return Ok(WatchEvent {
-                                kind: WatchEventType::Bookmark,
-                                object: None,
-                                revision: *told,
-                            });
-                        }
                         item = changes.next() => item,
+                        // While no change is waiting, all that the store has told of is told.
+                        () = sleep_until(*bookmark_at), if seen > told => {
+                            *told = *seen;
+                            *bookmark_at = Instant::now() + self.registry.bookmark_interval;
+                            return Ok(bookmark(*told));
+                        }
                     };
                     match item {
                         None => {
@@ -225,19 +217,34 @@ impl<K: Kind> Watcher<K> {
                             return Err(ApiError::StoreUnavailable(closed.into()));
                         }
                         Some(Err(error)) => return Err(error.into()),
-                        Some(Ok(WatchItem::Progress(revision))) => *complete = revision.max(*complete),
+                        Some(Ok(WatchItem::Progress(revision))) => *seen = revision.max(*seen),
                         Some(Ok(WatchItem::Change(change))) => {
-                            // One revision may hold several changes: only those before it are surely all here.
-                            *complete = Revision(change.revision.0 - 1).max(*complete);
+                            *seen = change.revision;
                             if let Some(event) = seen_through(&self.filter, &change)? {
                                 *told = change.revision;
                                 return Ok(event);
+                            }
+                            // Many changes of which none matches: the watcher learns how far it is nonetheless. The
+                            // revision itself may have more changes to come.
+                            let before = Revision(change.revision.0 - 1);
+                            if before > *told && Instant::now() >= *bookmark_at {
+                                *told = before;
+                                *bookmark_at = Instant::now() + self.registry.bookmark_interval;
+                                return Ok(bookmark(before));
                             }
                         }
                     }
                 }
             }
         }
+    }
+}
+
+fn bookmark<K>(revision: Revision) -> WatchEvent<K> {
+    WatchEvent {
+        kind: WatchEventType::Bookmark,
+        object: None,
+        revision,
     }
 }
 

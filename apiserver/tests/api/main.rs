@@ -1,0 +1,15 @@
+//! The whole apiserver on its embedded store, called over its sockets by the generated clients.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(clippy::unnecessary_wraps, reason = "messages' fields are optional")]
+
+mod deletion;
+mod harness;
+mod namespaces;
+mod nodes;
+mod objects;
+mod registration;
+mod tls;
+mod tunnel;
+mod updates;
+mod watches;

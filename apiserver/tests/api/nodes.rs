@@ -1,0 +1,185 @@
+//! Nodes: their status, their names, and what a node's own certificate lets it do.
+
+use clone8s::v1::*;
+use tonic::Code;
+
+use crate::harness::*;
+
+#[tokio::test]
+async fn a_nodes_status_is_what_its_kubelet_says() {
+    let server = Server::start().await;
+    let root = server.root();
+    let mut asked = node("n1");
+    asked.status = Some(NodeStatus {
+        capacity: [("cpu".to_owned(), "4".to_owned())].into(),
+        ..NodeStatus::default()
+    });
+    let created = nodes(&root)
+        .create_node(CreateNodeRequest {
+            node: Some(asked.clone()),
+            validate_only: false,
+        })
+        .await
+        .unwrap()
+        .into_inner()
+        .node
+        .unwrap();
+    assert_eq!(created.status.as_ref().unwrap().capacity["cpu"], "4");
+    asked.spec = Some(NodeSpec { unschedulable: true });
+    asked
+        .status
+        .as_mut()
+        .unwrap()
+        .capacity
+        .insert("cpu".into(), "8".into());
+    let updated = nodes(&root)
+        .update_node_status(UpdateNodeStatusRequest { node: Some(asked) })
+        .await
+        .unwrap()
+        .into_inner()
+        .node
+        .unwrap();
+    assert_eq!(updated.status.as_ref().unwrap().capacity["cpu"], "8");
+    assert!(!updated.spec.unwrap_or_default().unschedulable);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_touches_itself_and_its_pods_and_nothing_else() {
+    let server = Server::start().await;
+    let root = server.root();
+    let own = server.joined("n1").await;
+    create_node(&own, "n1").await;
+    create_node(&root, "n2").await;
+    create_pod(&root, pod_on("mine", "n1")).await;
+    create_pod(&root, pod_on("theirs", "n2")).await;
+
+    let listed = pods(&own)
+        .list_pods(ListPodsRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .pods;
+    let names: Vec<_> = listed
+        .iter()
+        .map(|pod| pod.metadata.clone().unwrap().name)
+        .collect();
+    assert_eq!(names, ["mine"]);
+    let listed = nodes(&own)
+        .list_nodes(ListNodesRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .nodes;
+    assert_eq!(listed.len(), 1);
+
+    assert!(get_pod(&own, "mine").await.is_ok());
+    let error = get_pod(&own, "theirs").await.unwrap_err();
+    assert_eq!(told(&error), (Code::PermissionDenied, "FORBIDDEN".into()));
+
+    let status = |pod: Pod| {
+        let mut client = pods(&own);
+        async move {
+            client
+                .update_pod_status(UpdatePodStatusRequest { pod: Some(pod) })
+                .await
+        }
+    };
+    status(pod_on("mine", "n1")).await.unwrap();
+    let error = status(pod_on("theirs", "n1")).await.unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied);
+
+    let error = nodes(&own)
+        .update_node_status(UpdateNodeStatusRequest {
+            node: Some(node("n2")),
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied);
+    let error = nodes(&own)
+        .create_node(CreateNodeRequest {
+            node: Some(node("n3")),
+            validate_only: false,
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::PermissionDenied);
+
+    let delete = |name: &str, grace: Option<i32>| {
+        let request = DeletePodRequest {
+            name: name.into(),
+            grace_period_seconds: grace,
+            ..DeletePodRequest::default()
+        };
+        let mut client = pods(&own);
+        async move { client.delete_pod(request).await }
+    };
+    assert_eq!(
+        delete("mine", None).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    assert_eq!(
+        delete("theirs", Some(0)).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    delete("mine", Some(0)).await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_watches_its_own_pods_come_and_go() {
+    let server = Server::start().await;
+    let root = server.root();
+    let own = server.joined("n1").await;
+    create_node(&own, "n1").await;
+    create_node(&root, "n2").await;
+    let mut watch = pods(&own)
+        .watch_pods(WatchPodsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    create_pod(&root, pod_on("theirs", "n2")).await;
+    create_pod(&root, pod("unbound")).await;
+    pods(&root)
+        .bind_pod(BindPodRequest {
+            name: "unbound".into(),
+            node_name: "n1".into(),
+            ..BindPodRequest::default()
+        })
+        .await
+        .unwrap();
+    let event = next(&mut watch).await.unwrap();
+    assert_eq!(event.r#type(), WatchEventType::Added);
+    assert_eq!(event.pod.unwrap().metadata.unwrap().name, "unbound");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_tells_events_in_its_own_name_alone() {
+    let server = Server::start().await;
+    let own = server.joined("n1").await;
+    let told_by = |host: &str, name: &str| CreateEventRequest {
+        event: Some(Event {
+            metadata: meta(name),
+            involved_object: Some(ObjectReference {
+                kind: "Pod".into(),
+                namespace: "default".into(),
+                name: "web".into(),
+                uid: String::new(),
+            }),
+            reason: "Started".into(),
+            message: "container main started".into(),
+            r#type: "Normal".into(),
+            source: Some(EventSource {
+                component: "kubelet".into(),
+                host: host.into(),
+            }),
+            ..Event::default()
+        }),
+        validate_only: false,
+    };
+    events(&own).create_event(told_by("n1", "a")).await.unwrap();
+    let error = events(&own).create_event(told_by("n2", "b")).await.unwrap_err();
+    assert_eq!(told(&error), (Code::PermissionDenied, "FORBIDDEN".into()));
+    server.stop().await;
+}
