@@ -125,6 +125,12 @@ pub enum RegistrationError {
     },
 }
 
+impl RegistrationError {
+    fn is_missing_token_file(&self) -> bool {
+        matches!(self, Self::ReadToken { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// How one attempt to join ended, when not well.
 enum Attempt {
     TryAgain(String),
@@ -203,13 +209,19 @@ impl Member {
     /// Tries until the apiserver has answered, be it with a refusal. It may not have started yet: it may even be one
     /// of the pods of this node's own folder.
     async fn join(&mut self, expired: Option<&Identity>) -> Result<Identity, RegistrationError> {
-        let Some(token) = self.read_token()? else {
-            let expired = expired.map(|identity| time(identity.not_after));
-            return Err(RegistrationError::NoToken { expired });
-        };
         let mut delays = backoff::reconnect();
         loop {
-            match self.try_to_join(&token).await {
+            let attempt = match self.read_token() {
+                Ok(Some(token)) => self.try_to_join(&token).await,
+                Ok(None) => {
+                    let expired = expired.map(|identity| time(identity.not_after));
+                    return Err(RegistrationError::NoToken { expired });
+                }
+                // Nobody can make a token before the apiserver runs.
+                Err(error) if error.is_missing_token_file() => Err(Attempt::TryAgain(chain(&error))),
+                Err(error) => return Err(error),
+            };
+            match attempt {
                 Ok(identity) => {
                     self.outage.over();
                     tracing::info!(node = self.node, apiserver = %self.address, until = %time(identity.not_after), "the node has joined");

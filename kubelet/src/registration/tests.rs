@@ -22,10 +22,15 @@ impl Node {
     }
 
     fn start_as(name: &str, dir: tempfile::TempDir, url: &str, token: Option<&str>) -> Self {
+        let token = token.map(|token| JoinToken::Literal(token.to_owned()));
+        Self::start_with(name, dir, url, token)
+    }
+
+    fn start_with(name: &str, dir: tempfile::TempDir, url: &str, token: Option<JoinToken>) -> Self {
         let mut config = Config::new(name);
         config.data_dir = dir.path().to_owned();
         config.apiserver = Some(Apiserver::Url(url.to_owned()));
-        config.join_token = token.map(|token| JoinToken::Literal(token.to_owned()));
+        config.join_token = token;
         let (sender, api) = watch::channel(None);
         let registration = Registration::new(&config, sender).unwrap().unwrap();
         let shutdown = Shutdown::new();
@@ -96,6 +101,20 @@ fn node_request(node: &Node) -> RenewNodeCertificateRequest {
     RenewNodeCertificateRequest {
         certificate_request: keyring.request("node-1").unwrap().pem,
     }
+}
+
+#[tokio::test]
+async fn a_token_file_that_comes_later_is_waited_for() {
+    let mut servers = JoinSet::new();
+    let clerk = Clerk::new(Ca::new("ours"));
+    let url = served(&mut servers, &clerk).await;
+    let dir = new_dir();
+    let file = dir.path().join("join-token");
+    let mut node = Node::start_with("node-1", dir, &url, Some(JoinToken::File(file.clone())));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(node.api.borrow().is_none() && node.tasks.try_join_next().is_none());
+    fs::write(file, clerk.ca.token()).unwrap();
+    node.joined().await;
 }
 
 #[tokio::test]
