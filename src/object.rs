@@ -1,5 +1,6 @@
 //! What the kinds have in common: identity, metadata, and where an object is stored.
 
+use prost::Message as _;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -101,8 +102,22 @@ macro_rules! kinds {
             pub fn namespace(&self) -> &str {
                 match self { $(Self::$kind(object) => object.namespace()),* }
             }
+            pub fn uid(&self) -> &str {
+                match self { $(Self::$kind(object) => object.uid()),* }
+            }
             pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
                 match self { $(Self::$kind(object) => object.metadata_mut()),* }
+            }
+            /// Reads the protobuf form of an object of the kind with this plural; None for a plural that no kind has.
+            pub fn decode(plural: &str, bytes: impl prost::bytes::Buf) -> Option<Result<Self, prost::DecodeError>> {
+                match plural {
+                    $($kind::PLURAL => Some($kind::decode(bytes).map(Self::$kind)),)*
+                    _ => None,
+                }
+            }
+            /// The protobuf form.
+            pub fn encode_to_vec(&self) -> Vec<u8> {
+                match self { $(Self::$kind(object) => object.encode_to_vec()),* }
             }
             /// An object from the contract's JSON form, which knows no `kind`.
             pub(crate) fn from_json(kind: &str, value: serde_json::Value) -> serde_json::Result<Self> {

@@ -15,6 +15,7 @@ mod events;
 mod kind;
 mod logs;
 mod namespaces;
+pub mod outbox;
 mod page_token;
 mod pki;
 mod registration;

@@ -1,0 +1,140 @@
+//! Carries each change of the store to the bus, at least once and in order per object.
+//!
+//! The store's own log is the outbox: there is nothing to write twice. One apiserver at a time tails it:
+//!
+//! ```text
+//! follower ──(the lease is free, its holder silent, or our own from before)──► leader
+//!    ▲                                                                           │
+//!    └──(the lease is another's, or could not be renewed in time; store down)────┘
+//!
+//! leader: watch after the cursor ─► route (pure) ─► publish, confirmed ─► cursor moves ─► saved from time to time
+//!              │
+//!              └─(the cursor is older than the history: a gap)─► publish what there is now, go on from there
+//! ```
+//!
+//! A crash anywhere publishes some changes again and skips none, because the cursor follows the confirms. A leader
+//! that lost the lease without knowing it can repeat messages, which consumers drop by their revision, but cannot
+//! move the cursor: each leader begins by writing it, and a write needs the revision of the one before.
+
+mod lease;
+mod publish;
+mod route;
+mod tail;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use clone8s_bus::EventBus;
+use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
+
+use self::{lease::Lease, publish::Publisher, tail::Tail};
+use crate::store::{Store, StoreError};
+
+const LEADER_KEY: &str = "/clone8s/system/outbox/leader";
+const CURSOR_KEY: &str = "/clone8s/system/outbox/cursor";
+
+/// How quickly leaders renew, give up and follow each other.
+#[derive(Debug, Clone, Copy)]
+struct Timing {
+    /// Between renewals of the lease by its holder, and looks at it by the others.
+    renew: Duration,
+    /// A lease that did not change for so long, by the clock of who looks at it, is free.
+    expire: Duration,
+    /// Between saves of a cursor that moved.
+    save: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            renew: Duration::from_secs(3),
+            expire: Duration::from_secs(10),
+            save: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Publishes the store's changes whenever this is the one to do so, until shutdown. Waits out every failure of the
+/// store and the bus.
+///
+/// `identity` names this apiserver among those of the same store. After a restart under the same identity it goes
+/// on at once; no two that run may share one.
+pub async fn run(
+    store: Arc<dyn Store>,
+    bus: Arc<dyn EventBus>,
+    identity: String,
+    shutdown: Shutdown,
+) -> Result<(), Infallible> {
+    Outbox {
+        store,
+        publisher: Publisher::new(bus),
+        identity,
+        timing: Timing::default(),
+    }
+    .run(shutdown)
+    .await;
+    Ok(())
+}
+
+struct Outbox {
+    store: Arc<dyn Store>,
+    publisher: Publisher,
+    identity: String,
+    timing: Timing,
+}
+
+impl Outbox {
+    async fn run(self, shutdown: Shutdown) {
+        let mut delays = backoff::reconnect();
+        while !shutdown.is_cancelled() {
+            let led = self.lead_once(&shutdown).await;
+            let pause = match led {
+                Ok(()) => {
+                    delays = backoff::reconnect();
+                    self.timing.renew
+                }
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "the outbox waits for the store");
+                    delays.next().unwrap_or(self.timing.renew)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Waits for the lease and publishes for as long as it holds.
+    async fn lead_once(&self, shutdown: &Shutdown) -> Result<(), StoreError> {
+        let mut lease = tokio::select! {
+            lease = Lease::acquire(&*self.store, &self.identity, self.timing) => lease?,
+            () = shutdown.cancelled() => return Ok(()),
+        };
+        let mut tail = Tail::start(&*self.store, &self.publisher, lease.term(), self.timing.save).await?;
+        tracing::info!(
+            term = lease.term(),
+            cursor = tail.cursor().0,
+            "publishing the store's changes"
+        );
+        let outcome = tokio::select! {
+            // First, so that nothing more is published once it is lost.
+            biased;
+            lost = lease.hold() => lost,
+            () = shutdown.cancelled() => {
+                // The successor need not wait, nor publish again what was confirmed.
+                tail.save().await?;
+                return lease.release().await;
+            }
+            Err(error) = tail.run() => Err(error),
+        };
+        tracing::info!(
+            term = lease.term(),
+            cursor = tail.cursor().0,
+            "no longer publishing the store's changes"
+        );
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests;
