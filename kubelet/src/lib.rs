@@ -20,6 +20,7 @@ pub mod sources;
 pub mod stats;
 pub mod status;
 mod timestamp;
+pub mod tunnel;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,15 @@
 //! Where the runtime writes what containers say.
 
+mod entry;
+mod join;
+mod tail;
+
 use std::path::{Path, PathBuf};
+
+pub(crate) use self::{
+    join::Joiner,
+    tail::{Start, start},
+};
 
 use crate::desired::{PodKey, PodUid};
 

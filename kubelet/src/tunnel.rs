@@ -1,0 +1,150 @@
+//! The node's end of the tunnel: it listens on no port, so it waits for calls on a stream that it has opened, and
+//! answers each on a stream of its own.
+//!
+//! ```text
+//! waiting for a channel ──► waiting for calls ──(stream ends)──► pause ──► waiting for a channel
+//!                             └─ call ─► a task: log file ─► frames ─► end
+//! ```
+
+mod answer;
+mod logs;
+
+use std::{convert::Infallible, time::Duration};
+
+use clone8s::v1::{
+    WatchNodeCallsRequest, WatchNodeCallsResponse, tunnel_service_client::TunnelServiceClient,
+    watch_node_calls_response::Call,
+};
+use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tonic::{Code, Status, transport::Channel};
+
+use self::{
+    answer::Reply,
+    logs::{LogSources, send_logs},
+};
+use crate::{Shared, outage::Outage};
+
+/// Calls that are answered at a time; one more is refused with RESOURCE_EXHAUSTED.
+const CALLS_AT_A_TIME: usize = 64;
+/// A stream that lasted this long was a good one.
+const LASTING: Duration = Duration::from_secs(10);
+
+/// Answers calls for as long as the kubelet runs.
+#[derive(Debug)]
+pub struct Tunnel {
+    node: String,
+    api: crate::ApiChannel,
+    sources: LogSources,
+    calls: JoinSet<()>,
+    outage: Outage,
+}
+
+impl Tunnel {
+    pub fn new(shared: &Shared) -> Self {
+        Self {
+            node: shared.config.node_name.clone(),
+            api: shared.api.clone(),
+            sources: LogSources {
+                root: shared.config.log_root.clone(),
+                desired: shared.desired.clone(),
+                statuses: shared.statuses.clone(),
+            },
+            calls: JoinSet::new(),
+            outage: Outage::new("tunnel to the apiserver"),
+        }
+    }
+
+    pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
+        tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            never = self.answer_for_ever() => never,
+        }
+    }
+
+    async fn answer_for_ever(&mut self) -> Result<(), Infallible> {
+        let mut delays = backoff::reconnect();
+        loop {
+            let channel = self.connected().await;
+            let started = Instant::now();
+            let status = self.wait_for_calls(channel).await;
+            if started.elapsed() > LASTING {
+                delays = backoff::reconnect();
+            }
+            self.outage.failed(chain(&status));
+            sleep(delays.next().unwrap_or(LASTING)).await;
+        }
+    }
+
+    async fn connected(&mut self) -> Channel {
+        loop {
+            if let Some(channel) = self.api.borrow_and_update().clone() {
+                return channel;
+            }
+            if self.api.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Returns why no more calls come.
+    async fn wait_for_calls(&mut self, channel: Channel) -> Status {
+        let mut client = TunnelServiceClient::new(channel.clone());
+        let request = WatchNodeCallsRequest {
+            node_name: self.node.clone(),
+        };
+        let mut calls = match client.watch_node_calls(request).await {
+            Ok(calls) => calls.into_inner(),
+            Err(status) => return status,
+        };
+        self.outage.over();
+        loop {
+            tokio::select! {
+                call = calls.message() => match call {
+                    Ok(Some(call)) => self.take(call, channel.clone()),
+                    Ok(None) => return Status::unavailable("the apiserver ended the stream"),
+                    Err(status) => return status,
+                },
+                Some(ended) = self.calls.join_next() => if let Err(error) = ended {
+                    tracing::error!(%error, "answering a call failed");
+                },
+            }
+        }
+    }
+
+    fn take(&mut self, message: WatchNodeCallsResponse, channel: Channel) {
+        let sources = self.sources.clone();
+        let full = self.calls.len() >= CALLS_AT_A_TIME;
+        let node = self.node.clone();
+        self.calls.spawn(async move {
+            let refused = match message.call {
+                _ if full => {
+                    let words = format!("{node} answers {CALLS_AT_A_TIME} calls already; try again later");
+                    Err(Status::resource_exhausted(words))
+                }
+                Some(Call::GetPodLogs(request)) => Ok(request),
+                None => Err(Status::unimplemented(format!(
+                    "the kubelet on {node} does not know this call"
+                ))),
+            };
+            let reply = Reply::new(channel, message.call_id);
+            reply
+                .send(async |frames| match refused {
+                    Ok(request) => send_logs(&sources, request, frames).await,
+                    Err(status) => Err(status),
+                })
+                .await;
+        });
+    }
+}
+
+/// What a log call cannot give.
+fn not_found(words: String) -> Status {
+    Status::new(Code::NotFound, words)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! The logs of a container, from the file that the runtime writes.
+
+use std::{
+    fs::File,
+    io::{self, Seek as _, SeekFrom},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use clone8s::{object::Object as _, v1::GetPodLogsRequest};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    sync::{Notify, watch},
+    time::sleep,
+};
+use tonic::Status;
+
+use super::{answer::Frames, not_found};
+use crate::{
+    desired::{Desired, PodKey, PodUid},
+    logs::{self, Joiner, Start},
+    status::{PodEntry, PodStatuses},
+};
+
+/// Lines are sent together until they are this long.
+const FRAME: usize = 32 * 1024;
+/// Between looks at a file of which the kernel sends no events.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Where logs are, and whose.
+#[derive(Debug, Clone)]
+pub(super) struct LogSources {
+    pub(super) root: PathBuf,
+    pub(super) desired: watch::Receiver<Desired>,
+    pub(super) statuses: watch::Receiver<PodStatuses>,
+}
+
+/// One run of one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Run {
+    key: PodKey,
+    container: String,
+    /// The folder of this container's runs.
+    dir: PathBuf,
+    number: u32,
+}
+
+impl Run {
+    fn file(&self) -> PathBuf {
+        self.dir.join(format!("{}.log", self.number))
+    }
+}
+
+/// Sends what the request asks for; the error is for the caller.
+pub(super) async fn send_logs(
+    sources: &LogSources,
+    request: GetPodLogsRequest,
+    frames: &Frames,
+) -> Result<(), Status> {
+    let run = sources.find(&request)?;
+    let file = open(&run.file(), request.tail_lines)
+        .await
+        .map_err(|error| unreadable(&run.file(), &error))?;
+    let mut reader = Reader::new(file, request.timestamps);
+    // Watch before the first read: what is written in between is read or sends an event.
+    let wake = Arc::new(Notify::new());
+    let watcher = if request.follow {
+        watch_folder(&run.dir, &wake)
+    } else {
+        None
+    };
+    let mut statuses = sources.statuses.clone();
+    loop {
+        // Asked before the file is read to its end: what was written before the container ended is then in it.
+        let ended = !request.follow || has_ended(&run, &statuses.borrow_and_update());
+        reader
+            .send_all(frames)
+            .await
+            .map_err(|error| error.status(&run))?;
+        if ended {
+            return reader.finish(frames).await.map_err(|error| error.status(&run));
+        }
+        if reader.was_replaced(&run.file()) {
+            let file = open(&run.file(), None)
+                .await
+                .map_err(|error| unreadable(&run.file(), &error))?;
+            reader.replace(file);
+            continue;
+        }
+        tokio::select! {
+            () = wake.notified() => {}
+            changed = statuses.changed() => if changed.is_err() {
+                return reader.finish(frames).await.map_err(|error| error.status(&run));
+            },
+            () = sleep(LOOK), if watcher.is_none() => {}
+        }
+    }
+}
+
+impl LogSources {
+    fn find(&self, request: &GetPodLogsRequest) -> Result<Run, Status> {
+        let key = PodKey::new(&request.namespace, &request.name);
+        let desired = self.desired.borrow().pods.get(&key).cloned();
+        let entry = self.statuses.borrow().get(&key).cloned();
+        let uid = entry.as_ref().map(|entry| entry.uid.clone());
+        let uid = uid.or_else(|| desired.as_ref().map(|desired| PodUid::new(desired.pod.uid())));
+        let Some(uid) = uid else {
+            return Err(not_found(format!("pod {key} is not on this node")));
+        };
+        let mut containers: Vec<&str> = desired
+            .iter()
+            .flat_map(|desired| &desired.spec().containers)
+            .map(|container| container.name.as_str())
+            .collect();
+        if containers.is_empty() {
+            let known = entry.iter().flat_map(|entry| &entry.status.container_statuses);
+            containers = known.map(|container| container.name.as_str()).collect();
+        }
+        let container = choose(&key, &containers, &request.container)?;
+        let dir = logs::pod_dir(&self.root, &key, &uid).join(container);
+        let runs = runs(&dir);
+        let number = match (request.previous, &runs[..]) {
+            (false, [.., last]) => *last,
+            (true, [.., before, _]) => *before,
+            (true, _) => {
+                let words =
+                    format!("container {container} of pod {key} has no earlier run whose log is kept");
+                return Err(not_found(words));
+            }
+            (false, []) => {
+                let words = format!(
+                    "container {container} of pod {key} has not started yet{}",
+                    waiting_for(entry.as_ref(), container)
+                );
+                return Err(Status::failed_precondition(words));
+            }
+        };
+        Ok(Run {
+            container: container.to_owned(),
+            key,
+            dir,
+            number,
+        })
+    }
+}
+
+/// The named container, or the only one.
+fn choose<'a>(key: &PodKey, containers: &[&'a str], wanted: &str) -> Result<&'a str, Status> {
+    match (wanted, containers) {
+        ("", [only]) => Ok(only),
+        ("", _) => Err(Status::invalid_argument(format!(
+            "pod {key} has several containers; name one of: {}",
+            containers.join(", ")
+        ))),
+        _ => containers
+            .iter()
+            .find(|name| **name == wanted)
+            .copied()
+            .ok_or_else(|| {
+                not_found(format!(
+                    "pod {key} has no container {wanted:?}; it has: {}",
+                    containers.join(", ")
+                ))
+            }),
+    }
+}
+
+/// The numbers of the runs whose logs are there, in order.
+fn runs(dir: &Path) -> Vec<u32> {
+    let mut runs: Vec<u32> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .to_str()?
+                .strip_suffix(".log")?
+                .parse()
+                .ok()
+        })
+        .collect();
+    runs.sort_unstable();
+    runs
+}
+
+fn waiting_for(entry: Option<&PodEntry>, container: &str) -> String {
+    use clone8s::v1::container_state::State;
+    entry
+        .and_then(|entry| {
+            entry
+                .status
+                .container_statuses
+                .iter()
+                .find(|status| status.name == container)
+        })
+        .and_then(|status| match status.state.as_ref()?.state.as_ref()? {
+            State::Waiting(waiting) if !waiting.message.is_empty() => {
+                Some(format!(" ({}: {})", waiting.reason, waiting.message))
+            }
+            State::Waiting(waiting) => Some(format!(" ({})", waiting.reason)),
+            _ => None,
+        })
+        .unwrap_or_default()
+}
+
+/// True when the run writes no more. A status that is older than the run says nothing of it.
+fn has_ended(run: &Run, statuses: &PodStatuses) -> bool {
+    use clone8s::v1::container_state::State;
+    if runs(&run.dir).iter().any(|other| *other > run.number) {
+        return true;
+    }
+    let Some(entry) = statuses.get(&run.key) else {
+        return true;
+    };
+    if entry.gone {
+        return true;
+    }
+    let Some(status) = entry
+        .status
+        .container_statuses
+        .iter()
+        .find(|status| status.name == run.container)
+    else {
+        return false;
+    };
+    let newest = u32::try_from(status.restart_count).unwrap_or(0);
+    if newest != run.number {
+        return newest > run.number;
+    }
+    let state = |state: Option<&clone8s::v1::ContainerState>| state.and_then(|state| state.state.clone());
+    match state(status.state.as_ref()) {
+        Some(State::Terminated(_)) => true,
+        // Ended, and to be started again after a while.
+        Some(State::Waiting(_)) => matches!(state(status.last_state.as_ref()), Some(State::Terminated(_))),
+        Some(State::Running(_)) | None => false,
+    }
+}
+
+/// Opens the file where its last lines begin, and says where that is.
+async fn open(path: &Path, tail_lines: Option<i32>) -> io::Result<(File, Start)> {
+    let path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut file = File::open(path)?;
+        let start = match tail_lines {
+            Some(wanted) => logs::start(&mut file, usize::try_from(wanted).unwrap_or(0))?,
+            None => Start::default(),
+        };
+        file.seek(SeekFrom::Start(start.read_from))?;
+        Ok((file, start))
+    });
+    opened
+        .await
+        .unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
+}
+
+fn watch_folder(dir: &Path, wake: &Arc<Notify>) -> Option<RecommendedWatcher> {
+    let wake = wake.clone();
+    let event = move |event: notify::Result<notify::Event>| {
+        // Reading is an event too, also our own.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            wake.notify_one();
+        }
+    };
+    let mut watcher = notify::recommended_watcher(event).ok()?;
+    watcher.watch(dir, RecursiveMode::NonRecursive).ok()?;
+    Some(watcher)
+}
+
+/// Reads a file's entries and sends the lines that they make.
+struct Reader {
+    file: BufReader<tokio::fs::File>,
+    inode: Option<u64>,
+    joiner: Joiner,
+    position: u64,
+    show_from: u64,
+    /// The beginning of a line whose newline is not written yet.
+    half: Vec<u8>,
+    lines: Vec<u8>,
+}
+
+/// Why the sending stopped.
+enum ReadError {
+    CallerGone,
+    Io(io::Error),
+}
+
+impl ReadError {
+    fn status(&self, run: &Run) -> Status {
+        match self {
+            Self::CallerGone => super::answer::CallerGone.into(),
+            Self::Io(error) => unreadable(&run.file(), error),
+        }
+    }
+}
+
+impl Reader {
+    fn new((file, start): (File, Start), timestamps: bool) -> Self {
+        Self {
+            inode: file.metadata().ok().map(|metadata| metadata.ino()),
+            file: BufReader::with_capacity(FRAME, tokio::fs::File::from_std(file)),
+            joiner: Joiner::new(timestamps),
+            position: start.read_from,
+            show_from: start.show_from,
+            half: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Sends every line that is complete by now.
+    async fn send_all(&mut self, frames: &Frames) -> Result<(), ReadError> {
+        loop {
+            let read = self
+                .file
+                .read_until(b'\n', &mut self.half)
+                .await
+                .map_err(ReadError::Io)?;
+            self.position += read as u64;
+            if self.half.pop_if(|last| *last == b'\n').is_none() {
+                return self.flush(frames).await;
+            }
+            let shown = self.lines.len();
+            self.joiner.push(&self.half, &mut self.lines);
+            self.half.clear();
+            if self.position <= self.show_from {
+                self.lines.truncate(shown);
+            }
+            if self.lines.len() >= FRAME {
+                self.flush(frames).await?;
+            }
+        }
+    }
+
+    /// Sends what is left of lines that will never be complete.
+    async fn finish(mut self, frames: &Frames) -> Result<(), ReadError> {
+        self.joiner.finish(&mut self.lines);
+        self.flush(frames).await
+    }
+
+    async fn flush(&mut self, frames: &Frames) -> Result<(), ReadError> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let lines = std::mem::take(&mut self.lines);
+        frames.data(lines.into()).await.map_err(|_| ReadError::CallerGone)
+    }
+
+    /// True when a rotation has put a new file in this one's place.
+    fn was_replaced(&self, path: &Path) -> bool {
+        path.metadata()
+            .is_ok_and(|metadata| Some(metadata.ino()) != self.inode)
+    }
+
+    /// Goes on with a rotation's new file.
+    fn replace(&mut self, (file, _): (File, Start)) {
+        self.inode = file.metadata().ok().map(|metadata| metadata.ino());
+        self.file = BufReader::with_capacity(FRAME, tokio::fs::File::from_std(file));
+        self.position = 0;
+        self.show_from = 0;
+        self.half.clear();
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Status {
+    Status::unavailable(format!("cannot read {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests;
