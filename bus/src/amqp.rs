@@ -131,6 +131,10 @@ fn parse(url: &str) -> Result<AMQPUri, ConfigError> {
             words
         })
     })?;
+    if uri.vhost.is_empty() {
+        // A slash at the end means the default to everybody but the specification.
+        uri.vhost.push('/');
+    }
     uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
     Ok(uri)
 }
@@ -208,6 +212,15 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[rstest]
+    #[case("amqp://localhost", "/")]
+    #[case("amqp://localhost/", "/")]
+    #[case("amqp://localhost/%2f", "/")]
+    #[case("amqp://localhost/shop", "shop")]
+    fn the_path_of_a_url_is_the_virtual_host(#[case] url: &str, #[case] vhost: &str) {
+        assert_eq!(parse(url).unwrap().vhost, vhost);
+    }
 
     #[rstest]
     #[case("amqp://user:secret@broker.example:not-a-port/", "port")]
