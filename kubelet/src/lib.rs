@@ -9,18 +9,26 @@
 //! ```
 
 pub mod address;
+mod admission;
+pub mod clock;
 pub mod config;
 pub mod desired;
+pub mod events;
 pub mod identity;
 pub mod logs;
 mod outage;
+pub mod pod;
+mod pods;
 pub mod registration;
+mod relist;
 pub mod runtime;
 pub mod sources;
 pub mod stats;
 pub mod status;
+mod table;
 mod timestamp;
 pub mod tunnel;
+pub mod volumes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,6 +37,7 @@ use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
+use clock::Clock;
 pub use config::Config;
 use desired::Desired;
 use runtime::{CriRuntime, Runtime, RuntimeHealth};
@@ -82,15 +91,27 @@ pub async fn run_on(
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
     let mut supervisor = Supervisor::new(shutdown.clone());
+    let config = Arc::new(config);
     let board = StatusBoard::new();
     // The sources write here.
     let (_desired_writer, desired) = watch::channel(Desired::default());
-    // The relist writes here.
-    let (_health_writer, runtime_health) = watch::channel(RuntimeHealth::starting());
     // Registration writes here.
     let (_api_writer, api) = watch::channel(None);
+    let runtime_health = pods::spawn(
+        &mut supervisor,
+        pods::Setup {
+            config: Arc::clone(&config),
+            runtime: Arc::clone(&runtime),
+            clock: Clock::Wall,
+            desired: desired.clone(),
+            api: api.clone(),
+            board: board.clone(),
+            host_ip: address::host_ip().to_string(),
+            node_memory: pods::node_memory(),
+        },
+    );
     let shared = Shared {
-        config: Arc::new(config),
+        config,
         runtime,
         desired,
         statuses: board.subscribe(),
@@ -100,12 +121,5 @@ pub async fn run_on(
         shutdown,
     };
     tracing::info!(node = shared.config.node_name, "kubelet started");
-    supervisor.spawn("frame", {
-        let shutdown = shared.shutdown.clone();
-        async move {
-            shutdown.cancelled().await;
-            Ok::<(), std::convert::Infallible>(())
-        }
-    });
     Ok(supervisor.run(GRACE).await?)
 }

@@ -2,6 +2,8 @@
 //!
 //! Each worker writes its own pod's entry of the [`StatusBoard`]; everybody else reads.
 
+pub(crate) mod sync;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use clone8s::v1::PodStatus;

@@ -1,0 +1,17 @@
+//! One pod: what is wanted and what is there, the plan from one to the other, and the worker that carries it out.
+
+pub mod cri;
+pub mod dns;
+pub mod env;
+pub mod execute;
+pub mod hash;
+pub mod memory;
+mod news;
+mod observe;
+pub mod observed;
+pub mod plan;
+pub mod resources;
+pub mod status;
+#[cfg(test)]
+pub(crate) mod testing;
+pub(crate) mod worker;

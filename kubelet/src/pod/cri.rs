@@ -1,0 +1,253 @@
+//! From a pod's spec to what CRI takes.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clone8s::{
+    cri::{
+        Capability, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue,
+        LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+        LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig,
+        PodSandboxMetadata, PortMapping, Protocol,
+    },
+    quantity::QuantityError,
+    v1::{Container, PodSpec, SecurityContext},
+};
+
+use super::{dns, env, hash, resources};
+use crate::{desired::DesiredPod, identity, logs, runtime::ImageRef};
+
+/// Seconds that a pod's containers have to stop, when its spec does not say.
+pub const DEFAULT_GRACE_SECONDS: i32 = 30;
+
+/// What Kubernetes hides from a container that is not privileged.
+const MASKED_PATHS: [&str; 10] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// What the node adds to a pod's spec.
+#[derive(Debug, Clone)]
+pub struct NodeFacts {
+    pub log_root: PathBuf,
+    /// Bytes.
+    pub memory: i64,
+    /// The text of the node's resolv.conf.
+    pub resolv_conf: String,
+}
+
+/// A sandbox of the pod; `attempt` counts them from 0.
+pub fn sandbox_config(pod: &DesiredPod, attempt: u32, node: &NodeFacts) -> PodSandboxConfig {
+    let spec = pod.spec();
+    let key = pod.key();
+    let uid = pod.uid();
+    let mut annotations = BTreeMap::from([
+        (identity::SPEC_HASH.to_owned(), hash::sandbox_hash(pod)),
+        (identity::GRACE_PERIOD.to_owned(), grace_seconds(spec).to_string()),
+    ]);
+    if !spec.pod_ip.is_empty() {
+        annotations.insert(identity::POD_IP.to_owned(), spec.pod_ip.clone());
+    }
+    let port_mappings = if spec.host_network {
+        Vec::new()
+    } else {
+        port_mappings(spec)
+    };
+    PodSandboxConfig {
+        metadata: Some(PodSandboxMetadata {
+            name: key.name.clone(),
+            uid: uid.as_str().to_owned(),
+            namespace: key.namespace.clone(),
+            attempt,
+        }),
+        // CRI v1, PodSandboxConfig.hostname: empty on the node's network, which has the node's name.
+        hostname: if spec.host_network {
+            String::new()
+        } else {
+            hash::hostname(pod).to_owned()
+        },
+        log_directory: logs::pod_dir(&node.log_root, &key, &uid)
+            .to_string_lossy()
+            .into_owned(),
+        dns_config: dns::config(spec, &node.resolv_conf),
+        port_mappings,
+        labels: pod_labels(pod),
+        annotations,
+        linux: Some(LinuxPodSandboxConfig {
+            cgroup_parent: cgroup_parent(uid.as_str()),
+            security_context: Some(LinuxSandboxSecurityContext {
+                namespace_options: Some(namespaces(spec)),
+                privileged: hash::is_privileged(spec),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        windows: None,
+    }
+}
+
+/// The cgroup under which the runtime puts a pod's containers.
+pub fn cgroup_parent(uid: &str) -> String {
+    format!("/clone8s/pod{uid}")
+}
+
+/// One run of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunNumbers {
+    pub restart_count: u32,
+    pub backoff_step: u32,
+}
+
+/// A container of the pod; `mounts` are its volumes, already there.
+pub fn container_config(
+    pod: &DesiredPod,
+    container: &Container,
+    run: &RunNumbers,
+    image: &ImageRef,
+    mounts: Vec<Mount>,
+    node: &NodeFacts,
+) -> Result<ContainerConfig, QuantityError> {
+    let spec = pod.spec();
+    let envs = env::resolve(&container.env);
+    let known: BTreeMap<_, _> = envs.iter().cloned().collect();
+    let expand = |words: &[String]| -> Vec<String> {
+        words
+            .iter()
+            .map(|word| env::expand(word, &known).into_owned())
+            .collect()
+    };
+    let mut labels = pod_labels(pod);
+    labels.insert(identity::CONTAINER_NAME.to_owned(), container.name.clone());
+    let annotations = BTreeMap::from([
+        (
+            identity::SPEC_HASH.to_owned(),
+            hash::container_hash(pod, container),
+        ),
+        (identity::RESTART_COUNT.to_owned(), run.restart_count.to_string()),
+        (identity::BACKOFF_STEP.to_owned(), run.backoff_step.to_string()),
+        (identity::IMAGE.to_owned(), container.image.clone()),
+    ]);
+    Ok(ContainerConfig {
+        metadata: Some(ContainerMetadata {
+            name: container.name.clone(),
+            attempt: run.restart_count,
+        }),
+        image: Some(ImageSpec {
+            image: image.as_str().to_owned(),
+            user_specified_image: container.image.clone(),
+            ..Default::default()
+        }),
+        command: expand(&container.command),
+        args: expand(&container.args),
+        working_dir: container.working_dir.clone(),
+        envs: envs
+            .into_iter()
+            .map(|(key, value)| KeyValue {
+                key,
+                value: value.into_bytes().into(),
+            })
+            .collect(),
+        mounts,
+        labels,
+        annotations,
+        log_path: logs::container_file(&container.name, run.restart_count)
+            .to_string_lossy()
+            .into_owned(),
+        linux: Some(LinuxContainerConfig {
+            resources: Some(resources::limits(spec, container, node.memory)?),
+            security_context: Some(security_context(spec, container.security_context.as_ref())),
+        }),
+        ..Default::default()
+    })
+}
+
+/// Seconds that the pod's containers have to stop.
+pub fn grace_seconds(spec: &PodSpec) -> u32 {
+    let seconds = spec
+        .termination_grace_period_seconds
+        .unwrap_or(DEFAULT_GRACE_SECONDS);
+    u32::try_from(seconds).unwrap_or(0)
+}
+
+fn pod_labels(pod: &DesiredPod) -> BTreeMap<String, String> {
+    let key = pod.key();
+    BTreeMap::from([
+        (identity::POD_NAME.to_owned(), key.name),
+        (identity::POD_NAMESPACE.to_owned(), key.namespace),
+        (identity::POD_UID.to_owned(), pod.uid().as_str().to_owned()),
+        (identity::MANAGED.to_owned(), "true".to_owned()),
+    ])
+}
+
+fn namespaces(spec: &PodSpec) -> NamespaceOption {
+    let network = if spec.host_network {
+        NamespaceMode::Node
+    } else {
+        NamespaceMode::Pod
+    };
+    NamespaceOption {
+        network: network.into(),
+        pid: NamespaceMode::Container.into(),
+        ipc: NamespaceMode::Pod.into(),
+        ..Default::default()
+    }
+}
+
+fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
+    let ports = spec.containers.iter().flat_map(|container| &container.ports);
+    ports
+        .filter(|port| port.host_port != 0)
+        .map(|port| PortMapping {
+            protocol: match port.protocol.as_str() {
+                "UDP" => Protocol::Udp,
+                "SCTP" => Protocol::Sctp,
+                _ => Protocol::Tcp,
+            }
+            .into(),
+            container_port: port.container_port,
+            host_port: port.host_port,
+            host_ip: port.host_ip.clone(),
+        })
+        .collect()
+}
+
+fn security_context(spec: &PodSpec, own: Option<&SecurityContext>) -> LinuxContainerSecurityContext {
+    let own = own.cloned().unwrap_or_default();
+    let privileged = own.privileged == Some(true);
+    let paths = |paths: &[&str]| -> Vec<String> {
+        if privileged {
+            return Vec::new();
+        }
+        paths.iter().map(|path| (*path).to_owned()).collect()
+    };
+    LinuxContainerSecurityContext {
+        capabilities: own.capabilities.map(|capabilities| Capability {
+            add_capabilities: capabilities.add,
+            drop_capabilities: capabilities.drop,
+            ..Default::default()
+        }),
+        privileged,
+        namespace_options: Some(namespaces(spec)),
+        run_as_user: own.run_as_user.map(|value| Int64Value { value }),
+        run_as_group: own.run_as_group.map(|value| Int64Value { value }),
+        readonly_rootfs: own.read_only_root_filesystem == Some(true),
+        no_new_privs: own.allow_privilege_escalation == Some(false),
+        masked_paths: paths(&MASKED_PATHS),
+        readonly_paths: paths(&READONLY_PATHS),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,305 @@
+//! Carries out one action. Decides nothing.
+
+use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc};
+
+use super::{
+    cri::{self, NodeFacts},
+    memory::{FailedStep, FailureCause},
+    plan::Action,
+};
+use crate::{
+    clock::Clock,
+    desired::{DesiredPod, PodKey, PodUid},
+    logs,
+    runtime::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason},
+    volumes::Volumes,
+};
+
+/// The node as actions see it.
+#[derive(Clone)]
+pub struct Executor {
+    pub runtime: Arc<dyn Runtime>,
+    pub volumes: Volumes,
+    pub clock: Clock,
+    pub log_root: PathBuf,
+    /// Bytes.
+    pub node_memory: i64,
+}
+
+impl std::fmt::Debug for Executor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executor")
+            .field("log_root", &self.log_root)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an action works on, as it was when the action began.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    pub key: PodKey,
+    /// None for a pod that nobody wants any more: nothing new is made for it.
+    pub pod: Option<DesiredPod>,
+    /// The address of the sandbox that an action makes a container in; None on the host network.
+    pub pod_ip: Option<String>,
+    /// The attempt of that sandbox.
+    pub sandbox_attempt: u32,
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// Whether the runtime has the image, and its name there.
+    Image(Option<ImageRef>),
+    Failed {
+        step: FailedStep,
+        cause: FailureCause,
+    },
+}
+
+impl Executor {
+    pub async fn execute(&self, subject: Subject, action: Action) -> Outcome {
+        let runtime = &self.runtime;
+        match action {
+            Action::RunSandbox { attempt } => match &subject.pod {
+                Some(pod) => self.run_sandbox(pod, attempt).await,
+                None => unwanted(FailedStep::RunSandbox),
+            },
+            Action::StopSandbox { id } => ended(runtime.stop_sandbox(&id).await, FailedStep::TearDown),
+            Action::RemoveSandbox { id } => ended(runtime.remove_sandbox(&id).await, FailedStep::TearDown),
+            Action::InspectImage { image, .. } => match runtime.image_status(&image).await {
+                Ok(found) => Outcome::Image(found.map(|image| ImageRef::new(image.id))),
+                Err(error) => failed(&error, FailedStep::InspectImage),
+            },
+            Action::PullImage { image, .. } => match &subject.pod {
+                Some(pod) => {
+                    let sandbox = cri::sandbox_config(pod, subject.sandbox_attempt, &self.facts().await);
+                    match runtime.pull_image(&image, sandbox).await {
+                        Ok(found) => Outcome::Image(Some(found)),
+                        Err(error) => failed(&error, FailedStep::PullImage),
+                    }
+                }
+                None => unwanted(FailedStep::PullImage),
+            },
+            action @ Action::CreateContainer { .. } => match &subject.pod {
+                Some(pod) => self.create_container(&subject, pod, &action).await,
+                None => unwanted(FailedStep::CreateContainer),
+            },
+            Action::StartContainer { id, .. } => {
+                ended(runtime.start_container(&id).await, FailedStep::StartContainer)
+            }
+            Action::StopContainer { id, kill_at, .. } => {
+                let grace = kill_at.duration_since(self.clock.now()).unwrap_or_default();
+                ended(runtime.stop_container(&id, grace).await, FailedStep::TearDown)
+            }
+            Action::RemoveContainer { id } => self.remove_container(&subject, &id).await,
+            Action::CleanUp { uid } => {
+                let (own, key) = (self.clone(), subject.key);
+                blocking(FailedStep::TearDown, move || own.clean_up(Some(&key), &uid)).await
+            }
+        }
+    }
+
+    /// Removes what a pod that is gone has left on the node. Blocks.
+    fn clean_up(&self, key: Option<&PodKey>, uid: &PodUid) -> io::Result<()> {
+        remove_cgroups(uid.as_str());
+        if let Some(key) = key {
+            remove_dir(&logs::pod_dir(&self.log_root, key, uid))?;
+        }
+        self.volumes.clean_up(uid)
+    }
+
+    /// Cleans up after every pod but the `kept` ones: after those that went while no kubelet ran. Blocks.
+    pub fn sweep(&self, kept: &BTreeSet<PodUid>) -> io::Result<()> {
+        for (uid, key) in self.volumes.known()? {
+            if !kept.contains(&uid) {
+                tracing::info!(uid = %uid, "removing the folders of a former pod");
+                self.clean_up(key.as_ref(), &uid)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn run_sandbox(&self, pod: &DesiredPod, attempt: u32) -> Outcome {
+        let (key, uid) = (pod.key(), pod.uid());
+        let logs = logs::pod_dir(&self.log_root, &key, &uid);
+        let volumes = self.volumes.clone();
+        let made = blocking(FailedStep::RunSandbox, move || {
+            volumes.claim(&key, &uid)?;
+            fs::create_dir_all(logs)
+        })
+        .await;
+        if made != Outcome::Done {
+            return made;
+        }
+        let config = cri::sandbox_config(pod, attempt, &self.facts().await);
+        let handler = &pod.spec().runtime_class_name;
+        ended(
+            self.runtime.run_sandbox(config, handler).await,
+            FailedStep::RunSandbox,
+        )
+    }
+
+    async fn create_container(&self, subject: &Subject, pod: &DesiredPod, action: &Action) -> Outcome {
+        let Action::CreateContainer {
+            container,
+            sandbox,
+            run,
+            image,
+        } = action
+        else {
+            return Outcome::Done;
+        };
+        let Some(spec) = pod
+            .spec()
+            .containers
+            .iter()
+            .find(|one| one.name == *container)
+            .cloned()
+        else {
+            return unwanted(FailedStep::CreateContainer);
+        };
+        let (volumes, of, ip) = (self.volumes.clone(), pod.clone(), subject.pod_ip.clone());
+        let logs = logs::pod_dir(&self.log_root, &subject.key, &pod.uid()).join(container);
+        let prepared = tokio::task::spawn_blocking(move || {
+            fs::create_dir_all(&logs)
+                .map_err(|cause| format!("cannot make the log folder {}: {cause}", logs.display()))?;
+            let mounts = volumes
+                .mounts(&of, &spec, ip.as_deref())
+                .map_err(|error| error.to_string())?;
+            Ok::<_, String>((spec, mounts))
+        })
+        .await;
+        let refused = |message| Outcome::Failed {
+            step: FailedStep::PrepareContainer,
+            cause: FailureCause {
+                message,
+                transient: false,
+            },
+        };
+        let (spec, mounts) = match prepared {
+            Ok(Ok(prepared)) => prepared,
+            Ok(Err(message)) => return refused(message),
+            Err(_) => return refused("preparing the container's volumes was interrupted".to_owned()),
+        };
+        let facts = self.facts().await;
+        let config = match cri::container_config(pod, &spec, run, image, mounts, &facts) {
+            Ok(config) => config,
+            Err(error) => return refused(error.to_string()),
+        };
+        let sandbox_config = cri::sandbox_config(pod, subject.sandbox_attempt, &facts);
+        ended(
+            self.runtime
+                .create_container(sandbox, config, sandbox_config)
+                .await,
+            FailedStep::CreateContainer,
+        )
+    }
+
+    /// Removes an ended run, and then its log.
+    async fn remove_container(&self, subject: &Subject, id: &ContainerId) -> Outcome {
+        let log = match self.runtime.container_status(id).await {
+            Ok(status) => status.log_path,
+            Err(error) if error.is_not_found() => return Outcome::Done,
+            Err(error) => return failed(&error, FailedStep::TearDown),
+        };
+        let removed = ended(self.runtime.remove_container(id).await, FailedStep::TearDown);
+        let ours = !log.is_empty() && PathBuf::from(&log).starts_with(&self.log_root);
+        if removed != Outcome::Done || !ours {
+            return removed;
+        }
+        tracing::debug!(pod = %subject.key, container = %id, log, "removed an ended run and its log");
+        blocking(FailedStep::TearDown, move || match fs::remove_file(&log) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        })
+        .await
+    }
+
+    async fn facts(&self) -> NodeFacts {
+        // A node without a resolver of its own has nothing to add to a pod's.
+        let resolv_conf = tokio::fs::read_to_string("/etc/resolv.conf")
+            .await
+            .unwrap_or_default();
+        NodeFacts {
+            log_root: self.log_root.clone(),
+            memory: self.node_memory,
+            resolv_conf,
+        }
+    }
+}
+
+fn ended<T>(outcome: Result<T, RuntimeError>, step: FailedStep) -> Outcome {
+    match outcome {
+        Ok(_) => Outcome::Done,
+        Err(error) => failed(&error, step),
+    }
+}
+
+fn failed(error: &RuntimeError, step: FailedStep) -> Outcome {
+    let transient = match error.reason {
+        RuntimeErrorReason::Unavailable => true,
+        // A pull that ran into its deadline is the registry's or the line's fault, and starts over.
+        RuntimeErrorReason::Timeout => step != FailedStep::PullImage,
+        RuntimeErrorReason::NotFound | RuntimeErrorReason::Unimplemented | RuntimeErrorReason::Failed => {
+            false
+        }
+    };
+    Outcome::Failed {
+        step,
+        cause: FailureCause {
+            message: error.message.clone(),
+            transient,
+        },
+    }
+}
+
+/// The plan asked for something new although there is no pod to make it from.
+fn unwanted(step: FailedStep) -> Outcome {
+    Outcome::Failed {
+        step,
+        cause: FailureCause {
+            message: "the pod is no longer wanted".to_owned(),
+            transient: true,
+        },
+    }
+}
+
+async fn blocking(step: FailedStep, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Outcome {
+    let message = match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(())) => return Outcome::Done,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "interrupted".to_owned(),
+    };
+    Outcome::Failed {
+        step,
+        cause: FailureCause {
+            message,
+            transient: false,
+        },
+    }
+}
+
+fn remove_dir(path: &std::path::Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Removes the pod's empty cgroups: one tree in version 2, one for each controller in version 1. One that still holds
+/// a process stays, and goes with the next clean-up.
+fn remove_cgroups(uid: &str) {
+    let parent = cri::cgroup_parent(uid);
+    let below = parent.trim_start_matches('/');
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(&root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([root.clone()]) {
+        let _ = fs::remove_dir(hierarchy.join(below));
+    }
+}

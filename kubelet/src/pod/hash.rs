@@ -1,0 +1,158 @@
+//! What a sandbox and a container were made from, as short hashes on them: a difference from the spec is an update.
+//!
+//! Protobuf leaves unset fields out, so a spec keeps its hash when a newer version of the schema adds a field.
+
+use clone8s::v1::{Container, PodSpec, SecurityContext};
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::desired::DesiredPod;
+
+/// Of all that only a new sandbox can change.
+pub fn sandbox_hash(pod: &DesiredPod) -> String {
+    let spec = pod.spec();
+    let host_ports = spec.containers.iter().flat_map(|container| {
+        container
+            .ports
+            .iter()
+            .filter(|port| port.host_port != 0 && !spec.host_network)
+            .cloned()
+    });
+    let essence = PodSpec {
+        host_network: spec.host_network,
+        hostname: hostname(pod).to_owned(),
+        pod_ip: spec.pod_ip.clone(),
+        dns_policy: spec.dns_policy.clone(),
+        dns_config: spec.dns_config.clone(),
+        runtime_class_name: spec.runtime_class_name.clone(),
+        containers: vec![Container {
+            ports: host_ports.collect(),
+            security_context: Some(SecurityContext {
+                privileged: Some(is_privileged(spec)),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    short_hash(&essence)
+}
+
+/// Of all that only a new container can change: its spec, the volumes that it mounts, and its sandbox.
+pub fn container_hash(pod: &DesiredPod, container: &Container) -> String {
+    let spec = pod.spec();
+    let volumes = spec.volumes.iter().filter(|volume| {
+        container
+            .volume_mounts
+            .iter()
+            .any(|mount| mount.name == volume.name)
+    });
+    let essence = PodSpec {
+        hostname: sandbox_hash(pod),
+        volumes: volumes.cloned().collect(),
+        containers: vec![Container {
+            // When to pull is no part of what runs; ports that matter are the sandbox's.
+            image_pull_policy: String::new(),
+            ports: Vec::new(),
+            ..container.clone()
+        }],
+        ..Default::default()
+    };
+    short_hash(&essence)
+}
+
+/// The name that the pod's processes see.
+pub fn hostname(pod: &DesiredPod) -> &str {
+    let spec = pod.spec();
+    if !spec.hostname.is_empty() {
+        return &spec.hostname;
+    }
+    let name = pod
+        .pod
+        .metadata
+        .as_ref()
+        .map_or("", |metadata| metadata.name.as_str());
+    // A kernel's limit; a pod's name may be longer, and ends in letters or digits then too.
+    let end = name.len().min(63);
+    name[..end].trim_end_matches(['-', '.'])
+}
+
+/// Whether a container asks for all privileges, which the sandbox must then allow.
+pub fn is_privileged(spec: &PodSpec) -> bool {
+    spec.containers.iter().any(|container| {
+        container
+            .security_context
+            .as_ref()
+            .is_some_and(|context| context.privileged == Some(true))
+    })
+}
+
+fn short_hash(essence: &PodSpec) -> String {
+    use std::fmt::Write as _;
+    let digest = Sha256::digest(essence.encode_to_vec());
+    digest[..8]
+        .iter()
+        .fold(String::with_capacity(16), |mut hex, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::pod::testing::{container, pod};
+
+    type Edit = fn(&mut PodSpec);
+
+    #[rstest]
+    #[case::image(|spec: &mut PodSpec| spec.containers[0].image = "b:2".into())]
+    #[case::command(|spec: &mut PodSpec| spec.containers[0].command = vec!["x".into()])]
+    #[case::env(|spec: &mut PodSpec| spec.containers[0].env.push(clone8s::v1::EnvVar { name: "A".into(), value: "1".into() }))]
+    #[case::host_network(|spec: &mut PodSpec| spec.host_network = true)]
+    #[case::pod_ip(|spec: &mut PodSpec| spec.pod_ip = "10.0.0.9".into())]
+    fn a_change_that_a_running_container_cannot_take_changes_its_hash(#[case] edit: Edit) {
+        let before = pod("p", vec![container("a", "a:1")]);
+        let mut after = before.clone();
+        edit(
+            std::sync::Arc::make_mut(&mut after.pod)
+                .spec
+                .get_or_insert_default(),
+        );
+        assert_ne!(
+            container_hash(&before, &before.spec().containers[0]),
+            container_hash(&after, &after.spec().containers[0])
+        );
+    }
+
+    #[rstest]
+    #[case::another_container(|spec: &mut PodSpec| spec.containers.push(container("b", "b:1")))]
+    #[case::pull_policy(|spec: &mut PodSpec| spec.containers[0].image_pull_policy = "Always".into())]
+    #[case::grace(|spec: &mut PodSpec| spec.termination_grace_period_seconds = Some(3))]
+    #[case::restart_policy(|spec: &mut PodSpec| spec.restart_policy = "Never".into())]
+    #[case::unmounted_volume(|spec: &mut PodSpec| spec.volumes.push(clone8s::v1::Volume { name: "v".into(), source: None }))]
+    fn a_change_that_needs_no_restart_keeps_the_hash(#[case] edit: Edit) {
+        let before = pod("p", vec![container("a", "a:1")]);
+        let mut after = before.clone();
+        edit(
+            std::sync::Arc::make_mut(&mut after.pod)
+                .spec
+                .get_or_insert_default(),
+        );
+        assert_eq!(
+            container_hash(&before, &before.spec().containers[0]),
+            container_hash(&after, &after.spec().containers[0])
+        );
+        assert_eq!(sandbox_hash(&before), sandbox_hash(&after));
+    }
+
+    #[test]
+    fn a_long_name_makes_a_hostname_that_the_kernel_takes() {
+        let long = format!("{}-{}", "a".repeat(62), "b".repeat(60));
+        let pod = pod(&long, vec![container("a", "a:1")]);
+        assert_eq!(hostname(&pod), "a".repeat(62));
+    }
+}

@@ -1,0 +1,160 @@
+//! What a worker knows of its pod beyond what the runtime tells. Losing it costs a few repeated calls, nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    config::Intervals,
+    desired::PodUid,
+    runtime::{ContainerId, ImageRef, SandboxId},
+};
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Memory {
+    /// What the runtime said about the image of the next run of each container; forgotten once that run is made.
+    pub images: BTreeMap<String, ImageKnowledge>,
+    pub failures: BTreeMap<Target, Failure>,
+    /// Sandboxes whose stop has succeeded: removing one does not need another stop.
+    pub stopped_sandboxes: BTreeSet<SandboxId>,
+    /// Containers whose stop has succeeded: one that is still in an unknown state can only be removed.
+    pub stopped_containers: BTreeSet<ContainerId>,
+    /// Pods of this key that may have left folders and mounts on the node.
+    pub uncleaned: BTreeSet<PodUid>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageKnowledge {
+    Absent { image: String, at: SystemTime },
+    Present { image: String, found: ImageRef },
+    Pulled { image: String, found: ImageRef },
+}
+
+impl ImageKnowledge {
+    /// The image as asked for.
+    pub fn image(&self) -> &str {
+        match self {
+            Self::Absent { image, .. } | Self::Present { image, .. } | Self::Pulled { image, .. } => image,
+        }
+    }
+}
+
+/// A status holds several messages, and is bounded itself.
+const LONGEST_MESSAGE: usize = 1_000;
+
+/// What an action works on: of two actions on one target, only one runs at a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// The sandboxes and the folders: excludes every other action on the pod.
+    Pod,
+    /// Making and starting the runs of one container of the spec.
+    Container(String),
+    /// One run, to end it.
+    Run(ContainerId),
+}
+
+/// An action that failed, and was not repeated with success since.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    pub step: FailedStep,
+    /// How often in a row, from 1.
+    pub count: u32,
+    pub at: SystemTime,
+    /// Of the spec that was tried; another spec is tried at once.
+    pub spec_hash: String,
+    /// In the runtime's words.
+    pub message: String,
+    /// The runtime is away or does not answer: not the pod's fault.
+    pub transient: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailedStep {
+    RunSandbox,
+    InspectImage,
+    PullImage,
+    /// The node cannot give the container what its spec asks for, such as a volume.
+    PrepareContainer,
+    CreateContainer,
+    StartContainer,
+    /// Stopping or removing.
+    TearDown,
+}
+
+impl Failure {
+    /// When to try again.
+    pub fn retry_at(&self, intervals: &Intervals) -> SystemTime {
+        // What does not depend on the pod is worth trying again soon.
+        const SOON: Duration = Duration::from_secs(1);
+        const SOON_MAX: Duration = Duration::from_secs(30);
+        let soon = self.transient || matches!(self.step, FailedStep::InspectImage | FailedStep::TearDown);
+        let (base, max) = if soon {
+            (
+                SOON.min(intervals.backoff_base),
+                SOON_MAX.min(intervals.backoff_max),
+            )
+        } else {
+            (intervals.backoff_base, intervals.backoff_max)
+        };
+        self.at + doubled(base, max, self.count.saturating_sub(1))
+    }
+}
+
+/// `base` doubled `times` times, `max` at most.
+pub fn doubled(base: Duration, max: Duration, times: u32) -> Duration {
+    // 2^20 seconds is past every bound.
+    base.saturating_mul(1 << times.min(20)).min(max)
+}
+
+impl Memory {
+    /// The failure that still counts for a target and a spec.
+    pub fn failure(&self, target: &Target, spec_hash: &str) -> Option<&Failure> {
+        self.failures
+            .get(target)
+            .filter(|failure| failure.spec_hash == spec_hash)
+    }
+
+    /// Notes a failure; one that repeats the last counts up.
+    pub fn fail(
+        &mut self,
+        target: Target,
+        step: FailedStep,
+        spec_hash: &str,
+        cause: &FailureCause,
+        now: SystemTime,
+    ) {
+        let before = self
+            .failure(&target, spec_hash)
+            .filter(|failure| failure.step == step && failure.transient == cause.transient)
+            .map_or(0, |failure| failure.count);
+        self.failures.insert(
+            target,
+            Failure {
+                step,
+                count: before.saturating_add(1),
+                at: now,
+                spec_hash: spec_hash.to_owned(),
+                message: cause.message.chars().take(LONGEST_MESSAGE).collect(),
+                transient: cause.transient,
+            },
+        );
+    }
+
+    /// Forgets what no longer can matter: bounded by what is on the node.
+    pub fn retain(&mut self, observed: &super::observed::Observed) {
+        self.stopped_sandboxes.retain(|id| observed.sandbox(id).is_some());
+        let alive = |id: &ContainerId| observed.containers.iter().any(|run| run.id == *id);
+        self.stopped_containers.retain(alive);
+        self.failures.retain(|target, _| match target {
+            Target::Run(id) => alive(id),
+            Target::Pod | Target::Container(_) => true,
+        });
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureCause {
+    pub message: String,
+    pub transient: bool,
+}

@@ -1,0 +1,162 @@
+//! From quantities to what the kernel's cgroups take.
+
+use clone8s::{
+    cri::LinuxContainerResources,
+    quantity::{self, QuantityError},
+    v1::{Container, PodSpec, ResourceRequirements},
+};
+
+/// The length of a CPU accounting period, in microseconds.
+const PERIOD: i64 = 100_000;
+/// The shortest quota that the kernel takes, in microseconds.
+const SHORTEST_QUOTA: i64 = 1_000;
+/// One core's worth of weight, and the least there is.
+const SHARES_OF_A_CORE: i64 = 1_024;
+const LEAST_SHARES: i64 = 2;
+
+/// A container's limits. `node_memory` is the node's, in bytes: the more of it a container asks for, the later the
+/// kernel kills it.
+pub fn limits(
+    spec: &PodSpec,
+    container: &Container,
+    node_memory: i64,
+) -> Result<LinuxContainerResources, QuantityError> {
+    let amounts = Amounts::parse(container.resources.as_ref())?;
+    let cpu_shares = match amounts.cpu_request.or(amounts.cpu_limit) {
+        Some(milli) => (milli.saturating_mul(SHARES_OF_A_CORE) / 1_000).max(LEAST_SHARES),
+        None => LEAST_SHARES,
+    };
+    let cpu_quota = amounts
+        .cpu_limit
+        .filter(|milli| *milli > 0)
+        .map(|milli| (milli.saturating_mul(PERIOD) / 1_000).max(SHORTEST_QUOTA));
+    Ok(LinuxContainerResources {
+        cpu_shares,
+        cpu_period: if cpu_quota.is_some() { PERIOD } else { 0 },
+        cpu_quota: cpu_quota.unwrap_or(0),
+        memory_limit_in_bytes: amounts.memory_limit.unwrap_or(0),
+        oom_score_adj: oom_score_adj(spec, &amounts, node_memory)?,
+        ..Default::default()
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Amounts {
+    cpu_request: Option<i64>,
+    cpu_limit: Option<i64>,
+    memory_request: Option<i64>,
+    memory_limit: Option<i64>,
+}
+
+impl Amounts {
+    fn parse(resources: Option<&ResourceRequirements>) -> Result<Self, QuantityError> {
+        let milli = |text: Option<&String>| text.map(|text| quantity::milli_cpu(text)).transpose();
+        let bytes = |text: Option<&String>| text.map(|text| quantity::bytes(text)).transpose();
+        let limits = resources.map(|resources| &resources.limits);
+        let requests = resources.map(|resources| &resources.requests);
+        Ok(Self {
+            cpu_request: milli(requests.and_then(|amounts| amounts.get("cpu")))?,
+            cpu_limit: milli(limits.and_then(|amounts| amounts.get("cpu")))?,
+            memory_request: bytes(requests.and_then(|amounts| amounts.get("memory")))?,
+            memory_limit: bytes(limits.and_then(|amounts| amounts.get("memory")))?,
+        })
+    }
+
+    /// What it asks for is what it is held to.
+    fn is_guaranteed(&self) -> bool {
+        let held = |request: Option<i64>, limit: Option<i64>| {
+            limit.is_some_and(|limit| limit > 0 && request.unwrap_or(limit) == limit)
+        };
+        held(self.cpu_request, self.cpu_limit) && held(self.memory_request, self.memory_limit)
+    }
+
+    fn is_best_effort(&self) -> bool {
+        [
+            self.cpu_request,
+            self.cpu_limit,
+            self.memory_request,
+            self.memory_limit,
+        ]
+        .iter()
+        .all(|amount| amount.unwrap_or(0) == 0)
+    }
+}
+
+/// Kubernetes' order of dying: pods that ask for nothing first, those that get exactly what they ask for last.
+fn oom_score_adj(spec: &PodSpec, own: &Amounts, node_memory: i64) -> Result<i64, QuantityError> {
+    const GUARANTEED: i64 = -997;
+    const BEST_EFFORT: i64 = 1_000;
+    let all = spec
+        .containers
+        .iter()
+        .map(|container| Amounts::parse(container.resources.as_ref()))
+        .collect::<Result<Vec<_>, _>>()?;
+    if all.iter().all(Amounts::is_best_effort) {
+        return Ok(BEST_EFFORT);
+    }
+    if all.iter().all(Amounts::is_guaranteed) {
+        return Ok(GUARANTEED);
+    }
+    let request = own.memory_request.or(own.memory_limit).unwrap_or(0);
+    let share = i128::from(request) * 1_000 / i128::from(node_memory.max(1));
+    let adjusted = 1_000 - i64::try_from(share).unwrap_or(1_000);
+    Ok(adjusted.clamp(3, 999))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    const GIB: i64 = 1 << 30;
+
+    fn asking(requests: &[(&str, &str)], limits: &[(&str, &str)]) -> Container {
+        let amounts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs
+                .iter()
+                .map(|(name, amount)| ((*name).to_owned(), (*amount).to_owned()))
+                .collect()
+        };
+        Container {
+            resources: Some(ResourceRequirements {
+                limits: amounts(limits),
+                requests: amounts(requests),
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn limits_of(container: &Container) -> LinuxContainerResources {
+        let spec = PodSpec {
+            containers: vec![container.clone()],
+            ..Default::default()
+        };
+        limits(&spec, container, 4 * GIB).unwrap()
+    }
+
+    #[rstest]
+    #[case::nothing(&[], &[], (2, 0, 0, 0, 1_000))]
+    #[case::guaranteed(&[("cpu", "1"), ("memory", "64Mi")], &[("cpu", "1"), ("memory", "64Mi")],
+        (1_024, 100_000, 100_000, 64 << 20, -997))]
+    #[case::limits_alone_are_requests(&[], &[("cpu", "250m"), ("memory", "1Gi")], (256, 25_000, 100_000, GIB, -997))]
+    #[case::burstable(&[("cpu", "500m"), ("memory", "1Gi")], &[], (512, 0, 0, 0, 750))]
+    #[case::tiny(&[], &[("cpu", "1m")], (2, 1_000, 100_000, 0, 999))]
+    fn quantities_become_cgroup_values(
+        #[case] requests: &[(&str, &str)],
+        #[case] limits: &[(&str, &str)],
+        #[case] expected: (i64, i64, i64, i64, i64),
+    ) {
+        let found = limits_of(&asking(requests, limits));
+        let values = (
+            found.cpu_shares,
+            found.cpu_quota,
+            found.cpu_period,
+            found.memory_limit_in_bytes,
+            found.oom_score_adj,
+        );
+        assert_eq!(values, expected);
+    }
+}

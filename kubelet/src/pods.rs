@@ -1,0 +1,78 @@
+//! Everything that runs pods, put together: relist, table, workers, status sync, events.
+
+use std::sync::Arc;
+
+use clone8s_daemon::Supervisor;
+use tokio::sync::watch;
+
+use crate::{
+    ApiChannel, Config,
+    clock::Clock,
+    desired::Desired,
+    events::{self, EventRecorder},
+    pod::{execute::Executor, worker::WorkerContext},
+    relist::Relist,
+    runtime::{Runtime, RuntimeHealth},
+    status::{StatusBoard, sync::StatusSync},
+    table::PodTable,
+    volumes::Volumes,
+};
+
+/// What running pods needs.
+pub(crate) struct Setup {
+    pub(crate) config: Arc<Config>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) clock: Clock,
+    pub(crate) desired: watch::Receiver<Desired>,
+    pub(crate) api: ApiChannel,
+    pub(crate) board: StatusBoard,
+    /// The node's own address.
+    pub(crate) host_ip: String,
+    /// Bytes.
+    pub(crate) node_memory: i64,
+}
+
+/// Starts all of it; returns what the others may know of the runtime.
+pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receiver<RuntimeHealth> {
+    let shutdown = supervisor.shutdown().clone();
+    let (relist, feeds) = Relist::new(Arc::clone(&setup.runtime), setup.config.intervals.relist);
+    let (recorder, happenings) = EventRecorder::new();
+    let health = feeds.health.clone();
+    let context = WorkerContext {
+        executor: Executor {
+            runtime: setup.runtime,
+            volumes: Volumes::new(&setup.config.data_dir),
+            clock: setup.clock,
+            log_root: setup.config.log_root.clone(),
+            node_memory: setup.node_memory,
+        },
+        intervals: setup.config.intervals.clone(),
+        clock: setup.clock,
+        board: setup.board.clone(),
+        events: recorder,
+        host_ip: setup.host_ip,
+        runtime_health: health.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let sync = StatusSync::new(setup.board.subscribe(), setup.desired.clone(), setup.api.clone());
+    let table = PodTable::new(context, setup.desired, feeds);
+    let node = setup.config.node_name.clone();
+    supervisor.spawn("relist", Arc::clone(&relist).run(shutdown.clone()));
+    supervisor.spawn("runtime events", relist.follow_events(shutdown.clone()));
+    supervisor.spawn("pod workers", table.run(shutdown.clone()));
+    supervisor.spawn("status sync", sync.run(shutdown.clone()));
+    supervisor.spawn(
+        "events",
+        events::run(happenings, setup.api, node, setup.clock, shutdown),
+    );
+    health
+}
+
+/// The node's memory in bytes (proc_meminfo(5)), or 0 where that cannot be read.
+pub(crate) fn node_memory() -> i64 {
+    use procfs::Current as _;
+    procfs::Meminfo::current().map_or(0, |meminfo| i64::try_from(meminfo.mem_total).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! Who works on which pod: keeps one worker for each pod that is wanted or found, and tells it what is wanted.
+//!
+//! ```text
+//! unknown ──(desired, or found and unwanted)──► worker ──(gone here and at its source)──► unknown
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    convert::Infallible,
+    sync::Arc,
+};
+
+use clone8s_daemon::Shutdown;
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{Id, JoinError, JoinSet},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    admission::Admitted,
+    desired::{Desired, DesiredPod, PodKey, PodUid},
+    pod::{
+        plan::Want,
+        worker::{Worker, WorkerContext},
+    },
+    relist::{Feeds, Snapshot},
+};
+
+const CRASH_HOLD: Duration = Duration::from_secs(5);
+
+/// The table of workers.
+pub(crate) struct PodTable {
+    context: WorkerContext,
+    desired: watch::Receiver<Desired>,
+    snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
+    wakes: mpsc::Receiver<PodKey>,
+    workers: BTreeMap<PodKey, Handle>,
+    tasks: JoinSet<()>,
+    keys: HashMap<Id, PodKey>,
+    admitted: Admitted,
+    /// The snapshot that the workers were last woken by.
+    seen: Option<Arc<Snapshot>>,
+    /// When a pod's worker ended: an older snapshot may still show the pod.
+    ended: BTreeMap<PodKey, Instant>,
+    /// When a pod's worker panicked: the next one waits, in case it does too.
+    crashed: BTreeMap<PodKey, Instant>,
+    /// Folders of pods that are long gone have been removed.
+    swept: bool,
+}
+
+struct Handle {
+    want: watch::Sender<Want>,
+    wake: Arc<Notify>,
+}
+
+impl PodTable {
+    pub(crate) fn new(context: WorkerContext, desired: watch::Receiver<Desired>, feeds: Feeds) -> Self {
+        Self {
+            context,
+            desired,
+            snapshot: feeds.snapshot,
+            wakes: feeds.wakes,
+            workers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            keys: HashMap::new(),
+            admitted: Admitted::default(),
+            seen: None,
+            ended: BTreeMap::new(),
+            crashed: BTreeMap::new(),
+            swept: false,
+        }
+    }
+
+    /// Runs until shutdown, then waits for the workers.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
+        loop {
+            self.reconcile();
+            tokio::select! {
+                changed = self.desired.changed() => if changed.is_err() { break },
+                changed = self.snapshot.changed() => if changed.is_err() { break },
+                Some(key) = self.wakes.recv() => self.wake(&key),
+                Some(ended) = self.tasks.join_next_with_id() => self.note_end(ended),
+                () = shutdown.cancelled() => break,
+            }
+        }
+        shutdown.cancelled().await;
+        while self.tasks.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    /// Brings the workers in line with what is desired and what is there.
+    fn reconcile(&mut self) {
+        // Before the first list nobody knows whether a pod runs already.
+        let Some(snapshot) = self.snapshot.borrow_and_update().clone() else {
+            return;
+        };
+        let desired = self.desired.borrow_and_update().clone();
+        let running: BTreeSet<PodUid> = snapshot
+            .pods
+            .values()
+            .flat_map(|digest| digest.uids.iter().cloned())
+            .collect();
+        let mut wants = self.admitted.admit(&desired.pods, &running);
+        if desired.complete {
+            let unwanted = |key: &&PodKey| !desired.pods.contains_key(*key);
+            let found = snapshot.pods.keys().filter(|key| {
+                // A list from before the end of a pod's worker says nothing about what came after.
+                self.ended.get(*key).is_none_or(|ended| *ended < snapshot.taken)
+            });
+            let orphans: Vec<_> = self
+                .workers
+                .keys()
+                .chain(found)
+                .filter(unwanted)
+                .cloned()
+                .collect();
+            wants.extend(orphans.into_iter().map(|key| (key, Want::Stop { pod: None })));
+        }
+        self.ended.retain(|_, ended| *ended >= snapshot.taken);
+        for (key, want) in wants {
+            self.tell(key, want);
+        }
+        self.wake_changed(snapshot);
+        if desired.complete && !self.swept {
+            self.swept = true;
+            self.sweep(&desired, &running);
+        }
+    }
+
+    fn tell(&mut self, key: PodKey, want: Want) {
+        if let Some(handle) = self.workers.get(&key) {
+            handle.want.send_if_modified(|old| {
+                let differs = !old.asks_the_same_as(&want);
+                if differs {
+                    *old = want;
+                }
+                differs
+            });
+            return;
+        }
+        // The next list comes by here again.
+        if self
+            .crashed
+            .get(&key)
+            .is_some_and(|crashed| crashed.elapsed() < CRASH_HOLD)
+        {
+            return;
+        }
+        self.crashed.remove(&key);
+        let (sender, receiver) = watch::channel(want);
+        let wake = Arc::new(Notify::new());
+        let worker = Worker::new(self.context.clone(), key.clone(), receiver, Arc::clone(&wake));
+        let task = self.tasks.spawn(worker.run());
+        self.keys.insert(task.id(), key.clone());
+        self.ended.remove(&key);
+        self.workers.insert(key, Handle { want: sender, wake });
+    }
+
+    fn wake(&self, key: &PodKey) {
+        if let Some(handle) = self.workers.get(key) {
+            handle.wake.notify_one();
+        }
+    }
+
+    /// Wakes the workers of pods that look different than in the list before.
+    fn wake_changed(&mut self, snapshot: Arc<Snapshot>) {
+        if let Some(seen) = &self.seen {
+            if Arc::ptr_eq(seen, &snapshot) {
+                return;
+            }
+            for key in self.workers.keys() {
+                if seen.pods.get(key) != snapshot.pods.get(key) {
+                    self.wake(key);
+                }
+            }
+        }
+        self.seen = Some(snapshot);
+    }
+
+    fn note_end(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        let Some(key) = self.keys.remove(&id) else { return };
+        if let Err(error) = ended {
+            tracing::error!(pod = %key, %error, "a pod worker failed; another takes its place");
+            self.crashed.insert(key.clone(), Instant::now());
+        }
+        self.workers.remove(&key);
+        self.context.board.remove(&key);
+        self.ended.insert(key, Instant::now());
+    }
+
+    /// Removes what pods have left on the node that were gone before the kubelet started.
+    fn sweep(&mut self, desired: &Desired, running: &BTreeSet<PodUid>) {
+        let executor = self.context.executor.clone();
+        let wanted: BTreeSet<_> = desired.pods.values().map(DesiredPod::uid).collect();
+        let kept: BTreeSet<_> = wanted.union(running).cloned().collect();
+        self.tasks.spawn_blocking(move || {
+            if let Err(error) = executor.sweep(&kept) {
+                tracing::warn!(%error, "cannot remove the folders of former pods");
+            }
+        });
+    }
+}
