@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+pub(crate) use crate::timestamp::timestamp as to_timestamp;
+
 /// Where `now` comes from.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Clock {
@@ -42,17 +44,6 @@ pub(crate) fn from_nanos(nanos: i64) -> Option<SystemTime> {
     match u64::try_from(nanos) {
         Ok(nanos) if nanos > 0 => Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)),
         _ => None,
-    }
-}
-
-/// As the API writes times.
-pub(crate) fn to_timestamp(time: SystemTime) -> pbjson_types::Timestamp {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    pbjson_types::Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
     }
 }
 

@@ -40,7 +40,10 @@ use tonic::transport::Channel;
 use clock::Clock;
 pub use config::Config;
 use desired::Desired;
+use registration::{EtcdError, NodeReporter, Registration, RegistrationError};
 use runtime::{CriRuntime, Runtime, RuntimeHealth};
+use sources::{Sources, SourcesError};
+use stats::{Publisher, Sampler};
 use status::{PodStatuses, StatusBoard};
 
 /// How long the parts have to end once the kubelet is told to stop. Containers run on.
@@ -70,9 +73,15 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Why a kubelet stopped other than by being asked to.
+/// Why a kubelet stopped, or did not start, other than by being asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
 }
@@ -93,10 +102,12 @@ pub async fn run_on(
     let mut supervisor = Supervisor::new(shutdown.clone());
     let config = Arc::new(config);
     let board = StatusBoard::new();
-    // The sources write here.
-    let (_desired_writer, desired) = watch::channel(Desired::default());
-    // Registration writes here.
-    let (_api_writer, api) = watch::channel(None);
+    let (desired_writer, desired) = watch::channel(Desired::default());
+    let (api_writer, api) = watch::channel(None);
+
+    let registration = Registration::new(&config, api_writer)?;
+    let sources = Sources::open(&config, api.clone(), bus.clone(), desired_writer)?;
+    let (sampler, samples) = Sampler::new(Arc::clone(&config), Arc::clone(&runtime));
     let runtime_health = pods::spawn(
         &mut supervisor,
         pods::Setup {
@@ -110,6 +121,25 @@ pub async fn run_on(
             node_memory: pods::node_memory(),
         },
     );
+    let reporter = NodeReporter::new(
+        Arc::clone(&config),
+        runtime_health.clone(),
+        samples.clone(),
+        api.clone(),
+    )?;
+
+    sources.spawn(&mut supervisor);
+    if let Some(registration) = registration {
+        supervisor.spawn("registration", registration.run(shutdown.clone()));
+    }
+    supervisor.spawn("stats", sampler.run(shutdown.clone()));
+    if let Some(reporter) = reporter {
+        supervisor.spawn("node report", reporter.run(shutdown.clone()));
+    }
+    if let Some(bus) = &bus {
+        let publisher = Publisher::new(samples, Arc::clone(bus));
+        supervisor.spawn("stats on the bus", publisher.run(shutdown.clone()));
+    }
     let shared = Shared {
         config,
         runtime,

@@ -1,0 +1,261 @@
+//! The kubelet as a program of its own.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use clone8s_bus::{
+    EventBus,
+    amqp::{AmqpBus, AmqpConfig, ClientIdentity},
+};
+use clone8s_daemon::{process, telemetry::Telemetry};
+use clone8s_kubelet::{
+    Config,
+    config::{
+        Apiserver, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT, DEFAULT_RUNTIME_SOCKET, EtcdConfig, Intervals,
+        JoinToken,
+    },
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Makes the containers of this node match its pods
+///
+/// Pods come from a folder of manifests, from an API server, and from the node's AMQP queue, each where it is
+/// given. Stopping the kubelet stops no container.
+#[derive(Debug, Parser)]
+#[command(name = "kubelet", version, max_term_width = 100)]
+struct Cli {
+    /// This node's name, a DNS label [default: the hostname]
+    #[arg(long, env = "CLONE8S_NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+    /// Socket of the container runtime: ours, or any other of CRI v1
+    #[arg(long, env = "CLONE8S_RUNTIME", default_value = DEFAULT_RUNTIME_SOCKET, value_name = "PATH")]
+    runtime: PathBuf,
+    /// Folder of manifests that this node runs
+    #[arg(long, value_name = "FOLDER")]
+    manifests: Option<PathBuf>,
+    /// Folder for what must outlive the kubelet: checkpoints, volumes, certificates
+    #[arg(long, default_value = DEFAULT_DATA_DIR, value_name = "FOLDER")]
+    data_dir: PathBuf,
+    /// Folder for the logs of containers
+    #[arg(long, default_value = DEFAULT_LOG_ROOT, value_name = "FOLDER")]
+    log_root: PathBuf,
+
+    /// API server: https://host:port, or the path of its unix socket [default: none, the node stands alone]
+    #[arg(long, env = "CLONE8S_APISERVER", value_name = "ADDRESS")]
+    apiserver: Option<String>,
+    /// Root CA (PEM) that the API server's certificate is verified against [default: the one that the join token pins]
+    #[arg(long, requires = "apiserver", value_name = "FILE")]
+    apiserver_ca: Option<PathBuf>,
+    /// One-time token to join the cluster with; better in the environment or a file than in the process list
+    #[arg(
+        long,
+        env = "CLONE8S_JOIN_TOKEN",
+        hide_env_values = true,
+        requires = "apiserver",
+        conflicts_with = "join_token_file",
+        value_name = "TOKEN"
+    )]
+    join_token: Option<String>,
+    /// File that holds the join token
+    #[arg(long, requires = "apiserver", value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+
+    /// AMQP broker: amqps://user:password@host:5671/vhost; better in the environment than in the process list
+    #[arg(long, env = "CLONE8S_AMQP", hide_env_values = true, value_name = "URL")]
+    amqp: Option<String>,
+    /// Root CA (PEM) that the broker's certificate is verified against
+    #[arg(long, requires = "amqp", value_name = "FILE")]
+    amqp_ca: Option<PathBuf>,
+    /// Client certificate (PEM) for the broker
+    #[arg(long, requires_all = ["amqp", "amqp_key"], value_name = "FILE")]
+    amqp_cert: Option<PathBuf>,
+    /// Key (PEM) of --amqp-cert
+    #[arg(long, requires = "amqp_cert", value_name = "FILE")]
+    amqp_key: Option<PathBuf>,
+
+    /// Endpoints of an etcd where a node without an API server registers, such as https://10.0.0.5:2379
+    #[arg(
+        long,
+        value_delimiter = ',',
+        requires = "etcd_ca",
+        conflicts_with = "apiserver",
+        value_name = "URL,…"
+    )]
+    etcd: Vec<String>,
+    /// Root CA (PEM) that etcd's certificates are verified against
+    #[arg(long, requires = "etcd", value_name = "FILE")]
+    etcd_ca: Option<PathBuf>,
+    /// Client certificate (PEM) for etcd
+    #[arg(long, requires_all = ["etcd", "etcd_key"], value_name = "FILE")]
+    etcd_cert: Option<PathBuf>,
+    /// Key (PEM) of --etcd-cert
+    #[arg(long, requires = "etcd_cert", value_name = "FILE")]
+    etcd_key: Option<PathBuf>,
+
+    /// Seconds between full lists of what runs, while the runtime sends events; 1 at most while it does not
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    relist_interval: Duration,
+    /// Seconds before the second restart of a container that ended early; doubles with each
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    backoff_base: Duration,
+    /// Seconds that no restart waits longer than
+    #[arg(long, default_value = "300", value_parser = seconds, value_name = "SECONDS")]
+    backoff_max: Duration,
+    /// Seconds between heartbeats of the node
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    heartbeat_interval: Duration,
+    /// Seconds between samples of what the node and its containers use
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    stats_interval: Duration,
+
+    #[command(flatten)]
+    telemetry: Telemetry,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let telemetry = cli.telemetry.clone();
+    process::run(&telemetry, |shutdown| async move {
+        let bus = bus(&cli)?;
+        let config = config(cli)?;
+        clone8s_kubelet::run(config, bus, shutdown).await?;
+        anyhow::Ok(())
+    })
+}
+
+fn bus(cli: &Cli) -> anyhow::Result<Option<Arc<dyn EventBus>>> {
+    let Some(url) = &cli.amqp else { return Ok(None) };
+    let config = AmqpConfig {
+        ca: cli.amqp_ca.clone(),
+        identity: cli
+            .amqp_cert
+            .clone()
+            .zip(cli.amqp_key.clone())
+            .map(|(certificate, key)| ClientIdentity { certificate, key }),
+        ..AmqpConfig::new(url)
+    };
+    let bus = AmqpBus::connect(&config).context("--amqp")?;
+    Ok(Some(Arc::new(bus)))
+}
+
+fn config(cli: Cli) -> anyhow::Result<Config> {
+    let node_name = match cli.node_name {
+        Some(name) => name,
+        None => hostname()?,
+    };
+    if let Err(reason) = clone8s::names::check_dns_label(&node_name) {
+        bail!("node name {node_name:?} {reason}; give another with --node-name");
+    }
+    let join_token = match (cli.join_token, cli.join_token_file) {
+        (Some(token), _) => Some(JoinToken::Literal(token)),
+        (None, file) => file.map(JoinToken::File),
+    };
+    let etcd = cli.etcd_ca.map(|ca_file| EtcdConfig {
+        endpoints: cli.etcd,
+        ca_file,
+        client_identity: cli.etcd_cert.zip(cli.etcd_key),
+    });
+    Ok(Config {
+        runtime_socket: cli.runtime,
+        manifest_folder: cli.manifests,
+        data_dir: cli.data_dir,
+        log_root: cli.log_root,
+        apiserver: cli.apiserver.map(apiserver).transpose()?,
+        apiserver_ca: cli.apiserver_ca,
+        join_token,
+        etcd,
+        intervals: Intervals {
+            relist: cli.relist_interval,
+            backoff_base: cli.backoff_base,
+            backoff_max: cli.backoff_max.max(cli.backoff_base),
+            heartbeat: cli.heartbeat_interval,
+            stats: cli.stats_interval,
+            ..Intervals::default()
+        },
+        ..Config::new(node_name)
+    })
+}
+
+fn apiserver(address: String) -> anyhow::Result<Apiserver> {
+    if address.starts_with("https://") {
+        return Ok(Apiserver::Url(address));
+    }
+    if address.starts_with('/') {
+        return Ok(Apiserver::Socket(address.into()));
+    }
+    bail!("--apiserver {address:?}: write https://host:port, or the absolute path of a unix socket");
+}
+
+/// The hostname up to its first dot, in lower case: a DNS label where it can be one.
+fn hostname() -> anyhow::Result<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("cannot read the hostname; give --node-name")?;
+    let label = name.trim().split('.').next().unwrap_or_default();
+    Ok(label.to_ascii_lowercase().replace('_', "-"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("write a number of seconds from 0.01 to 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> anyhow::Result<Config> {
+        let arguments = [&["kubelet"], arguments].concat();
+        config(Cli::try_parse_from(arguments)?)
+    }
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_is_a_url_or_a_socket() {
+        let of = |address| parse(&["--node-name", "n1", "--apiserver", address]);
+        let url = of("https://api:7443").unwrap().apiserver;
+        assert_eq!(url, Some(Apiserver::Url("https://api:7443".into())));
+        let socket = of("/run/api.sock").unwrap().apiserver;
+        assert_eq!(socket, Some(Apiserver::Socket("/run/api.sock".into())));
+        let error = of("http://api:7443").unwrap_err().to_string();
+        assert!(error.contains("https://host:port"), "{error}");
+    }
+
+    #[test]
+    fn a_node_name_is_a_dns_label() {
+        let error = parse(&["--node-name", "Node 1"]).unwrap_err().to_string();
+        assert!(error.contains("--node-name"), "{error}");
+    }
+
+    #[test]
+    fn intervals_are_seconds_within_bounds() {
+        let config = parse(&["--node-name", "n1", "--backoff-base", "0.5"]).unwrap();
+        assert_eq!(config.intervals.backoff_base, Duration::from_millis(500));
+        parse(&["--node-name", "n1", "--relist-interval", "0"]).unwrap_err();
+    }
+
+    #[test]
+    fn an_etcd_needs_its_root_ca() {
+        parse(&["--node-name", "n1", "--etcd", "https://e:2379"]).unwrap_err();
+        let config = parse(&[
+            "--node-name",
+            "n1",
+            "--etcd",
+            "https://e:2379",
+            "--etcd-ca",
+            "/ca",
+        ])
+        .unwrap();
+        assert_eq!(config.etcd.unwrap().endpoints, ["https://e:2379"]);
+    }
+}
