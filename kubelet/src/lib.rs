@@ -45,6 +45,7 @@ use runtime::{CriRuntime, Runtime, RuntimeHealth};
 use sources::{Sources, SourcesError};
 use stats::{Publisher, Sampler};
 use status::{PodStatuses, StatusBoard};
+use tunnel::Tunnel;
 
 /// How long the parts have to end once the kubelet is told to stop. Containers run on.
 const GRACE: Duration = Duration::from_secs(10);
@@ -150,6 +151,9 @@ pub async fn run_on(
         bus,
         shutdown,
     };
+    if shared.config.apiserver.is_some() {
+        supervisor.spawn("tunnel", Tunnel::new(&shared).run(shared.shutdown.clone()));
+    }
     tracing::info!(node = shared.config.node_name, "kubelet started");
     Ok(supervisor.run(GRACE).await?)
 }
