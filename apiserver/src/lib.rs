@@ -12,6 +12,7 @@ mod config;
 mod door;
 mod error;
 mod events;
+mod identity;
 mod kind;
 mod logs;
 mod namespaces;
@@ -27,7 +28,7 @@ mod time;
 mod tls;
 mod tunnel;
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clone8s_bus::EventBus;
 use clone8s_daemon::{
@@ -61,6 +62,12 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Why an apiserver could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("cannot keep this apiserver's identity in {folder}", folder = .folder.display())]
+    Identity {
+        folder: PathBuf,
+        #[source]
+        cause: io::Error,
+    },
     #[error("cannot open the embedded store")]
     EmbeddedStore(#[from] store::embedded::OpenError),
     #[error("cannot use etcd")]
@@ -83,7 +90,12 @@ pub enum Error {
 
 /// Starts an apiserver and serves until shutdown.
 pub async fn run(config: Config, bus: Arc<dyn EventBus>, shutdown: Shutdown) -> Result<(), Error> {
-    Apiserver::start(config, bus, shutdown).await?.serve().await
+    match Apiserver::start(config, bus, shutdown).await {
+        Ok(apiserver) => apiserver.serve().await,
+        // It is what was asked for.
+        Err(Error::StoppedBeforeStore) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// An apiserver whose store is open and whose sockets are bound: clients can connect, and are answered once
@@ -92,6 +104,8 @@ pub struct Apiserver {
     registry: Registry,
     backend: Arc<Backend>,
     pki: Arc<Pki>,
+    bus: Arc<dyn EventBus>,
+    identity: String,
     socket: UnixListenerStream,
     tls: Option<TlsListener>,
     shutdown: Shutdown,
@@ -108,8 +122,12 @@ impl fmt::Debug for Apiserver {
 
 impl Apiserver {
     /// Opens the certificates and the store, waiting for one that is not reachable yet, and binds the sockets.
-    pub async fn start(config: Config, _bus: Arc<dyn EventBus>, shutdown: Shutdown) -> Result<Self, Error> {
+    pub async fn start(config: Config, bus: Arc<dyn EventBus>, shutdown: Shutdown) -> Result<Self, Error> {
         let pki = Arc::new(Pki::open(&config.data_dir, config.tls.as_ref(), clock::now())?);
+        let identity = identity::load_or_make(&config.data_dir).map_err(|cause| Error::Identity {
+            folder: config.data_dir.clone(),
+            cause,
+        })?;
         let store = open_store(&config.store).await?;
         let registry = Registry::new(store, shutdown.clone());
         wait_for_store(&registry, &shutdown).await?;
@@ -127,6 +145,8 @@ impl Apiserver {
             registry,
             backend,
             pki,
+            bus,
+            identity,
             socket,
             tls,
             shutdown,
@@ -156,6 +176,15 @@ impl Apiserver {
             supervisor.spawn("certificates", certificate.keep_fresh(self.pki, shutdown.clone()));
             supervisor.spawn("tls", server::serve(routes, tls.connections(), shutdown.clone()));
         }
+        supervisor.spawn(
+            "outbox",
+            outbox::run(
+                Arc::clone(self.registry.store()),
+                self.bus,
+                self.identity,
+                shutdown.clone(),
+            ),
+        );
         supervisor.spawn(
             "namespaces",
             namespaces::empty_ending(self.registry.clone(), shutdown.clone()),

@@ -381,3 +381,6 @@ fn is_deletion_done<K: Kind>(object: &K) -> bool {
         .is_some_and(|meta| meta.deletion_timestamp.is_some() && meta.finalizers.is_empty())
         && !object.lingers()
 }
+
+#[cfg(test)]
+mod tests;

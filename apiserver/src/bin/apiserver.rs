@@ -7,7 +7,11 @@ use clone8s_apiserver::{
     Config, KeyPairFiles, StoreConfig, TlsConfig,
     store::etcd::{ClientIdentity, EtcdConfig},
 };
-use clone8s_bus::{EventBus, local::LocalBus};
+use clone8s_bus::{
+    EventBus,
+    amqp::{self, AmqpBus, AmqpConfig},
+    local::LocalBus,
+};
 use clone8s_daemon::{process, telemetry::Telemetry};
 
 #[global_allocator]
@@ -70,15 +74,45 @@ struct Args {
     #[arg(long, requires = "etcd_cert", value_name = "FILE")]
     etcd_key: Option<PathBuf>,
 
+    /// RabbitMQ, as amqps://user:password@host:port/vhost [default: changes are published to nobody]
+    #[arg(long, env = "CLONE8S_AMQP", hide_env_values = true, value_name = "URL")]
+    amqp: Option<String>,
+
+    /// Root CA (PEM) that RabbitMQ's certificate is verified against
+    #[arg(long, requires = "amqp", value_name = "FILE")]
+    amqp_ca: Option<PathBuf>,
+
+    /// Client certificate (PEM) for RabbitMQ
+    #[arg(long, requires_all = ["amqp", "amqp_key"], value_name = "FILE")]
+    amqp_cert: Option<PathBuf>,
+
+    /// Key (PEM) of --amqp-cert
+    #[arg(long, requires = "amqp_cert", value_name = "FILE")]
+    amqp_key: Option<PathBuf>,
+
     #[command(flatten)]
     telemetry: Telemetry,
+}
+
+impl Args {
+    fn bus(&self) -> Result<Arc<dyn EventBus>, amqp::ConfigError> {
+        let Some(url) = &self.amqp else {
+            return Ok(Arc::new(LocalBus::new()));
+        };
+        let identity = self.amqp_cert.clone().zip(self.amqp_key.clone());
+        Ok(Arc::new(AmqpBus::connect(&AmqpConfig {
+            ca: self.amqp_ca.clone(),
+            identity: identity.map(|(certificate, key)| amqp::ClientIdentity { certificate, key }),
+            ..AmqpConfig::new(url.as_str())
+        })?))
+    }
 }
 
 impl From<Args> for Config {
     fn from(args: Args) -> Self {
         let store = if args.etcd.is_empty() {
             StoreConfig::Embedded {
-                path: args.data_dir.join("store.db"),
+                path: args.data_dir.join("store.redb"),
             }
         } else {
             StoreConfig::Etcd(EtcdConfig {
@@ -114,8 +148,10 @@ fn key_pair(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Option<KeyPai
 fn main() -> ExitCode {
     let args = Args::parse();
     let telemetry = args.telemetry.clone();
-    process::run(&telemetry, |shutdown| {
-        let bus: Arc<dyn EventBus> = Arc::new(LocalBus::new());
-        clone8s_apiserver::run(args.into(), bus, shutdown)
+    process::run(&telemetry, |shutdown| async move {
+        // Inside the runtime, where the bus keeps its connection.
+        let bus = args.bus()?;
+        clone8s_apiserver::run(args.into(), bus, shutdown).await?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })
 }

@@ -1,0 +1,446 @@
+//! What only a store that is meddled with can show: races, histories that were forgotten, and a store that is away.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use clone8s::{
+    object::Object as _,
+    rules::Rules as _,
+    v1::{Container, Namespace, NamespaceStatus, Node, Pod, PodSpec, WatchEventType},
+};
+use futures::StreamExt as _;
+use prost::Message as _;
+use tempfile::TempDir;
+use tonic::Code;
+
+use super::*;
+use crate::store::{
+    Listing, Page, Watch,
+    embedded::{EmbeddedStore, Options},
+};
+
+/// What somebody else writes before a put of a key.
+type Meddling = dyn Fn(&str) -> Option<(String, Bytes)> + Send + Sync;
+
+/// A store in which somebody else writes just before one's own write.
+struct Meddled {
+    inner: EmbeddedStore,
+    _dir: TempDir,
+    before_put: Box<Meddling>,
+}
+
+impl fmt::Debug for Meddled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meddled").finish_non_exhaustive()
+    }
+}
+
+impl Meddled {
+    fn with(
+        options: &Options,
+        before_put: impl Fn(&str) -> Option<(String, Bytes)> + Send + Sync + 'static,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self {
+            inner: EmbeddedStore::open_with(dir.path().join("store"), options).unwrap(),
+            _dir: dir,
+            before_put: Box::new(before_put),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Meddled {
+    async fn get(&self, key: &str) -> Result<(Option<KeyValue>, Revision), StoreError> {
+        self.inner.get(key).await
+    }
+    async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError> {
+        self.inner.list(prefix, page, at).await
+    }
+    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
+        if let Some((other, value)) = (self.before_put)(key) {
+            self.inner.put(&other, value, Precondition::Any).await?;
+        }
+        self.inner.put(key, value, precondition).await
+    }
+    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
+        self.inner.delete(key, precondition).await
+    }
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
+        self.inner.watch(prefix, after).await
+    }
+}
+
+/// A store that cannot be reached.
+#[derive(Debug)]
+struct Away;
+
+fn away<T>() -> Result<T, StoreError> {
+    Err(StoreError::Unavailable(
+        "connection refused by 10.0.0.5:2379".into(),
+    ))
+}
+
+#[async_trait]
+impl Store for Away {
+    async fn get(&self, _key: &str) -> Result<(Option<KeyValue>, Revision), StoreError> {
+        away()
+    }
+    async fn list(&self, _prefix: &str, _page: Page, _at: Option<Revision>) -> Result<Listing, StoreError> {
+        away()
+    }
+    async fn put(
+        &self,
+        _key: &str,
+        _value: Bytes,
+        _precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        away()
+    }
+    async fn delete(&self, _key: &str, _precondition: Precondition) -> Result<Revision, StoreError> {
+        away()
+    }
+    async fn watch(&self, _prefix: &str, _after: Revision) -> Result<Watch, StoreError> {
+        away()
+    }
+}
+
+fn pod(name: &str) -> Pod {
+    Pod {
+        metadata: Some(ObjectMeta {
+            name: name.into(),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![Container {
+                name: "main".into(),
+                image: "registry.example/app:1".into(),
+                ..Container::default()
+            }],
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+async fn registry(store: impl Store + 'static) -> Registry {
+    let registry = Registry::new(Arc::new(store), Shutdown::new());
+    namespaces::ensure_default(&registry).await.unwrap();
+    registry
+}
+
+fn reason(error: ApiError) -> (Code, String) {
+    let status = tonic::Status::from(error);
+    let details = tonic_types::StatusExt::get_error_details(&status);
+    (status.code(), details.error_info().unwrap().reason.clone())
+}
+
+#[tokio::test]
+async fn a_pod_created_while_its_namespace_begins_to_end_does_not_stay() {
+    let terminating = Namespace {
+        metadata: Some(ObjectMeta {
+            name: "default".into(),
+            ..ObjectMeta::default()
+        }),
+        status: Some(NamespaceStatus {
+            phase: "Terminating".into(),
+        }),
+    };
+    let store = Meddled::with(&Options::default(), move |key| {
+        key.contains("/pods/")
+            .then(|| (terminating.store_key(), terminating.encode_to_vec().into()))
+    });
+    let registry = registry(store).await;
+    let error = registry
+        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(error),
+        (Code::FailedPrecondition, "NAMESPACE_TERMINATING".into())
+    );
+    let key = Key::<Pod>::parse("default", "web").unwrap();
+    assert!(matches!(registry.read(&key).await, Err(ApiError::NotFound(_))));
+}
+
+/// Somebody who writes the pod anew before each of the first `times` puts of it after its creation.
+fn overtaken(times: usize) -> Meddled {
+    let puts = AtomicUsize::new(0);
+    Meddled::with(&Options::default(), move |key| {
+        if !key.contains("/pods/") {
+            return None;
+        }
+        let put = puts.fetch_add(1, Ordering::Relaxed);
+        let mut theirs = pod("web");
+        theirs.set_defaults();
+        let meta = theirs.metadata_mut();
+        meta.namespace = "default".into();
+        meta.labels.insert("put".into(), put.to_string());
+        (1..=times)
+            .contains(&put)
+            .then(|| (theirs.store_key(), theirs.encode_to_vec().into()))
+    })
+}
+
+fn annotated() -> Pod {
+    let mut pod = pod("web");
+    pod.metadata_mut()
+        .annotations
+        .insert("note".into(), "mine".into());
+    pod
+}
+
+#[tokio::test]
+async fn a_write_to_any_revision_is_made_again_on_what_overtook_it() {
+    let registry = registry(overtaken(3)).await;
+    registry
+        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .await
+        .unwrap();
+    let key = Key::<Pod>::parse("", "web").unwrap();
+    let bound = registry
+        .modify(
+            &Scope::Cluster,
+            &key,
+            &Seen::default(),
+            Commit::Store,
+            |current: &Pod| {
+                let mut next = current.clone();
+                next.metadata_mut()
+                    .annotations
+                    .insert("note".into(), "mine".into());
+                Ok(next)
+            },
+        )
+        .await
+        .unwrap();
+    let meta = bound.metadata().unwrap();
+    assert_eq!(meta.annotations["note"], "mine");
+    assert_eq!(meta.labels["put"], "3", "the last writer's change is kept");
+}
+
+#[tokio::test]
+async fn a_write_that_is_overtaken_again_and_again_gives_up() {
+    let registry = registry(overtaken(usize::MAX - 1)).await;
+    registry
+        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .await
+        .unwrap();
+    let error = registry
+        .update(&Scope::Cluster, Some(annotated()), Commit::Store)
+        .await
+        .unwrap_err();
+    assert_eq!(reason(error), (Code::Aborted, "CONTENDED".into()));
+}
+
+#[tokio::test]
+async fn a_write_to_a_revision_is_not_made_on_another() {
+    let registry = registry(overtaken(1)).await;
+    let created = registry
+        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .await
+        .unwrap();
+    let mut mine = annotated();
+    mine.metadata_mut().resource_version = created.resource_version();
+    let error = registry
+        .update(&Scope::Cluster, Some(mine), Commit::Store)
+        .await
+        .unwrap_err();
+    assert_eq!(reason(error), (Code::Aborted, "STALE_RESOURCE_VERSION".into()));
+}
+
+#[tokio::test]
+async fn what_the_store_has_forgotten_is_out_of_range() {
+    let options = Options {
+        history: 10,
+        ..Options::default()
+    };
+    let registry = registry(Meddled::with(&options, |_| None)).await;
+    let first = registry
+        .create(&Scope::Cluster, Some(pod("web-0")), Commit::Store)
+        .await
+        .unwrap();
+    let page = registry
+        .list::<Pod>(&Scope::Cluster, &ListRequest::default())
+        .await
+        .unwrap();
+    for at in 1..40 {
+        registry
+            .create(&Scope::Cluster, Some(pod(&format!("web-{at}"))), Commit::Store)
+            .await
+            .unwrap();
+    }
+    let request = WatchRequest {
+        resource_version: first.resource_version(),
+        ..WatchRequest::default()
+    };
+    let error = match registry.watch::<Pod>(&Scope::Cluster, &request).await {
+        Ok(mut events) => events.next().await.unwrap().unwrap_err(),
+        Err(error) => error,
+    };
+    assert_eq!(reason(error), (Code::OutOfRange, "REVISION_COMPACTED".into()));
+
+    let query = crate::page_token::Query {
+        prefix: "/clone8s/objects/pods/",
+        label_selector: "",
+        field_selector: "",
+    };
+    let old = crate::page_token::Position {
+        revision: page.revision,
+        after: "/clone8s/objects/pods/default/web-0".into(),
+    };
+    let request = ListRequest {
+        page_token: old.token(&query),
+        ..ListRequest::default()
+    };
+    let error = registry.list::<Pod>(&Scope::Cluster, &request).await.unwrap_err();
+    assert_eq!(reason(error), (Code::OutOfRange, "REVISION_COMPACTED".into()));
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_unavailable_with_a_time_to_try_again() {
+    let registry = Registry::new(Arc::new(Away), Shutdown::new());
+    let key = Key::<Pod>::parse("", "web").unwrap();
+    let error = registry.get(&Scope::Cluster, &key).await.unwrap_err();
+    let status = tonic::Status::from(error);
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(!status.message().contains("10.0.0.5"), "{}", status.message());
+    let details = tonic_types::StatusExt::get_error_details(&status);
+    assert!(details.retry_info().unwrap().retry_delay.is_some());
+}
+
+#[tokio::test]
+async fn a_node_that_a_kubelet_wrote_to_the_store_is_listed_like_any_other() {
+    let registry = registry(Meddled::with(&Options::default(), |_| None)).await;
+    let mut node = Node::default();
+    node.metadata_mut().name = "alone".into();
+    let revision = registry
+        .store
+        .put(&node.store_key(), node.encode_to_vec().into(), Precondition::Any)
+        .await
+        .unwrap();
+    let page = registry
+        .list::<Node>(&Scope::Cluster, &ListRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(page.items.len(), 1);
+    assert_eq!(page.items[0].name(), "alone");
+    assert_eq!(page.items[0].resource_version(), revision.0);
+}
+
+#[tokio::test]
+async fn data_that_is_not_an_object_is_an_internal_error_without_its_content() {
+    let registry = registry(Meddled::with(&Options::default(), |_| None)).await;
+    let key = Key::<Pod>::parse("", "web").unwrap();
+    registry
+        .store
+        .put(
+            &key.path(),
+            Bytes::from_static(b"\xff\xffsecret"),
+            Precondition::Any,
+        )
+        .await
+        .unwrap();
+    let error = registry.get(&Scope::Cluster, &key).await.unwrap_err();
+    let status = tonic::Status::from(error);
+    assert_eq!(status.code(), Code::Internal);
+    assert_eq!(
+        status.message(),
+        "internal error; the apiserver's log has the details"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_which_nothing_matches_is_told_how_far_it_is() {
+    let changes = futures::stream::iter((11..=20).map(|revision| {
+        Ok(crate::store::WatchItem::Change(crate::store::Change {
+            key: "/clone8s/objects/pods/default/web".into(),
+            value: None,
+            previous: None,
+            revision: Revision(revision),
+        }))
+    }))
+    .chain(futures::stream::pending());
+    let registry = Registry::new(Arc::new(Scripted::new(changes.boxed())), Shutdown::new());
+    let request = WatchRequest {
+        resource_version: 10,
+        ..WatchRequest::default()
+    };
+    let mut events = registry.watch::<Pod>(&Scope::Cluster, &request).await.unwrap();
+    let event = events.next().await.unwrap().unwrap();
+    assert_eq!(
+        (event.kind, event.revision),
+        (WatchEventType::Bookmark, Revision(20))
+    );
+}
+
+/// A store whose one watch says what it is told to.
+struct Scripted(std::sync::Mutex<Option<Watch>>);
+
+impl Scripted {
+    fn new(watch: Watch) -> Self {
+        Self(std::sync::Mutex::new(Some(watch)))
+    }
+}
+
+impl fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scripted").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Store for Scripted {
+    async fn get(&self, _key: &str) -> Result<(Option<KeyValue>, Revision), StoreError> {
+        away()
+    }
+    async fn list(&self, _prefix: &str, _page: Page, _at: Option<Revision>) -> Result<Listing, StoreError> {
+        away()
+    }
+    async fn put(
+        &self,
+        _key: &str,
+        _value: Bytes,
+        _precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        away()
+    }
+    async fn delete(&self, _key: &str, _precondition: Precondition) -> Result<Revision, StoreError> {
+        away()
+    }
+    async fn watch(&self, _prefix: &str, _after: Revision) -> Result<Watch, StoreError> {
+        Ok(self.0.lock().unwrap().take().unwrap())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_the_store_ends_is_not_silently_short() {
+    let registry = Registry::new(
+        Arc::new(Scripted::new(futures::stream::empty().boxed())),
+        Shutdown::new(),
+    );
+    let request = WatchRequest {
+        resource_version: 10,
+        ..WatchRequest::default()
+    };
+    let mut events = registry.watch::<Pod>(&Scope::Cluster, &request).await.unwrap();
+    let error = events.next().await.unwrap().unwrap_err();
+    assert_eq!(reason(error), (Code::Unavailable, "STORE_UNAVAILABLE".into()));
+    assert!(events.next().await.is_none());
+}
+
+#[test]
+fn a_generation_counts_content_alone() {
+    let mut one = pod("web");
+    let other = Pod {
+        metadata: None,
+        ..one.clone()
+    };
+    one.start_status();
+    assert_eq!(one.content(), other.content());
+    one.spec.as_mut().unwrap().host_network = true;
+    assert_ne!(one.content(), other.content());
+}
