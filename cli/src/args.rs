@@ -32,6 +32,19 @@ pub enum Command {
     Up(Box<UpArgs>),
     /// Stop the cluster of `c8s up` and remove its pods, network and processes
     Down(DownArgs),
+    #[command(flatten)]
+    Call(Call),
+    /// Make images without a registry
+    Image(ImageArgs),
+    /// Print the completions of a shell, to be sourced by it
+    Completions(CompletionsArgs),
+    /// Print the version
+    Version,
+}
+
+/// The commands that make a few calls to a server and end.
+#[derive(Debug, Subcommand)]
+pub enum Call {
     /// Make the cluster hold what manifests declare
     Apply(ApplyArgs),
     /// Show objects
@@ -48,12 +61,6 @@ pub enum Command {
     Token(TokenArgs),
     /// Send pods to a kubelet's queue, without any apiserver
     Push(PushArgs),
-    /// Make images without a registry
-    Image(ImageArgs),
-    /// Print the completions of a shell, to be sourced by it
-    Completions(CompletionsArgs),
-    /// Print the version
-    Version,
 }
 
 #[cfg(test)]

@@ -10,13 +10,22 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 /// The socket that `c8s up` serves.
 pub const DEFAULT_SOCKET: &str = "unix:///run/clone8s/apiserver.sock";
 
+const HEADING: &str = "Connection";
+
 #[derive(Debug, Clone, Args)]
 pub struct ConnectionArgs {
     /// The apiserver: unix:///PATH, or https://HOST:PORT with --ca, --cert and --key
-    #[arg(long, global = true, env = "CLONE8S_SERVER", default_value = DEFAULT_SOCKET, value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "CLONE8S_SERVER",
+        default_value = DEFAULT_SOCKET,
+        value_name = "URL",
+        help_heading = HEADING
+    )]
     pub server: String,
     /// PEM file of the cluster's root CA, for https
-    #[arg(long, global = true, env = "CLONE8S_CA", value_name = "FILE")]
+    #[arg(long, global = true, env = "CLONE8S_CA", value_name = "FILE", help_heading = HEADING)]
     pub ca: Option<PathBuf>,
     /// PEM file of the client certificate, for https
     #[arg(
@@ -24,6 +33,7 @@ pub struct ConnectionArgs {
         global = true,
         env = "CLONE8S_CERT",
         value_name = "FILE",
+        help_heading = HEADING,
         requires = "key"
     )]
     pub cert: Option<PathBuf>,
@@ -33,6 +43,7 @@ pub struct ConnectionArgs {
         global = true,
         env = "CLONE8S_KEY",
         value_name = "FILE",
+        help_heading = HEADING,
         requires = "cert"
     )]
     pub key: Option<PathBuf>,

@@ -34,7 +34,7 @@ pub struct GetArgs {
     watch: bool,
 }
 
-pub async fn get(args: &GetArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
+pub async fn run(args: &GetArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
     let (kind, names) = args.what.parse()?;
     with_kind!(kind, O => get_kind::<O>(args, &names, channel, out).await)
 }

@@ -28,8 +28,9 @@ use std::{
     process::ExitCode,
 };
 
-use args::{Args, Command};
+use args::{Args, Call, Command};
 use clone8s_daemon::process;
+use connection::ConnectionArgs;
 
 /// Runs one command to its end.
 pub fn run(args: Args) -> ExitCode {
@@ -45,32 +46,26 @@ pub fn run(args: Args) -> ExitCode {
             println!("c8s {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        command => finish(call(&args.connection, command)),
+        Command::Call(call) => finish(run_call(call, &args.connection)),
     }
 }
 
-/// The commands that make a few calls and end.
-fn call(connection: &connection::ConnectionArgs, command: Command) -> anyhow::Result<()> {
+fn run_call(call: Call, connection: &ConnectionArgs) -> anyhow::Result<()> {
     process::install_tls_provider();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let out = &mut BufWriter::new(io::stdout().lock());
-        let result = match command {
-            Command::Apply(args) => apply::run(&args, &connection.connect()?, out).await,
-            Command::Get(args) => get::get(&args, &connection.connect()?, out).await,
-            Command::Describe(args) => describe::run(&args, &connection.connect()?, out).await,
-            Command::Delete(args) => delete::run(&args, &connection.connect()?, out).await,
-            Command::Logs(args) => logs::run(&args, &connection.connect()?, out).await,
-            Command::Watch(args) => watch::run(&args, &connection.connect()?, out).await,
-            Command::Token(args) => token::run(&args, &connection.connect()?, out).await,
-            Command::Push(args) => push::run(&args, out).await,
-            Command::Up(_)
-            | Command::Down(_)
-            | Command::Image(_)
-            | Command::Completions(_)
-            | Command::Version => Ok(()),
+        let result = match call {
+            Call::Apply(args) => apply::run(&args, &connection.connect()?, out).await,
+            Call::Get(args) => get::run(&args, &connection.connect()?, out).await,
+            Call::Describe(args) => describe::run(&args, &connection.connect()?, out).await,
+            Call::Delete(args) => delete::run(&args, &connection.connect()?, out).await,
+            Call::Logs(args) => logs::run(&args, &connection.connect()?, out).await,
+            Call::Watch(args) => watch::run(&args, &connection.connect()?, out).await,
+            Call::Token(args) => token::run(&args, &connection.connect()?, out).await,
+            Call::Push(args) => push::run(&args, out).await,
         };
         // What was printed before an error is worth seeing.
         let flushed = out.flush();

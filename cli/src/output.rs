@@ -132,3 +132,6 @@ pub fn write_table(out: &mut impl Write, table: &Table) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,11 +14,18 @@ pub struct Telemetry {
         global = true,
         env = "CLONE8S_LOG",
         default_value = "info",
-        value_name = "FILTER"
+        value_name = "FILTER",
+        help_heading = "Logging"
     )]
     pub log: String,
     /// How to write logs
-    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "text",
+        value_name = "FORMAT",
+        help_heading = "Logging"
+    )]
     pub log_format: LogFormat,
 }
 

@@ -133,7 +133,7 @@ impl Printer {
         let mut line = String::new();
         for (cell, width) in cells.iter().zip(&self.widths) {
             // Writing to a String cannot fail.
-            let _ = write!(line, "{cell:<width$}   ");
+            let _ = write!(line, "{cell:<width$}  ");
         }
         writeln!(out, "{}", line.trim_end())?;
         Ok(())
@@ -175,11 +175,11 @@ mod tests {
     #[test]
     fn lines_stay_under_each_other() {
         insta::assert_snapshot!(printed(Format::Table, Verbs::Shown), @r"
-        EVENT      NAME   DATA   AGE
-        ADDED      a      0      -
-        ADDED      bbbb   0      -
-        MODIFIED   a      0      -
-        DELETED    cccccccc   0      -
+        EVENT     NAME  DATA  AGE
+        ADDED     a     0     -
+        ADDED     bbbb  0     -
+        MODIFIED  a     0     -
+        DELETED   cccccccc  0     -
         ");
     }
 
