@@ -7,6 +7,7 @@
 //! minutes.
 
 mod error;
+mod members;
 mod watch;
 
 use std::{fmt, fs, future::Future, io, path::PathBuf, time::Duration};
@@ -18,7 +19,10 @@ use etcd_client::{
     Identity, KvClient, ResponseHeader, TlsOptions, Txn, TxnOp, TxnOpResponse,
 };
 
-use self::error::{Asked, map_error, timed_out};
+use self::{
+    error::{Asked, map_error, timed_out},
+    members::Members,
+};
 use super::{KeyValue, Listing, Page, Precondition, Revision, Store, StoreError, Watch, check_size};
 
 /// etcd refuses to be pinged more often than every 5 seconds, and closes the connection of who does. It also closes one
@@ -86,7 +90,7 @@ pub enum ConfigError {
 /// The store. Clones share its connections.
 #[derive(Clone)]
 pub struct EtcdStore {
-    client: Client,
+    members: Members,
     endpoints: String,
     timeout: Duration,
 }
@@ -111,32 +115,27 @@ impl EtcdStore {
         if let Some(tls) = tls_options(config)? {
             options = options.with_tls(tls);
         }
-        let client = Client::connect(&config.endpoints, Some(options))
+        let members = Members::new(&config.endpoints, &options)
             .await
-            .map_err(|error| ConfigError::BadEndpoint {
-                endpoint: config.endpoints.join(", "),
+            .map_err(|(endpoint, error)| ConfigError::BadEndpoint {
+                endpoint,
                 cause: error.to_string(),
             })?;
         Ok(Self {
-            client,
+            members,
             endpoints: config.endpoints.join(", "),
             timeout: config.request_timeout,
         })
     }
 
-    fn kv(&self) -> KvClient {
-        self.client.kv_client().max_decoding_message_size(DECODE_LIMIT)
-    }
-
-    async fn call<T>(
-        &self,
-        asked: Asked<'_>,
-        call: impl Future<Output = Result<T, etcd_client::Error>>,
-    ) -> Result<T, StoreError> {
-        match tokio::time::timeout(self.timeout, call).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error)) => Err(self.explain(asked, error).await),
-            Err(_) => Err(timed_out(&self.endpoints, asked.action, self.timeout)),
+    async fn call<T, Call>(&self, asked: Asked<'_>, call: impl Fn(KvClient) -> Call) -> Result<T, StoreError>
+    where
+        Call: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        match self.members.call(self.timeout, |member| call(kv(&member))).await {
+            Some(Ok(reply)) => Ok(reply),
+            Some(Err(error)) => Err(self.explain(asked, error).await),
+            None => Err(timed_out(&self.endpoints, asked.action, self.timeout)),
         }
     }
 
@@ -156,10 +155,12 @@ impl EtcdStore {
     }
 
     async fn newest(&self) -> Option<Revision> {
-        let options = GetOptions::new().with_count_only();
-        let mut kv = self.kv();
-        let reply = tokio::time::timeout(self.timeout, kv.get("\0", Some(options))).await;
-        revision(reply.ok()?.ok()?.header()).ok()
+        let look = |member: Client| async move {
+            let options = GetOptions::new().with_count_only();
+            kv(&member).get("\0", Some(options)).await
+        };
+        let reply = self.members.call(self.timeout, look).await?;
+        revision(reply.ok()?.header()).ok()
     }
 
     /// One page of `[start, end)`.
@@ -176,8 +177,11 @@ impl EtcdStore {
         if let Some(at) = at {
             options = options.with_revision(at.0);
         }
-        let asked = Asked::at("list", at);
-        self.call(asked, self.kv().get(start, Some(options))).await
+        self.call(Asked::at("list", at), |mut kv| {
+            let options = options.clone();
+            async move { kv.get(start, Some(options)).await }
+        })
+        .await
     }
 
     /// A write and, where its conditions do not hold, a look at what is there instead.
@@ -190,7 +194,12 @@ impl EtcdStore {
     ) -> Result<Result<Revision, Option<Revision>>, StoreError> {
         let look = TxnOp::get(key, Some(GetOptions::new().with_keys_only()));
         let txn = Txn::new().when(conditions).and_then([write]).or_else([look]);
-        let reply = self.call(Asked::key(action, key), self.kv().txn(txn)).await?;
+        let reply = self
+            .call(Asked::key(action, key), |mut kv| {
+                let txn = txn.clone();
+                async move { kv.txn(txn).await }
+            })
+            .await?;
         if reply.succeeded() {
             return revision(reply.header()).map(Ok);
         }
@@ -206,7 +215,10 @@ impl EtcdStore {
 impl Store for EtcdStore {
     async fn get(&self, key: &str) -> Result<(Option<KeyValue>, Revision), StoreError> {
         let reply = self
-            .call(Asked::key("get", key), self.kv().get(key, None))
+            .call(
+                Asked::key("get", key),
+                |mut kv| async move { kv.get(key, None).await },
+            )
             .await?;
         let found = reply.kvs().first().map(key_value).transpose()?;
         Ok((found, revision(reply.header())?))
@@ -276,6 +288,10 @@ impl Store for EtcdStore {
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         watch::watch(self.clone(), prefix.to_owned(), after).await
     }
+}
+
+fn kv(member: &Client) -> KvClient {
+    member.kv_client().max_decoding_message_size(DECODE_LIMIT)
 }
 
 /// A revision alone would not do: to etcd, a key that is absent has revision 0.

@@ -164,3 +164,22 @@ async fn plain_http_needs_no_certificates() {
     let etcd = Etcd::plain(&sandbox).await;
     put(&connect(&EtcdConfig::new([etcd.endpoint()])).await, "/k/a").await;
 }
+
+#[tokio::test]
+async fn a_member_that_is_gone_is_passed_over() {
+    let sandbox = Sandbox::new();
+    let etcd = Etcd::start(&sandbox).await;
+    let gone = format!("https://127.0.0.1:{}", clone8s_integration::process::free_port());
+    let config = EtcdConfig {
+        endpoints: vec![gone, etcd.endpoint().to_owned()],
+        ..config_of(&etcd)
+    };
+    let store = connect(&config).await;
+    for number in 0..50 {
+        let revision = put(&store, "/k/a").await;
+        let (found, _) = store.get("/k/a").await.unwrap();
+        assert_eq!(found.unwrap().revision, revision, "call {number}");
+        let mut watch = store.watch("/k/", Revision(revision.0 - 1)).await.unwrap();
+        assert_eq!(next_change(&mut watch).await.revision, revision);
+    }
+}

@@ -12,7 +12,8 @@ use std::collections::VecDeque;
 
 use clone8s_daemon::{backoff, supervisor::chain};
 use etcd_client::{
-    Event, EventType, GetOptions, WatchOptions, WatchResponse, WatchStream, proto::PbWatchResponse,
+    Client, Event, EventType, GetOptions, KvClient, WatchOptions, WatchResponse, WatchStream,
+    proto::PbWatchResponse,
 };
 use futures::{StreamExt as _, stream};
 
@@ -43,22 +44,20 @@ pub(super) async fn watch(store: EtcdStore, prefix: String, after: Revision) -> 
 
 /// The revision up to which etcd has compacted its history.
 pub(super) async fn oldest(store: &EtcdStore) -> Option<Revision> {
-    let options = WatchOptions::new().with_start_revision(1);
-    let look = async {
-        let mut stream = store
-            .client
-            .watch_client()
-            .watch("\0", Some(options))
-            .await
-            .ok()?;
+    let look = |member: Client| async move {
+        let options = WatchOptions::new().with_start_revision(1);
+        let mut stream = member.watch_client().watch("\0", Some(options)).await?;
         loop {
-            let response = stream.message().await.ok()??;
-            if response.compact_revision() > 0 {
-                return Some(Revision(response.compact_revision()));
+            match stream.message().await? {
+                Some(response) if response.compact_revision() > 0 => {
+                    return Ok(Some(Revision(response.compact_revision())));
+                }
+                Some(_) => {}
+                None => return Ok(None),
             }
         }
     };
-    tokio::time::timeout(store.timeout, look).await.ok()?
+    store.members.call(store.timeout, look).await?.ok()?
 }
 
 struct Watcher {
@@ -146,19 +145,19 @@ impl Watcher {
         } else {
             &self.prefix
         };
-        let create = async {
-            let mut client = store
-                .client
-                .watch_client()
-                .max_decoding_message_size(DECODE_LIMIT);
-            let mut stream = client.watch(start, Some(options)).await?;
-            let response = stream.message().await?;
-            Ok((stream, response))
+        let create = |member: Client| {
+            let options = options.clone();
+            async move {
+                let mut client = member.watch_client().max_decoding_message_size(DECODE_LIMIT);
+                let mut stream = client.watch(start, Some(options)).await?;
+                let response = stream.message().await?;
+                Ok((stream, response))
+            }
         };
         let asked = Asked::at("watch", Some(self.position));
-        let created = tokio::time::timeout(store.timeout, create)
-            .await
-            .map_err(|_| timed_out(&store.endpoints, "watch", store.timeout))?;
+        let Some(created) = store.members.call(store.timeout, create).await else {
+            return Err(timed_out(&store.endpoints, "watch", store.timeout));
+        };
         let (stream, response) = created.map_err(|error| map_error(&store.endpoints, &asked, error))?;
         match response {
             Some(response) if response.canceled() => return Err(self.canceled(&response)),
@@ -169,7 +168,11 @@ impl Watcher {
         // Asked after the watch is made, so that nothing is compacted unseen in between. etcd itself would wait
         // silently for a revision in the future, and at the very edge of what is compacted skip a delete.
         let options = GetOptions::new().with_count_only().with_revision(self.position.0);
-        store.call(asked, store.kv().get(start, Some(options))).await?;
+        let look = |mut kv: KvClient| {
+            let options = options.clone();
+            async move { kv.get(start, Some(options)).await }
+        };
+        store.call(asked, look).await?;
         Ok(stream)
     }
 
