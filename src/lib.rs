@@ -34,6 +34,7 @@ pub mod names;
 pub mod object;
 pub mod path;
 pub mod quantity;
+mod redacted;
 pub mod rules;
 pub mod selector;
 

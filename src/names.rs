@@ -139,10 +139,21 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let wanted = simplified(word);
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&wanted, &simplified(candidate)), candidate))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter_map(|candidate| Some((distance(&wanted, &simplified(candidate))?, candidate)))
+        .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// Typing errors between two words; None when they are likely to be two different words, such as `initContainers`
+/// and `containers`.
+fn distance(a: &str, b: &str) -> Option<usize> {
+    const LONG_STEM: usize = 6;
+    let shorter = a.len().min(b.len());
+    if shorter >= LONG_STEM && (a.starts_with(b) || b.starts_with(a)) {
+        return Some(a.len().abs_diff(b.len()));
+    }
+    let errors = strsim::osa_distance(a, b);
+    (errors <= (shorter / 4).max(1) && shorter > 1).then_some(errors)
 }
 
 fn is_label(part: &str) -> bool {
@@ -265,9 +276,18 @@ mod tests {
     #[case("hostnetwork", Some("hostNetwork"))]
     #[case("host_network", Some("hostNetwork"))]
     #[case("imag", Some("image"))]
+    #[case("hostNetworking", Some("hostNetwork"))]
+    #[case("hsotNetwork", Some("hostNetwork"))]
     #[case("zebra", None)]
+    #[case("initContainers", None)]
+    #[case("imageFrom", None)]
+    #[case("", None)]
+    #[case("n", None)]
     fn the_nearest_word_is_offered_only_when_it_is_near(#[case] word: &str, #[case] expected: Option<&str>) {
-        assert_eq!(nearest(word, ["name", "image", "hostNetwork"]), expected);
+        assert_eq!(
+            nearest(word, ["name", "image", "hostNetwork", "containers"]),
+            expected
+        );
     }
 
     proptest! {
