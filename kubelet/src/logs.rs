@@ -2,12 +2,15 @@
 
 mod entry;
 mod join;
+mod rotate;
 mod tail;
 
 use std::path::{Path, PathBuf};
 
+pub use self::rotate::Rotation;
 pub(crate) use self::{
     join::Joiner,
+    rotate::moved_away,
     tail::{Start, start},
 };
 

@@ -15,6 +15,8 @@ pub(crate) struct Start {
     pub(crate) read_from: u64,
     /// and show the lines that end after this.
     pub(crate) show_from: u64,
+    /// How many lines that shows: fewer than wanted when the file has no more.
+    pub(crate) lines: usize,
 }
 
 /// Finds the last `wanted` lines by reading no more of the file than they need.
@@ -25,6 +27,7 @@ pub(crate) fn start<F: Read + Seek>(file: &mut F, wanted: usize) -> io::Result<S
         return Ok(Start {
             read_from: end,
             show_from: end,
+            lines: 0,
         });
     }
     let mut found = 0;
@@ -34,7 +37,10 @@ pub(crate) fn start<F: Read + Seek>(file: &mut F, wanted: usize) -> io::Result<S
     loop {
         let Some((at, line)) = entries.previous()? else {
             // The file has no more than what is wanted.
-            return Ok(Start::default());
+            return Ok(Start {
+                lines: found,
+                ..Start::default()
+            });
         };
         let parsed = entry::parse(&line);
         let ends_line = match parsed {
@@ -53,8 +59,11 @@ pub(crate) fn start<F: Read + Seek>(file: &mut F, wanted: usize) -> io::Result<S
         }
         show_from = at;
     }
-    let read_from = beginning(&mut entries, show_from)?;
-    Ok(Start { read_from, show_from })
+    Ok(Start {
+        read_from: beginning(&mut entries, show_from)?,
+        show_from,
+        lines: found,
+    })
 }
 
 /// The first parts of a line may lie before a line of the other output.
@@ -279,7 +288,7 @@ mod tests {
             // A line that has not ended is shown last, whatever its place: it has a test of its own.
             entries.extend([("stdout", "F", "end"), ("stderr", "F", "end")]);
             let log = file(&entries);
-            let all = shown(&log, Start { read_from: 0, show_from: 0 });
+            let all = shown(&log, Start::default());
             prop_assert_eq!(&tail(&log, wanted)[..], &all[all.len().saturating_sub(wanted)..]);
         }
     }

@@ -61,10 +61,10 @@ pub(super) async fn send_logs(
     frames: &Frames,
 ) -> Result<(), Status> {
     let run = sources.find(&request)?;
-    let file = open(&run.file(), request.tail_lines)
+    let opened = open(run.file(), request.tail_lines)
         .await
         .map_err(|error| unreadable(&run.file(), &error))?;
-    let mut reader = Reader::new(file, request.timestamps);
+    let mut reader = Reader::new(request.timestamps);
     // Watch before the first read: what is written in between is read or sends an event.
     let wake = Arc::new(Notify::new());
     let watcher = if request.follow {
@@ -72,6 +72,10 @@ pub(super) async fn send_logs(
     } else {
         None
     };
+    for part in opened {
+        reader.go_on_with(part);
+        reader.send_all(frames).await.map_err(|error| error.status(&run))?;
+    }
     let mut statuses = sources.statuses.clone();
     loop {
         // Asked before the file is read to its end: what was written before the container ended is then in it.
@@ -84,10 +88,8 @@ pub(super) async fn send_logs(
             return reader.finish(frames).await.map_err(|error| error.status(&run));
         }
         if reader.was_replaced(&run.file()) {
-            let file = open(&run.file(), None)
-                .await
-                .map_err(|error| unreadable(&run.file(), &error))?;
-            reader.replace(file);
+            let newest = File::open(run.file()).map_err(|error| unreadable(&run.file(), &error))?;
+            reader.go_on_with((newest, Start::default()));
             continue;
         }
         tokio::select! {
@@ -240,17 +242,38 @@ fn has_ended(run: &Run, statuses: &PodStatuses) -> bool {
     }
 }
 
-/// Opens the file where its last lines begin, and says where that is.
-async fn open(path: &Path, tail_lines: Option<i32>) -> io::Result<(File, Start)> {
-    let path = path.to_owned();
+/// A file, and where to begin in it.
+type Part = (File, Start);
+
+/// Opens a run's files, those that a rotation moved away first, where its last lines begin.
+async fn open(newest: PathBuf, tail_lines: Option<i32>) -> io::Result<Vec<Part>> {
     let opened = tokio::task::spawn_blocking(move || {
-        let mut file = File::open(path)?;
-        let start = match tail_lines {
-            Some(wanted) => logs::start(&mut file, usize::try_from(wanted).unwrap_or(0))?,
-            None => Start::default(),
-        };
-        file.seek(SeekFrom::Start(start.read_from))?;
-        Ok((file, start))
+        let mut paths = logs::moved_away(&newest);
+        paths.push(newest);
+        let mut parts = Vec::new();
+        let mut wanted = tail_lines.map(|lines| usize::try_from(lines).unwrap_or(0));
+        while let Some(path) = paths.pop() {
+            let mut file = match File::open(path) {
+                Ok(file) => file,
+                // The oldest are removed by the next rotation.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !parts.is_empty() => break,
+                Err(error) => return Err(error),
+            };
+            let start = match wanted {
+                Some(lines) => logs::start(&mut file, lines)?,
+                None => Start::default(),
+            };
+            file.seek(SeekFrom::Start(start.read_from))?;
+            parts.push((file, start));
+            if let Some(lines) = &mut wanted {
+                *lines = lines.saturating_sub(start.lines);
+                if *lines == 0 {
+                    break;
+                }
+            }
+        }
+        parts.reverse();
+        Ok(parts)
     });
     opened
         .await
@@ -270,16 +293,20 @@ fn watch_folder(dir: &Path, wake: &Arc<Notify>) -> Option<RecommendedWatcher> {
     Some(watcher)
 }
 
-/// Reads a file's entries and sends the lines that they make.
+/// Reads files' entries and sends the lines that they make.
 struct Reader {
-    file: BufReader<tokio::fs::File>,
-    inode: Option<u64>,
     joiner: Joiner,
-    position: u64,
-    show_from: u64,
+    part: Option<OpenPart>,
     /// The beginning of a line whose newline is not written yet.
     half: Vec<u8>,
     lines: Vec<u8>,
+}
+
+struct OpenPart {
+    file: BufReader<tokio::fs::File>,
+    inode: Option<u64>,
+    position: u64,
+    show_from: u64,
 }
 
 /// Why the sending stopped.
@@ -298,40 +325,49 @@ impl ReadError {
 }
 
 impl Reader {
-    fn new((file, start): (File, Start), timestamps: bool) -> Self {
+    fn new(timestamps: bool) -> Self {
         Self {
-            inode: file.metadata().ok().map(|metadata| metadata.ino()),
-            file: BufReader::with_capacity(FRAME, tokio::fs::File::from_std(file)),
             joiner: Joiner::new(timestamps),
-            position: start.read_from,
-            show_from: start.show_from,
+            part: None,
             half: Vec::new(),
             lines: Vec::new(),
         }
     }
 
+    /// The next file of the same run: a line may go on in it.
+    fn go_on_with(&mut self, (file, start): Part) {
+        self.half.clear();
+        self.part = Some(OpenPart {
+            inode: file.metadata().ok().map(|metadata| metadata.ino()),
+            file: BufReader::with_capacity(FRAME, tokio::fs::File::from_std(file)),
+            position: start.read_from,
+            show_from: start.show_from,
+        });
+    }
+
     /// Sends every line that is complete by now.
     async fn send_all(&mut self, frames: &Frames) -> Result<(), ReadError> {
-        loop {
-            let read = self
+        while let Some(part) = &mut self.part {
+            let read = part
                 .file
                 .read_until(b'\n', &mut self.half)
                 .await
                 .map_err(ReadError::Io)?;
-            self.position += read as u64;
+            part.position += read as u64;
             if self.half.pop_if(|last| *last == b'\n').is_none() {
-                return self.flush(frames).await;
+                break;
             }
             let shown = self.lines.len();
             self.joiner.push(&self.half, &mut self.lines);
             self.half.clear();
-            if self.position <= self.show_from {
+            if part.position <= part.show_from {
                 self.lines.truncate(shown);
             }
             if self.lines.len() >= FRAME {
                 self.flush(frames).await?;
             }
         }
+        self.flush(frames).await
     }
 
     /// Sends what is left of lines that will never be complete.
@@ -350,17 +386,9 @@ impl Reader {
 
     /// True when a rotation has put a new file in this one's place.
     fn was_replaced(&self, path: &Path) -> bool {
+        let inode = self.part.as_ref().and_then(|part| part.inode);
         path.metadata()
-            .is_ok_and(|metadata| Some(metadata.ino()) != self.inode)
-    }
-
-    /// Goes on with a rotation's new file.
-    fn replace(&mut self, (file, _): (File, Start)) {
-        self.inode = file.metadata().ok().map(|metadata| metadata.ino());
-        self.file = BufReader::with_capacity(FRAME, tokio::fs::File::from_std(file));
-        self.position = 0;
-        self.show_from = 0;
-        self.half.clear();
+            .is_ok_and(|metadata| Some(metadata.ino()) != inode)
     }
 }
 

@@ -289,6 +289,29 @@ async fn following_shows_what_comes_until_the_container_ends() {
 }
 
 #[tokio::test]
+async fn what_a_rotation_moved_away_is_part_of_the_log() {
+    for (tail_lines, expected) in [
+        (None, "one\ntwo\nthree\nfour\n"),
+        (Some(3), "two\nthree\nfour\n"),
+        (Some(1), "four\n"),
+    ] {
+        let mut node = Node::new().await;
+        let file = node.file("main", 0);
+        node.write("main", 0, &["one"]);
+        fs::rename(&file, file.with_extension("log.20260102T030405.000000001Z")).unwrap();
+        node.write("main", 0, &["two", "three"]);
+        fs::rename(&file, file.with_extension("log.20260102T030405.000000002Z")).unwrap();
+        node.write("main", 0, &["four"]);
+        node.ask(GetPodLogsRequest {
+            tail_lines,
+            ..main_log()
+        })
+        .await;
+        assert_eq!(node.rest().await, (expected.to_owned(), NodeCallEnd::default()));
+    }
+}
+
+#[tokio::test]
 async fn following_ends_when_the_next_run_begins() {
     let mut node = Node::new().await;
     node.write("main", 0, &["one"]);

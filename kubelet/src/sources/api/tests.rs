@@ -106,9 +106,7 @@ impl PodService for Apiserver {
         }
         let (sender, receiver) = mpsc::channel(16);
         state.events = Some(sender);
-        Ok(Response::new(Box::pin(
-            ReceiverStream::new(receiver).map(|event| event),
-        )))
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
 
