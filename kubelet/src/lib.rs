@@ -40,6 +40,7 @@ use tonic::transport::Channel;
 use clock::Clock;
 pub use config::Config;
 use desired::Desired;
+use logs::Rotation;
 use registration::{EtcdError, NodeReporter, Registration, RegistrationError};
 use runtime::{CriRuntime, Runtime, RuntimeHealth};
 use sources::{Sources, SourcesError};
@@ -133,6 +134,8 @@ pub async fn run_on(
     if let Some(registration) = registration {
         supervisor.spawn("registration", registration.run(shutdown.clone()));
     }
+    let rotation = Rotation::new(config.log_root.clone(), Arc::clone(&runtime));
+    supervisor.spawn("log rotation", rotation.run(shutdown.clone()));
     supervisor.spawn("stats", sampler.run(shutdown.clone()));
     if let Some(reporter) = reporter {
         supervisor.spawn("node report", reporter.run(shutdown.clone()));

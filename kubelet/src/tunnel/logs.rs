@@ -74,7 +74,10 @@ pub(super) async fn send_logs(
     };
     for part in opened {
         reader.go_on_with(part);
-        reader.send_all(frames).await.map_err(|error| error.status(&run))?;
+        reader
+            .send_all(frames)
+            .await
+            .map_err(|error| error.status(&run))?;
     }
     let mut statuses = sources.statuses.clone();
     loop {
