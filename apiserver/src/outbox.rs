@@ -41,14 +41,27 @@ struct Timing {
     expire: Duration,
     /// Between saves of a cursor that moved.
     save: Duration,
+    /// Nobody else can use the store: who holds the lease is a process that is gone.
+    alone: bool,
 }
 
-impl Default for Timing {
-    fn default() -> Self {
+impl Timing {
+    fn of(store: &dyn Store) -> Self {
+        let save = Duration::from_secs(1);
+        if store.is_exclusive() {
+            // Nobody can follow, so nobody has to be told often, and each time would wake the disk.
+            return Self {
+                renew: Duration::from_mins(1),
+                expire: Duration::from_mins(10),
+                save,
+                alone: true,
+            };
+        }
         Self {
             renew: Duration::from_secs(3),
             expire: Duration::from_secs(10),
-            save: Duration::from_secs(1),
+            save,
+            alone: false,
         }
     }
 }
@@ -64,14 +77,13 @@ pub async fn run(
     identity: String,
     shutdown: Shutdown,
 ) -> Result<(), Infallible> {
-    Outbox {
+    let outbox = Outbox {
+        timing: Timing::of(&*store),
         store,
         publisher: Publisher::new(bus),
         identity,
-        timing: Timing::default(),
-    }
-    .run(shutdown)
-    .await;
+    };
+    outbox.run(shutdown).await;
     Ok(())
 }
 

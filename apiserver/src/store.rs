@@ -102,6 +102,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError>;
     /// The writes under a prefix after a revision.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError>;
+    /// True when no other process can use the store while this one has it open.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
 }
 
 /// Refuses a value over [`VALUE_LIMIT`] before it costs anything.

@@ -53,7 +53,7 @@ impl<'s> Lease<'s> {
             let last = found.as_ref().and_then(record);
             let free = since.is_none_or(|since| now.duration_since(since) >= timing.expire);
             let ours = last.as_ref().is_some_and(|last| last.holder == identity);
-            if free || ours {
+            if free || ours || timing.alone {
                 let record = Record {
                     holder: identity.to_owned(),
                     term: last.map_or(0, |last| last.term) + 1,

@@ -30,6 +30,7 @@ const CALM: Timing = Timing {
     renew: Duration::from_millis(50),
     expire: Duration::from_mins(5),
     save: Duration::from_millis(20),
+    alone: false,
 };
 /// A lease that others follow soon.
 const QUICK: Timing = Timing {
@@ -506,4 +507,14 @@ async fn an_idle_cluster_keeps_its_cursor_within_the_history() {
     };
     timeout(SOON, followed).await.expect("the cursor follows");
     drop(first);
+}
+
+#[tokio::test]
+async fn where_nobody_else_can_be_the_lease_of_the_dead_is_taken_at_once() {
+    let cluster = Cluster::new();
+    let timing = Timing::of(&*cluster.store);
+    assert!(timing.alone);
+    drop(Lease::acquire(&*cluster.store, "gone", timing).await.unwrap());
+    let next = timeout(SOON, Lease::acquire(&*cluster.store, "next", timing));
+    assert_eq!(next.await.expect("at once").unwrap().term(), 2);
 }

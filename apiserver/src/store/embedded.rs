@@ -231,6 +231,10 @@ impl Store for EmbeddedStore {
             self.progress_every,
         ))
     }
+
+    fn is_exclusive(&self) -> bool {
+        true
+    }
 }
 
 fn broken(error: impl Into<redb::Error>) -> StoreError {

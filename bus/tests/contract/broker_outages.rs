@@ -109,7 +109,16 @@ async fn a_broker_that_hangs_is_noticed_and_one_that_is_gone_fails_at_once() {
         ..AmqpConfig::new(broker.vhost())
     };
     let bus = AmqpBus::connect(&config).unwrap();
-    bus.publish(EVENTS_EXCHANGE, "a.b.c.d", message(1)).await.unwrap();
+    let publishing_works = async |id| {
+        wait::until("publishing works", || async {
+            Ok(bus
+                .publish(EVENTS_EXCHANGE, "a.b.c.d", message(id))
+                .await
+                .map(drop)?)
+        })
+        .await;
+    };
+    publishing_works(1).await;
     broker.process.signal(Signal::STOP).unwrap();
     let error = bus
         .publish(EVENTS_EXCHANGE, "a.b.c.d", message(2))
@@ -117,13 +126,7 @@ async fn a_broker_that_hangs_is_noticed_and_one_that_is_gone_fails_at_once() {
         .unwrap_err();
     assert!(matches!(error, BusError::NotConfirmed(_)), "{error:?}");
     broker.process.signal(Signal::CONT).unwrap();
-    wait::until("publishing works again", || async {
-        Ok(bus
-            .publish(EVENTS_EXCHANGE, "a.b.c.d", message(3))
-            .await
-            .map(drop)?)
-    })
-    .await;
+    publishing_works(3).await;
 
     let address = format!("127.0.0.1:{}", broker.port());
     broker.process.kill();
