@@ -95,6 +95,11 @@ pub(crate) fn authorize(identity: &Identity, path: &str) -> Result<Scope, ApiErr
     }
 }
 
+/// The path of a call, if the API has it.
+pub(crate) fn known(path: &str) -> Option<&'static str> {
+    table::RPCS.iter().map(|(rpc, _)| *rpc).find(|rpc| *rpc == path)
+}
+
 /// The scope that the layer in front of every service has given this request.
 pub(crate) fn scope<T>(request: &tonic::Request<T>) -> Result<Scope, ApiError> {
     request

@@ -14,6 +14,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Serve over TLS too; None means the unix socket alone.
     pub tls: Option<TlsConfig>,
+    /// Serve Prometheus metrics at `http://<address>/metrics`; None means not at all.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Where the objects are kept.

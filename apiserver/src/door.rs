@@ -1,35 +1,50 @@
-//! The layer that every RPC comes through: who calls, whether they may, and what is said about it.
+//! The layer that every RPC comes through: who calls, whether they may, and what is counted and said about it.
 
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::{HeaderMap, Request, Response};
-use tokio::time::Instant;
+use http_body_util::BodyExt as _;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
-use crate::access::{self, Identity};
+use crate::{
+    access::{self, Identity},
+    metrics::{Metrics, OpenCall},
+};
 
 /// Puts a [`Door`] in front of the services.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DoorLayer;
+#[derive(Debug, Clone)]
+pub(crate) struct DoorLayer {
+    metrics: Arc<Metrics>,
+}
+
+impl DoorLayer {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics }
+    }
+}
 
 impl<S> Layer<S> for DoorLayer {
     type Service = Door<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Door { inner }
+        Door {
+            inner,
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Door<S> {
     inner: S,
+    metrics: Arc<Metrics>,
 }
 
 impl<S> Service<Request<Body>> for Door<S>
@@ -47,33 +62,72 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let identity = Identity::of(request.extensions());
-        let path = request.uri().path().to_owned();
+        let path = request.uri().path();
         let span = tracing::info_span!("rpc", method = %path.trim_start_matches('/'), caller = %identity);
-        let started = Instant::now();
-        match access::authorize(&identity, &path) {
+        let call = self.metrics.begin(access::known(path));
+        match access::authorize(&identity, path) {
             Ok(scope) => {
                 request.extensions_mut().insert(scope);
                 let answer = self.inner.call(request);
+                let ends_in = span.clone();
                 Box::pin(
                     async move {
                         let response = answer.await?;
-                        tell(response.headers(), started.elapsed());
-                        Ok(response)
+                        Ok(followed(response, call, ends_in))
                     }
                     .instrument(span),
                 )
             }
             Err(error) => {
-                let response = Status::from(error).into_http();
-                span.in_scope(|| tell(response.headers(), started.elapsed()));
+                let response = followed(Status::from(error).into_http(), call, span);
                 Box::pin(async move { Ok(response) })
             }
         }
     }
 }
 
-/// An error comes with the headers, before any message; what a stream ends with comes later and is its own to tell.
-fn tell(headers: &HeaderMap, took: Duration) {
-    let code = Status::from_header_map(headers).map_or(Code::Ok, |status| status.code());
-    tracing::debug!(?code, ?took, "answered");
+/// A call ends with its headers, where they carry a status already, or else with the trailers of its body.
+fn followed(response: Response<Body>, mut call: OpenCall, span: tracing::Span) -> Response<Body> {
+    if let Some(code) = code(response.headers()) {
+        call.ends_with(code);
+        span.in_scope(|| drop(call));
+        return response;
+    }
+    let mut open = Ending {
+        call: Some(call),
+        span,
+    };
+    response.map(move |body| {
+        Body::new(body.map_frame(move |frame| {
+            if let Some(code) = frame.trailers_ref().and_then(code) {
+                open.ends_with(code);
+            }
+            frame
+        }))
+    })
+}
+
+fn code(headers: &HeaderMap) -> Option<Code> {
+    Status::from_header_map(headers).map(|status| status.code())
+}
+
+/// Ends its call in the call's span, with the trailers or, where none come, when the body is dropped.
+struct Ending {
+    call: Option<OpenCall>,
+    span: tracing::Span,
+}
+
+impl Ending {
+    fn ends_with(&mut self, code: Code) {
+        if let Some(call) = &mut self.call {
+            call.ends_with(code);
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let call = self.call.take();
+        self.span.in_scope(|| drop(call));
+    }
 }

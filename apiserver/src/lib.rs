@@ -15,6 +15,7 @@ mod events;
 mod identity;
 mod kind;
 mod logs;
+mod metrics;
 mod namespaces;
 pub mod outbox;
 mod page_token;
@@ -36,6 +37,7 @@ use clone8s_daemon::{
     supervisor::SupervisorError,
     unix::{self, ListenError},
 };
+use tokio::net::TcpListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic_health::ServingStatus;
 
@@ -47,6 +49,7 @@ pub use self::{
 };
 use self::{
     error::ApiError,
+    metrics::Metrics,
     pki::Pki,
     registration::Registrar,
     registry::Registry,
@@ -76,6 +79,12 @@ pub enum Error {
     Pki(#[from] PkiError),
     #[error("cannot serve TLS")]
     Tls(#[from] TlsError),
+    #[error("cannot serve metrics on {address}: choose another address, or stop what uses it")]
+    Metrics {
+        address: SocketAddr,
+        #[source]
+        cause: io::Error,
+    },
     #[error("cannot listen")]
     Listen(#[from] ListenError),
     #[error("cannot make the default namespace")]
@@ -108,6 +117,7 @@ pub struct Apiserver {
     identity: String,
     socket: UnixListenerStream,
     tls: Option<TlsListener>,
+    metrics_listener: Option<TcpListener>,
     shutdown: Shutdown,
 }
 
@@ -136,6 +146,14 @@ impl Apiserver {
             Some(tls) => Some(TlsListener::bind(tls.address, &pki).await?),
             None => None,
         };
+        let metrics_listener = match config.metrics {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|cause| Error::Metrics { address, cause })?,
+            ),
+            None => None,
+        };
         let backend = Arc::new(Backend {
             registry: registry.clone(),
             tunnels: Arc::new(Tunnels::new(shutdown.clone())),
@@ -149,6 +167,7 @@ impl Apiserver {
             identity,
             socket,
             tls,
+            metrics_listener,
             shutdown,
         })
     }
@@ -158,6 +177,13 @@ impl Apiserver {
         self.tls.as_ref().and_then(|tls| tls.address().ok())
     }
 
+    /// Where the metrics are served, with the port that was taken; None when they are not.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_listener
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
+    }
+
     /// Serves until shutdown.
     pub async fn serve(self) -> Result<(), Error> {
         tracing::info!(tls = ?self.tls_address(), "serving the API");
@@ -165,16 +191,31 @@ impl Apiserver {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", ServingStatus::Serving).await;
         let routes = server::routes(&self.backend, health_service)?;
+        let metrics = Arc::new(Metrics::new());
         let mut supervisor = Supervisor::new(shutdown.clone());
         supervisor.spawn("health", server::tell_stopping(health, shutdown.clone()));
         supervisor.spawn(
             "unix-socket",
-            server::serve(routes.clone(), self.socket, shutdown.clone()),
+            server::serve(
+                routes.clone(),
+                self.socket,
+                Arc::clone(&metrics),
+                shutdown.clone(),
+            ),
         );
         if let Some(tls) = self.tls {
             let certificate = tls.certificate();
             supervisor.spawn("certificates", certificate.keep_fresh(self.pki, shutdown.clone()));
-            supervisor.spawn("tls", server::serve(routes, tls.connections(), shutdown.clone()));
+            supervisor.spawn(
+                "tls",
+                server::serve(routes, tls.connections(), Arc::clone(&metrics), shutdown.clone()),
+            );
+        }
+        if let Some(listener) = self.metrics_listener {
+            supervisor.spawn(
+                "metrics",
+                server::serve_metrics(metrics, listener, shutdown.clone()),
+            );
         }
         supervisor.spawn(
             "outbox",

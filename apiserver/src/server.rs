@@ -3,7 +3,13 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use clone8s_daemon::Shutdown;
-use tokio::io::{AsyncRead, AsyncWrite};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     service::Routes,
     transport::{Server, server::Connected},
@@ -17,6 +23,7 @@ use tonic_web::GrpcWebLayer;
 
 use crate::{
     door::DoorLayer,
+    metrics::{self, Metrics},
     services::{self, Backend},
 };
 
@@ -33,13 +40,20 @@ pub(crate) fn routes(
 ) -> Result<Routes, tonic_reflection::server::Error> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(clone8s::FILE_DESCRIPTOR_SET)
+            .register_file_descriptor_set(described())
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok(services::routes(backend)
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
+}
+
+/// What is served here: CRI is another program's.
+fn described() -> FileDescriptorSet {
+    let mut set = FileDescriptorSet::decode(clone8s::FILE_DESCRIPTOR_SET).unwrap_or_default();
+    set.file.retain(|file| file.package() != "runtime.v1");
+    set
 }
 
 /// Tells health checks of the shutdown.
@@ -53,6 +67,7 @@ pub(crate) async fn tell_stopping(health: HealthReporter, shutdown: Shutdown) ->
 pub(crate) async fn serve<I, E>(
     routes: Routes,
     incoming: impl futures::Stream<Item = Result<I, E>>,
+    metrics: Arc<Metrics>,
     shutdown: Shutdown,
 ) -> Result<(), tonic::transport::Error>
 where
@@ -66,8 +81,21 @@ where
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .layer(GrpcWebLayer::new())
-        .layer(DoorLayer)
+        .layer(DoorLayer::new(metrics))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        .await
+}
+
+/// Serves the metrics until shutdown, to whoever can connect: they name calls and counts, nothing else.
+pub(crate) async fn serve_metrics(
+    metrics: Arc<Metrics>,
+    listener: TcpListener,
+    shutdown: Shutdown,
+) -> Result<(), tonic::transport::Error> {
+    Server::builder()
+        .accept_http1(true)
+        .add_routes(metrics::routes(metrics))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
         .await
 }

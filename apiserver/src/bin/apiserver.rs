@@ -58,6 +58,10 @@ struct Args {
     #[arg(long, requires = "ca_cert", value_name = "FILE")]
     ca_key: Option<PathBuf>,
 
+    /// Address and port for Prometheus metrics at http://…/metrics, open to whoever can connect [default: none]
+    #[arg(long, value_name = "IP:PORT")]
+    metrics_listen: Option<SocketAddr>,
+
     /// Endpoints of etcd, such as https://10.0.0.5:2379 [default: a file in the data folder]
     #[arg(long, value_delimiter = ',', value_name = "URL,…")]
     etcd: Vec<String>,
@@ -133,6 +137,7 @@ impl From<Args> for Config {
                 server: key_pair(args.tls_cert, args.tls_key),
                 ca: key_pair(args.ca_cert, args.ca_key),
             }),
+            metrics: args.metrics_listen,
             data_dir: args.data_dir,
         }
     }

@@ -26,6 +26,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Server {
     pub(crate) dir: TempDir,
     pub(crate) tls_address: SocketAddr,
+    pub(crate) metrics_address: SocketAddr,
     shutdown: Shutdown,
     running: JoinSet<Result<(), Error>>,
 }
@@ -44,11 +45,13 @@ impl Server {
             .await
             .unwrap();
         let tls_address = server.tls_address().unwrap();
+        let metrics_address = server.metrics_address().unwrap();
         let mut running = JoinSet::new();
         running.spawn(server.serve());
         Self {
             dir,
             tls_address,
+            metrics_address,
             shutdown,
             running,
         }
@@ -130,6 +133,7 @@ pub(crate) fn config(dir: &TempDir) -> Config {
             server: None,
             ca: None,
         }),
+        metrics: Some(([127, 0, 0, 1], 0).into()),
     }
 }
 

@@ -84,6 +84,7 @@ fn apiserver_config(args: &UpArgs, cluster: &Cluster) -> clone8s_apiserver::Conf
             server: None,
             ca: None,
         }),
+        metrics: None,
     }
 }
 
