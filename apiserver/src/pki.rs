@@ -100,8 +100,18 @@ impl Pki {
     }
 
     /// The server's certificate and key as they should be now: given, kept, or made anew because there is none,
-    /// because it ends soon, because another CA signed it, or because it lacks a name.
+    /// because it ends soon, because another CA signed it, or because it lacks a name. The root CA follows it.
     pub(crate) fn server(&self, now: SystemTime) -> Result<KeyPairPem, PkiError> {
+        let mut pair = self.server_pair(now)?;
+        // A node that joins looks for the root that its token pins among what the server presents.
+        if !pair.certificate.ends_with('\n') {
+            pair.certificate.push('\n');
+        }
+        pair.certificate.push_str(self.authority.certificate());
+        Ok(pair)
+    }
+
+    fn server_pair(&self, now: SystemTime) -> Result<KeyPairPem, PkiError> {
         if let Some(given) = &self.given_server {
             return files::read_pair(given);
         }

@@ -54,6 +54,13 @@ enum Write {
     Drop { uid: PodUid },
 }
 
+/// Returns when there is another way to the apiserver; never on a node that has none.
+async fn replaced(api: &mut ApiChannel) {
+    if api.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Compares, sends, and waits, until shutdown.
 pub(crate) struct StatusSync {
     statuses: watch::Receiver<PodStatuses>,
@@ -86,7 +93,7 @@ impl StatusSync {
             let idle = Instant::now() + LAST_RETRY;
             tokio::select! {
                 changed = self.statuses.changed() => if changed.is_err() { break },
-                changed = self.api.changed() => if changed.is_err() { break },
+                () = replaced(&mut self.api) => {}
                 Some(ended) = self.writes.join_next_with_id() => {
                     let (id, outcome) = match ended {
                         Ok((id, outcome)) => (id, outcome),
