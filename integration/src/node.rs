@@ -93,7 +93,9 @@ impl Node {
             .arg("--data-dir")
             .arg(dir.join("kubelet"))
             .arg("--log-root")
-            .arg(dir.join("logs"));
+            .arg(dir.join("logs"))
+            // Tests wait for what these make happen.
+            .args(["--backoff-base", "1", "--heartbeat-interval", "2"]);
         let node = Self {
             kubelet,
             shim: shim.started(),
@@ -123,7 +125,7 @@ impl Node {
         let token_file = self.dir.join("join-token");
         process::write_private(&token_file, token).expect("a file");
         let mut args = vec![
-            OsString::from("--server"),
+            OsString::from("--apiserver"),
             plane.url().into(),
             OsString::from("--join-token-file"),
             token_file.into(),

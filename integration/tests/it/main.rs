@@ -3,5 +3,7 @@
 
 mod api;
 mod bad_input;
+mod cli;
 mod harness;
+mod outbox;
 mod registration;
