@@ -59,12 +59,15 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     async fn remove_snapshot(&self, snapshotter: &str, key: &str) -> Result<()>;
     async fn snapshot_exists(&self, snapshotter: &str, key: &str) -> Result<bool>;
     async fn snapshot_usage(&self, snapshotter: &str, key: &str) -> Result<Usage>;
+    /// The folder that a snapshotter keeps its snapshots in; empty where it tells none.
+    async fn snapshotter_root(&self, snapshotter: &str) -> Result<String>;
     async fn list_snapshots(&self, snapshotter: &str) -> Result<Vec<String>>;
     /// Unpacks the layer `diff` of the content store onto `mounts`; the descriptor of the plain tar.
     async fn apply(&self, diff: Descriptor, mounts: Vec<Mount>, lease: &LeaseId) -> Result<Descriptor>;
 
-    /// The labels of a blob, or none when it is not in the content store.
-    async fn blob_labels(&self, digest: &str) -> Result<Option<HashMap<String, String>>>;
+    async fn blob_exists(&self, digest: &str) -> Result<bool>;
+    /// Makes the lease keep a blob that is there already.
+    async fn hold_blob(&self, lease: &LeaseId, digest: &str) -> Result<()>;
     async fn set_blob_labels(&self, digest: &str, labels: HashMap<String, String>) -> Result<()>;
     /// A whole blob, refused over 8 MiB: manifests and configurations are far smaller.
     async fn read_blob(&self, digest: &str) -> Result<Bytes>;
@@ -73,6 +76,7 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     /// Writes a blob from `blob.offset` on and commits it; containerd verifies digest and size.
     async fn write_blob(&self, blob: NewBlob<'_>, data: BlobStream) -> Result<()>;
     async fn abort_blob(&self, digest: &str) -> Result<()>;
+    async fn delete_blob(&self, digest: &str) -> Result<()>;
     async fn list_blobs(&self) -> Result<Vec<api::Info>>;
 
     async fn list_images(&self) -> Result<Vec<api::Image>>;
@@ -109,7 +113,8 @@ pub(crate) struct NewSnapshot<'a> {
     pub key: &'a str,
     /// The committed snapshot below; empty for none.
     pub parent: &'a str,
-    pub lease: &'a LeaseId,
+    /// None where something that lives refers to the key already.
+    pub lease: Option<&'a LeaseId>,
 }
 
 /// A blob to write.
@@ -136,8 +141,6 @@ pub(crate) struct Usage {
 pub(crate) enum Event {
     /// A container's main process has ended.
     Exit { container: String, exit: ProcessExit },
-    /// The kernel has killed a process of the container for memory.
-    OutOfMemory { container: String },
 }
 
 /// A call to containerd that failed.

@@ -4,14 +4,18 @@ use std::{io, path::PathBuf};
 
 use tonic::{Code, Status};
 
-use crate::containerd::{ContainerdError, ErrorKind};
+use crate::{
+    containerd::{ContainerdError, ErrorKind},
+    images::ImageError,
+    network::NetworkError,
+};
 
 /// The outcome of a CRI call.
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a CRI call failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("{kind} {id}: not found")]
     NotFound { kind: &'static str, id: String },
     #[error("{kind} {name} exists already as {id}; remove it or raise its attempt")]
@@ -44,6 +48,10 @@ pub enum Error {
     },
     #[error(transparent)]
     Containerd(#[from] ContainerdError),
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A call was cut off by the end of the process.
     #[error("the runtime is stopping")]
     Stopping,
@@ -73,15 +81,42 @@ impl Error {
             Self::NotReady(_) | Self::Stopping => Code::Unavailable,
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::File { .. } => Code::Internal,
-            Self::Containerd(error) => match error.kind {
-                ErrorKind::NotFound => Code::NotFound,
-                ErrorKind::AlreadyExists => Code::AlreadyExists,
-                ErrorKind::Unavailable => Code::Unavailable,
-                ErrorKind::WrongState => Code::FailedPrecondition,
-                // Not this program's bug: the reply tells what containerd or the OCI runtime said.
-                ErrorKind::Other => Code::Unknown,
+            Self::Containerd(error) => containerd_code(error),
+            Self::Image(error) => image_code(error),
+            Self::Network(error) => match error {
+                NetworkError::FixedAddress { .. } => Code::FailedPrecondition,
+                // The plugin's or the configuration's failure, told in their words.
+                NetworkError::Conf(_) | NetworkError::Plugin(_) | NetworkError::NoAddress { .. } => {
+                    Code::Unknown
+                }
             },
         }
+    }
+}
+
+fn containerd_code(error: &ContainerdError) -> Code {
+    match error.kind {
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::AlreadyExists => Code::AlreadyExists,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::WrongState => Code::FailedPrecondition,
+        // Not this program's bug: the reply tells what containerd or the OCI runtime said.
+        ErrorKind::Other => Code::Unknown,
+    }
+}
+
+fn image_code(error: &ImageError) -> Code {
+    match error {
+        ImageError::BadReference { .. } | ImageError::BadCredentials { .. } => Code::InvalidArgument,
+        ImageError::NotInRegistry { .. } | ImageError::NoPlatform { .. } => Code::NotFound,
+        ImageError::Unauthenticated { .. } => Code::Unauthenticated,
+        ImageError::Unreachable { .. } => Code::Unavailable,
+        ImageError::Malformed { .. } | ImageError::WrongLayer { .. } => Code::DataLoss,
+        ImageError::Registry { .. }
+        | ImageError::Archive { .. }
+        | ImageError::ReadArchive { .. }
+        | ImageError::Users { .. } => Code::Unknown,
+        ImageError::Containerd(error) => containerd_code(error),
     }
 }
 

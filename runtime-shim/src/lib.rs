@@ -11,26 +11,54 @@
 //! what CRI says about them is in the objects' extensions. [`shim::Shim`] holds a copy in memory that [`link`]
 //! reads back at the start and after every break.
 
-#![allow(dead_code)]
-
+mod cgroups;
 mod config;
+mod container;
 mod containerd;
 mod error;
+mod events;
+mod exec;
+mod filter;
+mod host;
 mod ids;
+mod images;
 mod link;
+mod logs;
 mod network;
+mod oci;
+mod pins;
+mod record;
+mod recover;
+mod runtime_options;
+mod sandbox;
+mod sandbox_files;
 mod server;
 mod shim;
+mod stats;
 mod status;
+mod steps;
+mod table;
+mod teardown;
 mod time;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError, unix};
 
 pub use crate::config::{Config, NetworkConfig, RuntimeHandler};
 pub use crate::containerd::{ContainerdError, ErrorKind};
-use crate::{containerd::Grpc, shim::Shim};
+pub use crate::images::{ImageError, ImageName};
+pub use crate::teardown::teardown;
+use crate::{
+    containerd::{Containerd as _, Grpc},
+    images::Images,
+    shim::Shim,
+};
 
 /// How long calls in progress may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -52,6 +80,20 @@ pub enum Error {
     Containerd(#[from] ContainerdError),
     #[error("runtime-shim stopped")]
     Stopped(#[from] SupervisorError),
+}
+
+/// Imports the images of an archive, as `skopeo copy … oci-archive:` and `docker save` write it, into a containerd
+/// namespace, unpacked for the default snapshotter; their names. Repeatable.
+pub async fn import_archive(
+    containerd: &Path,
+    namespace: &str,
+    archive: &Path,
+) -> Result<Vec<ImageName>, ImageError> {
+    let client = Arc::new(Grpc::new(containerd, namespace)?);
+    client.ensure_namespace().await?;
+    Images::new(client, &Config::default().snapshotter, BTreeSet::new())
+        .import(archive)
+        .await
 }
 
 /// Serves CRI until `shutdown`. containerd need not be there: calls answer UNAVAILABLE until it is.
@@ -76,7 +118,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     supervisor.spawn("cri", server::serve(Arc::clone(&shim), incoming, ending));
     tracing::info!(socket = %listen.display(), "serving CRI");
     let outcome = supervisor.run(GRACE).await;
-    shim.finish(GRACE).await;
+    shim.finish_operations(GRACE).await;
     let _ = std::fs::remove_file(&listen);
     Ok(outcome?)
 }

@@ -4,23 +4,31 @@
 //! waiting ──(answers: subscribe, recover)──► ready ──(events end)──► waiting …
 //! ```
 
-use std::{convert::Infallible, path::Path, sync::Arc};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clone8s_daemon::{Shutdown, backoff};
 use futures::StreamExt as _;
 
 use crate::{
     containerd::{self, ContainerdError, Event},
+    recover::Occasion,
     shim::{Readiness, Shim},
+    steps::timed,
+    time,
 };
 
 /// Connects, recovers and follows events until `shutdown`.
 pub(crate) async fn run(shim: Arc<Shim>, shutdown: Shutdown) -> Result<(), Infallible> {
     let mut delays = backoff::reconnect();
+    let mut occasion = Occasion::Start;
     loop {
         let ended = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            ended = follow(&shim) => ended,
+            ended = follow(&shim, &mut occasion) => ended,
         };
         let was_ready = matches!(&*shim.readiness.borrow(), Readiness::Ready { .. });
         if was_ready {
@@ -44,22 +52,69 @@ pub(crate) async fn run(shim: Arc<Shim>, shutdown: Shutdown) -> Result<(), Infal
     }
 }
 
-/// One connection, from the first answer to the end of its events.
-async fn follow(shim: &Arc<Shim>) -> Result<(), ContainerdError> {
-    let containerd_version = containerd::reachable(&*shim.containerd).await?;
+/// Makes sure that containerd answers and has the shim's namespace; its version.
+pub(crate) async fn connect(shim: &Shim) -> Result<String, ContainerdError> {
+    let version = containerd::reachable(&*shim.containerd).await?;
     shim.containerd.ensure_namespace().await?;
+    Ok(version)
+}
+
+/// One connection, from the first answer to the end of its events.
+async fn follow(shim: &Arc<Shim>, occasion: &mut Occasion) -> Result<(), ContainerdError> {
+    let containerd_version = connect(shim).await?;
     // Subscribed before the state is read, so that no change falls between the two.
     let mut events = shim.containerd.events().await?;
-    tracing::info!(version = containerd_version, "connected to containerd");
+    timed("recover", shim.recover(*occasion)).await?;
+    if *occasion == Occasion::Start {
+        import_archives(shim).await;
+    }
+    *occasion = Occasion::Reconnect;
+    tracing::info!(version = containerd_version, "ready");
     shim.readiness
         .send_replace(Readiness::Ready { containerd_version });
     while let Some(event) = events.next().await {
-        match event? {
-            Event::Exit { container, exit } => tracing::debug!(container, code = exit.code, "exited"),
-            Event::OutOfMemory { container } => tracing::debug!(container, "out of memory"),
+        let Event::Exit { container, exit } = event?;
+        if let Ok(container) = shim.table.container(&container) {
+            shim.own(Arc::clone(shim).finish(container, exit.code, time::nanos(exit.at)));
         }
     }
     Ok(())
+}
+
+/// The archives of the configuration. One that is broken is told and passed over: the others' pods can run.
+async fn import_archives(shim: &Shim) {
+    for path in archives(&shim.config.archives) {
+        match timed("import archive", shim.images.import(&path)).await {
+            Ok(names) => {
+                let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+                tracing::info!(archive = %path.display(), ?names, "imported");
+            }
+            Err(error) => {
+                let error = clone8s_daemon::supervisor::chain(&error);
+                tracing::error!(archive = %path.display(), error, "not imported");
+            }
+        }
+    }
+}
+
+/// Files as they are, folders as the archives in them by name.
+fn archives(configured: &[PathBuf]) -> Vec<PathBuf> {
+    let is_archive = |path: &PathBuf| {
+        let name = path.to_string_lossy();
+        [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end))
+    };
+    let mut all = Vec::new();
+    for path in configured {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            let mut inside: Vec<_> = entries.map(|entry| entry.path()).filter(is_archive).collect();
+            inside.sort();
+            all.extend(inside);
+        } else {
+            all.push(path.clone());
+        }
+    }
+    all
 }
 
 fn explain(socket: &Path, error: Option<ContainerdError>) -> String {

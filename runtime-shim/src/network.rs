@@ -13,14 +13,16 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::conf::NetworkList;
 pub(crate) use self::{conf::ConfError, plugin::PluginError};
-use crate::{config::Config, ids::SandboxId, network::plugin::Invocation};
+use crate::{config::Config, error::Error, ids::SandboxId, network::plugin::Invocation, table::lock};
 
 /// The interface inside the sandbox.
 const INTERFACE: &str = "eth0";
@@ -30,7 +32,10 @@ const INTERFACE: &str = "eth0";
 pub(crate) struct Network {
     plugin_dirs: Vec<PathBuf>,
     conf_dir: PathBuf,
-    builtin: NetworkList,
+    /// The built-in network, for the range that the caller has given last.
+    builtin: Mutex<NetworkList>,
+    bridge: String,
+    leases: PathBuf,
 }
 
 /// Why a sandbox could not be attached or detached.
@@ -90,11 +95,13 @@ impl Network {
         Self {
             plugin_dirs: config.network.plugin_dirs.clone(),
             conf_dir: config.network.conf_dir.clone(),
-            builtin: NetworkList::builtin(
+            builtin: Mutex::new(NetworkList::builtin(
                 &config.network.bridge_name,
                 config.network.pod_cidr,
                 &config.cni_state_dir(),
-            ),
+            )),
+            bridge: config.network.bridge_name.clone(),
+            leases: config.cni_state_dir(),
         }
     }
 
@@ -107,6 +114,25 @@ impl Network {
         list.programs()
             .find_map(|program| plugin::find(&self.plugin_dirs, program).err())
             .map(|error| error.to_string())
+    }
+
+    /// The node's range for pods, for the built-in network from now on (CRI, UpdateRuntimeConfig). Of two ranges the
+    /// first of IPv4 is used.
+    pub(crate) fn set_pod_cidr(&self, ranges: &str) -> Result<(), Error> {
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        let parsed = ranges
+            .split(',')
+            .find_map(|range| range.trim().parse::<Ipv4Net>().ok());
+        let Some(range) = parsed.filter(|range| range.prefix_len() <= 30) else {
+            return Err(Error::invalid(
+                "runtime_config.network_config.pod_cidr",
+                format!("{ranges:?} has no IPv4 range of 30 bits or fewer"),
+            ));
+        };
+        *lock(&self.builtin) = NetworkList::builtin(&self.bridge, range, &self.leases);
+        Ok(())
     }
 
     /// The name of the network in force.
@@ -216,7 +242,7 @@ impl Network {
 
     /// The configuration in force: the first in the folder, or the built-in one.
     fn list(&self) -> Result<NetworkList, ConfError> {
-        Ok(conf::load(&self.conf_dir)?.unwrap_or_else(|| self.builtin.clone()))
+        Ok(conf::load(&self.conf_dir)?.unwrap_or_else(|| lock(&self.builtin).clone()))
     }
 }
 

@@ -7,6 +7,10 @@ use std::{future::Future, sync::Arc};
 
 use clone8s::cri::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
 use clone8s_daemon::Shutdown;
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Response, Status, transport::Server};
@@ -44,6 +48,7 @@ struct Cri {
     shutdown: Shutdown,
 }
 
+type Parts<T> = BoxStream<'static, Result<T, Status>>;
 type Reply<T> = Result<Response<T>, Status>;
 
 /// Runs a call in a span of its own and records how long it took.
@@ -53,7 +58,10 @@ async fn answer<T>(
     operation: impl Future<Output = Result<T, Error>>,
 ) -> Reply<T> {
     let began = Instant::now();
-    let outcome = operation.instrument(tracing::info_span!("cri", call, id)).await;
+    // On the heap: some calls' states are large, and a stack copy of each would be as well.
+    let outcome = Box::pin(operation)
+        .instrument(tracing::info_span!("cri", call, id))
+        .await;
     let micros = began.elapsed().as_micros();
     match outcome {
         Ok(reply) => {
@@ -70,4 +78,17 @@ async fn answer<T>(
 
 fn unimplemented<T>(call: &'static str) -> Reply<T> {
     Err(Error::Unimplemented(call).into())
+}
+
+/// How many items go in one part of a streamed list.
+const PART: usize = 256;
+
+fn in_parts<T: Send + 'static, R: Send + 'static>(
+    all: Vec<T>,
+    wrap: impl Fn(Vec<T>) -> R + Send + 'static,
+) -> Parts<R> {
+    stream::iter(all)
+        .chunks(PART)
+        .map(move |part| Ok(wrap(part)))
+        .boxed()
 }

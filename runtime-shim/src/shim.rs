@@ -4,12 +4,20 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::timeout};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::{
+    cgroups::Cgroups,
     config::Config,
     containerd::Containerd,
     error::{Error, Result},
+    events::Events,
+    host,
+    images::Images,
     network::Network,
+    oci::Host,
+    stats::Rates,
+    table::Table,
 };
 
 /// The runtime: containerd, and a copy in memory of what the shim keeps there.
@@ -17,7 +25,13 @@ use crate::{
 pub(crate) struct Shim {
     pub(crate) config: Config,
     pub(crate) containerd: Arc<dyn Containerd>,
+    pub(crate) images: Images,
     pub(crate) network: Network,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) host: Host,
+    pub(crate) table: Table,
+    pub(crate) events: Events,
+    pub(crate) rates: Rates,
     pub(crate) readiness: watch::Sender<Readiness>,
     operations: TaskTracker,
 }
@@ -34,12 +48,23 @@ pub(crate) enum Readiness {
 
 impl Shim {
     pub(crate) fn new(config: Config, containerd: Arc<dyn Containerd>) -> Self {
+        let cgroups = Cgroups::of_host();
         Self {
+            images: Images::new(
+                Arc::clone(&containerd),
+                &config.snapshotter,
+                config.plain_http.clone(),
+            ),
             network: Network::new(&config),
-            config,
-            containerd,
+            host: host::read(&cgroups),
+            cgroups,
+            table: Table::default(),
+            events: Events::default(),
+            rates: Rates::default(),
             readiness: watch::Sender::new(Readiness::Waiting("containerd has not answered yet".into())),
             operations: TaskTracker::new(),
+            containerd,
+            config,
         }
     }
 
@@ -51,7 +76,7 @@ impl Shim {
     ) -> Result<T> {
         self.ready()?;
         self.operations
-            .spawn(operation)
+            .spawn(operation.in_current_span())
             .await
             .unwrap_or(Err(Error::Stopping))
     }
@@ -68,8 +93,11 @@ impl Shim {
         }
     }
 
-    /// Waits for operations that are under way.
-    pub(crate) async fn finish(&self, grace: Duration) {
+    /// Waits for operations that are under way, and lets go of the containers' output.
+    pub(crate) async fn finish_operations(&self, grace: Duration) {
+        for container in self.table.containers() {
+            container.close_log();
+        }
         self.operations.close();
         if timeout(grace, self.operations.wait()).await.is_err() {
             tracing::warn!(

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use clone8s_daemon::{process, telemetry::Telemetry};
 use clone8s_runtime_shim::{Config, NetworkConfig, RuntimeHandler};
@@ -27,6 +26,14 @@ struct Cli {
 enum Command {
     /// Serve CRI (what happens without a command too)
     Serve,
+    /// Import the images of an archive, as `skopeo copy … oci-archive:FILE` or `docker save` write it
+    Import {
+        /// The archive: a .tar or .tar.gz file (path)
+        archive: PathBuf,
+    },
+    /// Remove every sandbox, container and image, the containerd namespace, the bridge and the state folders;
+    /// no shim may be running
+    Teardown,
 }
 
 #[derive(Debug, Args)]
@@ -134,7 +141,19 @@ fn main() -> ExitCode {
     let config = Config::from(cli.options);
     process::run(&cli.telemetry, |shutdown| async move {
         match cli.command.unwrap_or(Command::Serve) {
-            Command::Serve => clone8s_runtime_shim::run(config, shutdown).await.context("serve"),
+            Command::Serve => clone8s_runtime_shim::run(config, shutdown)
+                .await
+                .map_err(anyhow::Error::from),
+            Command::Import { archive } => {
+                let names =
+                    clone8s_runtime_shim::import_archive(&config.containerd, &config.namespace, &archive)
+                        .await?;
+                for name in names {
+                    println!("{name}");
+                }
+                Ok(())
+            }
+            Command::Teardown => Ok(clone8s_runtime_shim::teardown(config).await?),
         }
     })
 }

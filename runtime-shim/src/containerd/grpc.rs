@@ -4,13 +4,13 @@ use std::{collections::HashMap, fmt, future::Future, path::PathBuf, time::Durati
 
 use bytes::{Bytes, BytesMut};
 use containerd_client::{
-    events::{TaskExit, TaskOom},
+    events::TaskExit,
     services::v1::{
         self as api, WriteAction, containers_client::ContainersClient, content_client::ContentClient,
         diff_client::DiffClient, events_client::EventsClient, images_client::ImagesClient,
-        leases_client::LeasesClient, namespaces_client::NamespacesClient, snapshots as snap,
-        snapshots::snapshots_client::SnapshotsClient, tasks_client::TasksClient,
-        version_client::VersionClient,
+        introspection_client::IntrospectionClient, leases_client::LeasesClient,
+        namespaces_client::NamespacesClient, snapshots as snap, snapshots::snapshots_client::SnapshotsClient,
+        tasks_client::TasksClient, version_client::VersionClient,
     },
     types::{Descriptor, Envelope, Mount, v1::Process},
 };
@@ -135,9 +135,9 @@ fn failure(call: &'static str, what: &str, status: &Status) -> ContainerdError {
     }
 }
 
-fn leased<T>(message: T, lease: &LeaseId) -> Request<T> {
+fn leased<T>(message: T, lease: Option<&LeaseId>) -> Request<T> {
     let mut request = Request::new(message);
-    if let Ok(value) = lease.as_str().parse() {
+    if let Some(value) = lease.and_then(|lease| lease.as_str().parse().ok()) {
         request.metadata_mut().insert("containerd-lease", value);
     }
     request
@@ -391,6 +391,19 @@ impl Containerd for Grpc {
         })
     }
 
+    async fn snapshotter_root(&self, snapshotter: &str) -> Result<String> {
+        let mut client = IntrospectionClient::new(self.service.clone());
+        let request = api::PluginsRequest {
+            filters: vec![format!("type==io.containerd.snapshotter.v1,id=={snapshotter}")],
+        };
+        let reply = call("find snapshotter", snapshotter, client.plugins(request)).await?;
+        let root = reply
+            .plugins
+            .into_iter()
+            .find_map(|mut plugin| plugin.exports.remove("root"));
+        Ok(root.unwrap_or_default())
+    }
+
     async fn list_snapshots(&self, snapshotter: &str) -> Result<Vec<String>> {
         let request = snap::ListSnapshotsRequest {
             snapshotter: snapshotter.to_owned(),
@@ -412,16 +425,32 @@ impl Containerd for Grpc {
             ..Default::default()
         };
         let mut client = DiffClient::new(self.service.clone());
-        let reply = call("unpack layer", &digest, client.apply(leased(request, lease))).await?;
+        let reply = call(
+            "unpack layer",
+            &digest,
+            client.apply(leased(request, Some(lease))),
+        )
+        .await?;
         Ok(reply.applied.unwrap_or_default())
     }
 
-    async fn blob_labels(&self, digest: &str) -> Result<Option<HashMap<String, String>>> {
+    async fn blob_exists(&self, digest: &str) -> Result<bool> {
         let request = api::InfoRequest {
             digest: digest.to_owned(),
         };
         let found = call("look for blob", digest, self.content().info(request)).await;
-        super::already_gone(found.map(|reply| reply.info.map(|info| info.labels)))
+        super::already_gone(found.map(|_| true))
+    }
+
+    async fn hold_blob(&self, lease: &LeaseId, digest: &str) -> Result<()> {
+        let request = api::AddResourceRequest {
+            id: lease.to_string(),
+            resource: Some(api::Resource {
+                id: digest.to_owned(),
+                r#type: "content".to_owned(),
+            }),
+        };
+        call("hold blob", digest, self.leases().add_resource(request)).await
     }
 
     async fn set_blob_labels(&self, digest: &str, labels: HashMap<String, String>) -> Result<()> {
@@ -506,7 +535,7 @@ impl Containerd for Grpc {
         };
         let consume = async {
             let mut client = self.content();
-            let request = leased(ReceiverStream::new(receiver), blob.lease);
+            let request = leased(ReceiverStream::new(receiver), Some(blob.lease));
             let mut replies = call("write blob", blob.digest, client.write(request)).await?;
             let mut committed = false;
             while let Some(reply) = replies.next().await {
@@ -532,6 +561,13 @@ impl Containerd for Grpc {
             r#ref: ingest_ref(digest),
         };
         super::already_gone(call("abort writing blob", digest, self.content().abort(request)).await)
+    }
+
+    async fn delete_blob(&self, digest: &str) -> Result<()> {
+        let request = api::DeleteContentRequest {
+            digest: digest.to_owned(),
+        };
+        call("delete blob", digest, self.content().delete(request)).await
     }
 
     async fn list_blobs(&self) -> Result<Vec<api::Info>> {
@@ -617,16 +653,15 @@ impl Containerd for Grpc {
         let mut publisher = client.clone();
         let request = api::SubscribeRequest {
             filters: vec![
-                format!("namespace=={},topic==/tasks/exit", self.namespace),
-                format!("namespace=={},topic==/tasks/oom", self.namespace),
-                format!("namespace=={},topic=={SUBSCRIBED_TOPIC}", self.namespace),
+                format!("namespace=={},topic==\"/tasks/exit\"", self.namespace),
+                format!("namespace=={},topic==\"{SUBSCRIBED_TOPIC}\"", self.namespace),
             ],
         };
         // The call returns with the first event only, so one is published until it comes through.
         let announce = async {
             loop {
                 let event = Any {
-                    type_url: TaskOom::full_name(),
+                    type_url: TaskExit::full_name(),
                     value: Vec::new(),
                 };
                 let request = api::PublishRequest {
@@ -671,12 +706,6 @@ fn decode(envelope: &Envelope) -> Result<Option<Event>> {
             // Additional processes exit under ids of their own.
             (event.id == event.container_id).then(|| Event::Exit {
                 exit: exit(event.exit_status, event.exited_at),
-                container: event.container_id,
-            })
-        }
-        "/tasks/oom" => {
-            let event: TaskOom = prost::Message::decode(&*body.value).map_err(broken)?;
-            Some(Event::OutOfMemory {
                 container: event.container_id,
             })
         }

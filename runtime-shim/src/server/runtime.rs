@@ -1,15 +1,17 @@
 //! `runtime.v1.RuntimeService`.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use clone8s::cri::{self, runtime_service_server::RuntimeService};
-use futures::stream::BoxStream;
+use futures::StreamExt as _;
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tonic::{Request, Status};
 
-use super::{Cri, Reply, answer, unimplemented};
+use super::{Cri, Parts, Reply, answer, in_parts, unimplemented};
+use crate::{error::Error, filter, time::now_nanos};
 
 /// The API version that this server speaks (CRI, VersionResponse).
 const API_VERSION: &str = "v1";
-
-type Parts<T> = BoxStream<'static, Result<T, Status>>;
 
 #[tonic::async_trait]
 impl RuntimeService for Cri {
@@ -33,111 +35,260 @@ impl RuntimeService for Cri {
 
     async fn run_pod_sandbox(
         &self,
-        _: Request<cri::RunPodSandboxRequest>,
+        request: Request<cri::RunPodSandboxRequest>,
     ) -> Reply<cri::RunPodSandboxResponse> {
-        unimplemented("RunPodSandbox")
+        let request = request.into_inner();
+        let metadata = request
+            .config
+            .as_ref()
+            .and_then(|config| config.metadata.as_ref());
+        let name = metadata
+            .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+            .unwrap_or_default();
+        answer("RunPodSandbox", &name, async {
+            let config = request
+                .config
+                .ok_or_else(|| Error::invalid("config", "missing"))?;
+            let run = Arc::clone(&self.shim).run_sandbox(config, request.runtime_handler);
+            let id = self.shim.complete(run).await?;
+            Ok(cri::RunPodSandboxResponse {
+                pod_sandbox_id: id.to_string(),
+            })
+        })
+        .await
     }
 
     async fn stop_pod_sandbox(
         &self,
-        _: Request<cri::StopPodSandboxRequest>,
+        request: Request<cri::StopPodSandboxRequest>,
     ) -> Reply<cri::StopPodSandboxResponse> {
-        unimplemented("StopPodSandbox")
+        let id = request.into_inner().pod_sandbox_id;
+        answer("StopPodSandbox", &id, async {
+            self.shim
+                .complete(Arc::clone(&self.shim).stop_sandbox(id.clone()))
+                .await?;
+            Ok(cri::StopPodSandboxResponse {})
+        })
+        .await
     }
 
     async fn remove_pod_sandbox(
         &self,
-        _: Request<cri::RemovePodSandboxRequest>,
+        request: Request<cri::RemovePodSandboxRequest>,
     ) -> Reply<cri::RemovePodSandboxResponse> {
-        unimplemented("RemovePodSandbox")
+        let id = request.into_inner().pod_sandbox_id;
+        answer("RemovePodSandbox", &id, async {
+            self.shim
+                .complete(Arc::clone(&self.shim).remove_sandbox(id.clone()))
+                .await?;
+            Ok(cri::RemovePodSandboxResponse {})
+        })
+        .await
     }
 
     async fn pod_sandbox_status(
         &self,
-        _: Request<cri::PodSandboxStatusRequest>,
+        request: Request<cri::PodSandboxStatusRequest>,
     ) -> Reply<cri::PodSandboxStatusResponse> {
-        unimplemented("PodSandboxStatus")
+        let request = request.into_inner();
+        let id = request.pod_sandbox_id;
+        answer("PodSandboxStatus", &id, async {
+            self.shim.ready()?;
+            let sandbox = self.shim.table.sandbox(&id)?;
+            let containers = self.shim.table.containers_of(&sandbox.id);
+            let info = if request.verbose {
+                self.shim.sandbox_info(&sandbox)
+            } else {
+                BTreeMap::new()
+            };
+            Ok(cri::PodSandboxStatusResponse {
+                status: Some(sandbox.status()),
+                info,
+                containers_statuses: containers.iter().map(|container| container.status()).collect(),
+                timestamp: now_nanos(),
+            })
+        })
+        .await
     }
 
     async fn list_pod_sandbox(
         &self,
-        _: Request<cri::ListPodSandboxRequest>,
+        request: Request<cri::ListPodSandboxRequest>,
     ) -> Reply<cri::ListPodSandboxResponse> {
-        unimplemented("ListPodSandbox")
+        answer("ListPodSandbox", "", async {
+            Ok(cri::ListPodSandboxResponse {
+                items: self.sandboxes(request.into_inner().filter)?,
+            })
+        })
+        .await
     }
 
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<cri::StreamPodSandboxesRequest>,
+        request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Reply<Parts<cri::StreamPodSandboxesResponse>> {
-        unimplemented("StreamPodSandboxes")
+        answer("StreamPodSandboxes", "", async {
+            let all = self.sandboxes(request.into_inner().filter)?;
+            Ok(in_parts(all, |pod_sandboxes| cri::StreamPodSandboxesResponse {
+                pod_sandboxes,
+            }))
+        })
+        .await
     }
 
     async fn create_container(
         &self,
-        _: Request<cri::CreateContainerRequest>,
+        request: Request<cri::CreateContainerRequest>,
     ) -> Reply<cri::CreateContainerResponse> {
-        unimplemented("CreateContainer")
+        let request = request.into_inner();
+        let sandbox = request.pod_sandbox_id;
+        answer("CreateContainer", &sandbox, async {
+            let config = request
+                .config
+                .ok_or_else(|| Error::invalid("config", "missing"))?;
+            let create = Arc::clone(&self.shim).create_container(sandbox.clone(), config);
+            let id = self.shim.complete(create).await?;
+            Ok(cri::CreateContainerResponse {
+                container_id: id.to_string(),
+            })
+        })
+        .await
     }
 
     async fn start_container(
         &self,
-        _: Request<cri::StartContainerRequest>,
+        request: Request<cri::StartContainerRequest>,
     ) -> Reply<cri::StartContainerResponse> {
-        unimplemented("StartContainer")
+        let id = request.into_inner().container_id;
+        answer("StartContainer", &id, async {
+            self.shim
+                .complete(Arc::clone(&self.shim).start_container(id.clone()))
+                .await?;
+            Ok(cri::StartContainerResponse {})
+        })
+        .await
     }
 
     async fn stop_container(
         &self,
-        _: Request<cri::StopContainerRequest>,
+        request: Request<cri::StopContainerRequest>,
     ) -> Reply<cri::StopContainerResponse> {
-        unimplemented("StopContainer")
+        let cri::StopContainerRequest {
+            container_id,
+            timeout,
+        } = request.into_inner();
+        answer("StopContainer", &container_id, async {
+            let stop = Arc::clone(&self.shim).stop_container(container_id.clone(), timeout);
+            self.shim.complete(stop).await?;
+            Ok(cri::StopContainerResponse {})
+        })
+        .await
     }
 
     async fn remove_container(
         &self,
-        _: Request<cri::RemoveContainerRequest>,
+        request: Request<cri::RemoveContainerRequest>,
     ) -> Reply<cri::RemoveContainerResponse> {
-        unimplemented("RemoveContainer")
+        let id = request.into_inner().container_id;
+        answer("RemoveContainer", &id, async {
+            self.shim
+                .complete(Arc::clone(&self.shim).remove_container(id.clone()))
+                .await?;
+            Ok(cri::RemoveContainerResponse {})
+        })
+        .await
     }
 
     async fn list_containers(
         &self,
-        _: Request<cri::ListContainersRequest>,
+        request: Request<cri::ListContainersRequest>,
     ) -> Reply<cri::ListContainersResponse> {
-        unimplemented("ListContainers")
+        answer("ListContainers", "", async {
+            Ok(cri::ListContainersResponse {
+                containers: self.containers(request.into_inner().filter)?,
+            })
+        })
+        .await
     }
 
     async fn stream_containers(
         &self,
-        _: Request<cri::StreamContainersRequest>,
+        request: Request<cri::StreamContainersRequest>,
     ) -> Reply<Parts<cri::StreamContainersResponse>> {
-        unimplemented("StreamContainers")
+        answer("StreamContainers", "", async {
+            let all = self.containers(request.into_inner().filter)?;
+            Ok(in_parts(all, |containers| cri::StreamContainersResponse {
+                containers,
+            }))
+        })
+        .await
     }
 
     async fn container_status(
         &self,
-        _: Request<cri::ContainerStatusRequest>,
+        request: Request<cri::ContainerStatusRequest>,
     ) -> Reply<cri::ContainerStatusResponse> {
-        unimplemented("ContainerStatus")
+        let request = request.into_inner();
+        let id = request.container_id;
+        answer("ContainerStatus", &id, async {
+            self.shim.ready()?;
+            let container = self.shim.table.container(&id)?;
+            let info = if request.verbose {
+                container.info()
+            } else {
+                BTreeMap::new()
+            };
+            Ok(cri::ContainerStatusResponse {
+                status: Some(container.status()),
+                info,
+            })
+        })
+        .await
     }
 
     async fn update_container_resources(
         &self,
-        _: Request<cri::UpdateContainerResourcesRequest>,
+        request: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Reply<cri::UpdateContainerResourcesResponse> {
-        unimplemented("UpdateContainerResources")
+        let request = request.into_inner();
+        let id = request.container_id;
+        answer("UpdateContainerResources", &id, async {
+            let change = request.linux.ok_or_else(|| Error::invalid("linux", "missing"))?;
+            let update = Arc::clone(&self.shim).update_container_resources(id.clone(), change);
+            self.shim.complete(update).await?;
+            Ok(cri::UpdateContainerResourcesResponse {})
+        })
+        .await
     }
 
     async fn reopen_container_log(
         &self,
-        _: Request<cri::ReopenContainerLogRequest>,
+        request: Request<cri::ReopenContainerLogRequest>,
     ) -> Reply<cri::ReopenContainerLogResponse> {
-        unimplemented("ReopenContainerLog")
+        let id = request.into_inner().container_id;
+        answer("ReopenContainerLog", &id, async {
+            self.shim.reopen_log(&id).await?;
+            Ok(cri::ReopenContainerLogResponse {})
+        })
+        .await
     }
 
-    async fn exec_sync(&self, _: Request<cri::ExecSyncRequest>) -> Reply<cri::ExecSyncResponse> {
-        unimplemented("ExecSync")
+    async fn exec_sync(&self, request: Request<cri::ExecSyncRequest>) -> Reply<cri::ExecSyncResponse> {
+        let cri::ExecSyncRequest {
+            container_id,
+            cmd,
+            timeout,
+        } = request.into_inner();
+        answer("ExecSync", &container_id, async {
+            let exec = Arc::clone(&self.shim).exec_sync(container_id.clone(), cmd, timeout);
+            let outcome = self.shim.complete(exec).await?;
+            Ok(cri::ExecSyncResponse {
+                stdout: outcome.stdout,
+                stderr: outcome.stderr,
+                exit_code: outcome.code,
+            })
+        })
+        .await
     }
 
     async fn exec(&self, _: Request<cri::ExecRequest>) -> Reply<cri::ExecResponse> {
@@ -154,51 +305,97 @@ impl RuntimeService for Cri {
 
     async fn container_stats(
         &self,
-        _: Request<cri::ContainerStatsRequest>,
+        request: Request<cri::ContainerStatsRequest>,
     ) -> Reply<cri::ContainerStatsResponse> {
-        unimplemented("ContainerStats")
+        let id = request.into_inner().container_id;
+        answer("ContainerStats", &id, async {
+            self.shim.ready()?;
+            let container = self.shim.table.container(&id)?;
+            let stats = self.shim.container_stats(&container).await?;
+            Ok(cri::ContainerStatsResponse { stats: Some(stats) })
+        })
+        .await
     }
 
     async fn list_container_stats(
         &self,
-        _: Request<cri::ListContainerStatsRequest>,
+        request: Request<cri::ListContainerStatsRequest>,
     ) -> Reply<cri::ListContainerStatsResponse> {
-        unimplemented("ListContainerStats")
+        answer("ListContainerStats", "", async {
+            Ok(cri::ListContainerStatsResponse {
+                stats: self.all_container_stats(request.into_inner().filter).await?,
+            })
+        })
+        .await
     }
 
     async fn stream_container_stats(
         &self,
-        _: Request<cri::StreamContainerStatsRequest>,
+        request: Request<cri::StreamContainerStatsRequest>,
     ) -> Reply<Parts<cri::StreamContainerStatsResponse>> {
-        unimplemented("StreamContainerStats")
+        answer("StreamContainerStats", "", async {
+            let all = self.all_container_stats(request.into_inner().filter).await?;
+            Ok(in_parts(all, |container_stats| {
+                cri::StreamContainerStatsResponse { container_stats }
+            }))
+        })
+        .await
     }
 
     async fn pod_sandbox_stats(
         &self,
-        _: Request<cri::PodSandboxStatsRequest>,
+        request: Request<cri::PodSandboxStatsRequest>,
     ) -> Reply<cri::PodSandboxStatsResponse> {
-        unimplemented("PodSandboxStats")
+        let id = request.into_inner().pod_sandbox_id;
+        answer("PodSandboxStats", &id, async {
+            self.shim.ready()?;
+            let sandbox = self.shim.table.sandbox(&id)?;
+            Ok(cri::PodSandboxStatsResponse {
+                stats: Some(self.shim.sandbox_stats(&sandbox).await),
+            })
+        })
+        .await
     }
 
     async fn list_pod_sandbox_stats(
         &self,
-        _: Request<cri::ListPodSandboxStatsRequest>,
+        request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Reply<cri::ListPodSandboxStatsResponse> {
-        unimplemented("ListPodSandboxStats")
+        answer("ListPodSandboxStats", "", async {
+            let stats = self.all_sandbox_stats(request.into_inner().filter).await?;
+            Ok(cri::ListPodSandboxStatsResponse { stats })
+        })
+        .await
     }
 
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<cri::StreamPodSandboxStatsRequest>,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Reply<Parts<cri::StreamPodSandboxStatsResponse>> {
-        unimplemented("StreamPodSandboxStats")
+        answer("StreamPodSandboxStats", "", async {
+            let all = self.all_sandbox_stats(request.into_inner().filter).await?;
+            Ok(in_parts(all, |pod_sandbox_stats| {
+                cri::StreamPodSandboxStatsResponse { pod_sandbox_stats }
+            }))
+        })
+        .await
     }
 
     async fn update_runtime_config(
         &self,
-        _: Request<cri::UpdateRuntimeConfigRequest>,
+        request: Request<cri::UpdateRuntimeConfigRequest>,
     ) -> Reply<cri::UpdateRuntimeConfigResponse> {
-        unimplemented("UpdateRuntimeConfig")
+        let network = request
+            .into_inner()
+            .runtime_config
+            .and_then(|config| config.network_config);
+        answer("UpdateRuntimeConfig", "", async {
+            if let Some(network) = network {
+                self.shim.network.set_pod_cidr(&network.pod_cidr)?;
+            }
+            Ok(cri::UpdateRuntimeConfigResponse {})
+        })
+        .await
     }
 
     async fn checkpoint_container(
@@ -223,7 +420,18 @@ impl RuntimeService for Cri {
         &self,
         _: Request<cri::GetEventsRequest>,
     ) -> Reply<Parts<cri::ContainerEventResponse>> {
-        unimplemented("GetContainerEvents")
+        answer("GetContainerEvents", "", async {
+            let shim = Arc::clone(&self.shim);
+            let events = BroadcastStream::new(shim.events.subscribe()).map(move |happened| match happened {
+                Ok(happened) => Ok(shim.describe_event(&happened)),
+                Err(BroadcastStreamRecvError::Lagged(missed)) => Err(Status::out_of_range(format!(
+                    "{missed} events were missed by reading too slowly; list containers and subscribe again"
+                ))),
+            });
+            // An open stream would keep the server from stopping.
+            Ok(events.take_until(self.shutdown.clone().cancelled_owned()).boxed())
+        })
+        .await
     }
 
     async fn list_metric_descriptors(
@@ -251,7 +459,13 @@ impl RuntimeService for Cri {
         &self,
         _: Request<cri::RuntimeConfigRequest>,
     ) -> Reply<cri::RuntimeConfigResponse> {
-        unimplemented("RuntimeConfig")
+        answer("RuntimeConfig", "", async {
+            let linux = cri::LinuxRuntimeConfiguration {
+                cgroup_driver: cri::CgroupDriver::Cgroupfs.into(),
+            };
+            Ok(cri::RuntimeConfigResponse { linux: Some(linux) })
+        })
+        .await
     }
 
     async fn update_pod_sandbox_resources(
@@ -259,5 +473,70 @@ impl RuntimeService for Cri {
         _: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Reply<cri::UpdatePodSandboxResourcesResponse> {
         unimplemented("UpdatePodSandboxResources")
+    }
+}
+
+impl Cri {
+    fn sandboxes(&self, filter: Option<cri::PodSandboxFilter>) -> Result<Vec<cri::PodSandbox>, Error> {
+        self.shim.ready()?;
+        let filter = filter.unwrap_or_default();
+        let all = self
+            .shim
+            .table
+            .sandboxes()
+            .into_iter()
+            .map(|sandbox| cri::PodSandbox::from(&*sandbox));
+        Ok(all.filter(|sandbox| filter::sandbox(&filter, sandbox)).collect())
+    }
+
+    fn containers(&self, filter: Option<cri::ContainerFilter>) -> Result<Vec<cri::Container>, Error> {
+        self.shim.ready()?;
+        let filter = filter.unwrap_or_default();
+        let all = self
+            .shim
+            .table
+            .containers()
+            .into_iter()
+            .map(|container| cri::Container::from(&*container));
+        Ok(all
+            .filter(|container| filter::container(&filter, container))
+            .collect())
+    }
+
+    async fn all_container_stats(
+        &self,
+        filter: Option<cri::ContainerStatsFilter>,
+    ) -> Result<Vec<cri::ContainerStats>, Error> {
+        self.shim.ready()?;
+        let filter = filter.unwrap_or_default();
+        let wanted = cri::ContainerFilter {
+            id: filter.id,
+            pod_sandbox_id: filter.pod_sandbox_id,
+            label_selector: filter.label_selector,
+            state: None,
+        };
+        let mut containers = self.shim.table.containers();
+        containers.retain(|container| filter::container(&wanted, &cri::Container::from(&**container)));
+        Ok(self.shim.stats_of(containers).await)
+    }
+
+    async fn all_sandbox_stats(
+        &self,
+        filter: Option<cri::PodSandboxStatsFilter>,
+    ) -> Result<Vec<cri::PodSandboxStats>, Error> {
+        self.shim.ready()?;
+        let filter = filter.unwrap_or_default();
+        let wanted = cri::PodSandboxFilter {
+            id: filter.id,
+            label_selector: filter.label_selector,
+            state: None,
+        };
+        let mut all = Vec::new();
+        for sandbox in self.shim.table.sandboxes() {
+            if filter::sandbox(&wanted, &cri::PodSandbox::from(&*sandbox)) {
+                all.push(self.shim.sandbox_stats(&sandbox).await);
+            }
+        }
+        Ok(all)
     }
 }

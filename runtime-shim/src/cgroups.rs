@@ -1,0 +1,106 @@
+//! The host's cgroup file systems, v1 and v2.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where the hierarchies are.
+#[derive(Debug, Clone)]
+pub(crate) struct Cgroups {
+    root: PathBuf,
+    unified: bool,
+}
+
+impl Cgroups {
+    /// The host's, under `/sys/fs/cgroup`.
+    pub(crate) fn of_host() -> Self {
+        Self::under(Path::new("/sys/fs/cgroup"))
+    }
+
+    pub(crate) fn under(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            unified: root.join("cgroup.controllers").exists(),
+        }
+    }
+
+    /// Whether there is only the one hierarchy of cgroup v2.
+    pub(crate) fn is_unified(&self) -> bool {
+        self.unified
+    }
+
+    /// The folder of a cgroup for a controller (cgroup v1) or for all (v2).
+    pub(crate) fn dir(&self, controller: &str, cgroup: &str) -> PathBuf {
+        let cgroup = cgroup.trim_start_matches('/');
+        if self.unified {
+            self.root.join(cgroup)
+        } else {
+            self.root.join(controller).join(cgroup)
+        }
+    }
+
+    /// Removes a cgroup from every hierarchy. What has processes or children stays.
+    pub(crate) fn remove_empty(&self, cgroup: &str) {
+        let hierarchies = if self.unified {
+            vec![self.root.clone()]
+        } else {
+            fs::read_dir(&self.root)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+                .collect()
+        };
+        for hierarchy in hierarchies {
+            // Only empty cgroups can be removed, so an error is the usual answer and means nothing.
+            let _ = fs::remove_dir(hierarchy.join(cgroup.trim_start_matches('/')));
+        }
+    }
+
+    /// How many processes of a container the kernel has killed for memory.
+    pub(crate) fn oom_kills(&self, cgroup: &str) -> u64 {
+        let file = if self.unified {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        let text = fs::read_to_string(self.dir("memory", cgroup).join(file)).unwrap_or_default();
+        field(&text, "oom_kill").unwrap_or(0)
+    }
+}
+
+/// A value of a file of `key value` lines.
+pub(crate) fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        (name == key).then(|| value.trim().parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oom_kills_are_read_from_either_version() {
+        let root = tempfile::tempdir().unwrap();
+        let v1 = root.path().join("memory/pods/c1");
+        fs::create_dir_all(&v1).unwrap();
+        fs::write(
+            v1.join("memory.oom_control"),
+            "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+        )
+        .unwrap();
+        assert_eq!(Cgroups::under(root.path()).oom_kills("/pods/c1"), 2);
+
+        let root = tempfile::tempdir().unwrap();
+        let v2 = root.path().join("pods/c1");
+        fs::create_dir_all(&v2).unwrap();
+        fs::write(root.path().join("cgroup.controllers"), "cpu memory\n").unwrap();
+        fs::write(v2.join("memory.events"), "low 0\noom 1\noom_kill 1\n").unwrap();
+        let cgroups = Cgroups::under(root.path());
+        assert_eq!(cgroups.oom_kills("/pods/c1"), 1);
+        assert_eq!(cgroups.oom_kills("/pods/absent"), 0);
+    }
+}

@@ -1,0 +1,105 @@
+//! Containers: a containerd object and a snapshot; once started a task; in the end an exit.
+//!
+//! ```text
+//! CreateContainer: object ─► snapshot ─► created
+//! created ──StartContainer: FIFOs ─► task ─► start──► running          (or exited, reason StartError)
+//! running ──(its process ends)──► exited: log drained, exit recorded, task deleted
+//! any ──RemoveContainer: kill, object, snapshot, FIFOs──► (nothing)
+//! ```
+
+mod create;
+mod finish;
+mod recover;
+mod start;
+pub(crate) mod state;
+mod status;
+mod stop;
+
+use std::sync::{Arc, Mutex};
+
+use clone8s::cri;
+use containerd_client::types::Mount;
+use tokio::sync::watch;
+
+pub(crate) use self::start::ignore_wrong_state;
+use self::state::State;
+use crate::{
+    ids::{ContainerId, SandboxId},
+    logs::{Fifos, Pump},
+    record::{ContainerDetail, ContainerRecord},
+    shim::Shim,
+    table::lock,
+};
+
+/// A container as the shim knows it.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: ContainerId,
+    pub(crate) sandbox: SandboxId,
+    pub(crate) config: cri::ContainerConfig,
+    pub(crate) detail: ContainerDetail,
+    state: watch::Sender<State>,
+    /// As of the last update.
+    resources: Mutex<Option<cri::LinuxContainerResources>>,
+    /// Where the root file system is mounted from; known from its creation, asked for after a restart.
+    rootfs: Mutex<Option<Vec<Mount>>>,
+    log: Mutex<Option<Arc<Pump>>>,
+    /// One change at a time, other than stopping.
+    changing: tokio::sync::Mutex<()>,
+    /// One recording of its end at a time.
+    finishing: tokio::sync::Mutex<()>,
+}
+
+impl Container {
+    pub(crate) fn from_record(record: ContainerRecord, state: State) -> Self {
+        Self {
+            id: record.id,
+            sandbox: record.detail.sandbox.as_str().into(),
+            config: record.config,
+            detail: record.detail,
+            state: watch::Sender::new(state),
+            resources: Mutex::new(record.resources),
+            rootfs: Mutex::default(),
+            log: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            finishing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn resources(&self) -> cri::LinuxContainerResources {
+        let created_with = || {
+            self.config
+                .linux
+                .as_ref()
+                .and_then(|linux| linux.resources.clone())
+        };
+        lock(&self.resources)
+            .clone()
+            .or_else(created_with)
+            .unwrap_or_default()
+    }
+
+    /// Ends the reading of its output; what has been read is written.
+    pub(crate) fn close_log(&self) {
+        *lock(&self.log) = None;
+    }
+
+    fn pump(&self) -> Option<Arc<Pump>> {
+        lock(&self.log).clone()
+    }
+}
+
+impl Shim {
+    pub(crate) fn fifos(&self, container: &Container) -> Fifos {
+        Fifos::new(
+            &self.config.state_dir,
+            &container.id,
+            container.config.tty,
+            container.config.stdin,
+        )
+    }
+}

@@ -1,0 +1,251 @@
+//! CreateContainer.
+
+use std::{path::Path, sync::Arc};
+
+use clone8s::cri;
+use containerd_client::services::v1 as api;
+
+use super::{Container, state::State};
+use crate::{
+    containerd::{NewSnapshot, already_gone},
+    error::{Error, Result},
+    ids::ContainerId,
+    images::{Image, NamedImage},
+    oci::{self, Inputs, ResolvedUser, SandboxFiles},
+    pins::SandboxDir,
+    record::{self, ContainerDetail, ContainerRecord},
+    runtime_options,
+    sandbox::Sandbox,
+    shim::Shim,
+    steps::timed,
+    table::lock,
+    time::now_nanos,
+};
+
+impl Shim {
+    pub(crate) async fn create_container(
+        self: Arc<Self>,
+        sandbox_id: String,
+        config: cri::ContainerConfig,
+    ) -> Result<ContainerId> {
+        let metadata = config
+            .metadata
+            .clone()
+            .ok_or_else(|| Error::invalid("config.metadata", "missing"))?;
+        let sandbox = self.table.sandbox(&sandbox_id)?;
+        if !sandbox.is_ready() {
+            return Err(Error::WrongState {
+                kind: "sandbox",
+                id: sandbox.id.to_string(),
+                state: "not ready",
+                next_step: "remove it and run a new one",
+            });
+        }
+        let name = format!(
+            "{} attempt {} in sandbox {}",
+            metadata.name, metadata.attempt, sandbox.id
+        );
+        let _claim = self.table.claim("container", name.clone())?;
+        let others = self.table.containers_of(&sandbox.id);
+        if let Some(other) = others
+            .iter()
+            .find(|other| other.config.metadata.as_ref() == Some(&metadata))
+        {
+            return Err(Error::Exists {
+                kind: "container",
+                name,
+                id: other.id.to_string(),
+            });
+        }
+        let reference = config
+            .image
+            .as_ref()
+            .map(|image| image.image.clone())
+            .unwrap_or_default();
+        let image = timed("image", self.images.find(&reference))
+            .await?
+            .ok_or_else(|| Error::NotFound {
+                kind: "image",
+                id: format!("{reference:?} (pull it first)"),
+            })?;
+        let user = timed("users", self.resolve_user(&config, &image.image)).await?;
+        self.create(&sandbox, config, &image, user).await
+    }
+
+    async fn create(
+        &self,
+        sandbox: &Sandbox,
+        config: cri::ContainerConfig,
+        image: &NamedImage,
+        user: ResolvedUser,
+    ) -> Result<ContainerId> {
+        let id = ContainerId::random();
+        let cgroup = format!("{}/{id}", sandbox.cgroup_parent());
+        let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
+        let spec = oci::spec(&Inputs {
+            sandbox_id: sandbox.id.as_str(),
+            sandbox: &sandbox.config,
+            container: &config,
+            image: &image.image.run,
+            user: user.clone(),
+            wanted: sandbox.wanted,
+            hostname: sandbox.hostname(),
+            files: SandboxFiles {
+                net: dir.net(),
+                ipc: dir.ipc(),
+                uts: dir.uts(),
+                shm: dir.shm(),
+                hosts: dir.file("hosts"),
+                hostname: dir.file("hostname"),
+                resolv_conf: dir.file("resolv.conf"),
+            },
+            cgroup: cgroup.clone(),
+            host: &self.host,
+        })?;
+        make_missing_sources(&config)?;
+        let record = ContainerRecord {
+            detail: ContainerDetail {
+                sandbox: sandbox.id.to_string(),
+                created_at: now_nanos(),
+                image_id: image.image.id.clone(),
+                image_ref: image.reference(),
+                log_path: log_path(&sandbox.config.log_directory, &config.log_path),
+                stop_signal: super::stop::stop_signal(&config, &image.image.run.stop_signal)?,
+                cgroup,
+                uid: user.uid,
+                gid: user.gid,
+                supplemental_gids: user.supplemental_gids,
+            },
+            id: id.clone(),
+            config,
+            resources: None,
+            started_at: None,
+            exit: None,
+        };
+        let mut object = api::Container {
+            image: image.tags.first().cloned().unwrap_or_else(|| image.reference()),
+            runtime: Some(self.runtime(&sandbox.detail.handler)?),
+            snapshotter: self.config.snapshotter.clone(),
+            snapshot_key: id.to_string(),
+            // A spec is maps with text keys, which always have a JSON form.
+            spec: Some(record::spec(serde_json::to_vec(&spec).unwrap_or_default())),
+            ..Default::default()
+        };
+        record.write(&mut object);
+        // The object first: it refers to the snapshot's key, and so keeps the snapshot from being collected.
+        timed("object", self.containerd.create_container(object)).await?;
+        let top = image.image.top();
+        let snapshot = NewSnapshot {
+            snapshotter: &self.config.snapshotter,
+            key: id.as_str(),
+            parent: &top,
+            lease: None,
+        };
+        let prepared = timed("snapshot", self.containerd.prepare_snapshot(snapshot)).await;
+        let made = prepared.map_err(Error::from).and_then(|mounts| {
+            let container = Container::from_record(record, State::Created);
+            self.fifos(&container).make()?;
+            *lock(&container.rootfs) = Some(mounts);
+            Ok(container)
+        });
+        match made {
+            Ok(container) => {
+                let container = Arc::new(container);
+                self.table.insert_container(Arc::clone(&container));
+                self.events.created(&container);
+                Ok(id)
+            }
+            Err(error) => {
+                already_gone(self.containerd.delete_container(id.as_str()).await)?;
+                already_gone(
+                    self.containerd
+                        .remove_snapshot(&self.config.snapshotter, id.as_str())
+                        .await,
+                )?;
+                Err(error)
+            }
+        }
+    }
+
+    /// CRI: a user by number or by name, else the image's, else root; with the groups that the image lists.
+    async fn resolve_user(&self, config: &cri::ContainerConfig, image: &Image) -> Result<ResolvedUser> {
+        let security = config
+            .linux
+            .as_ref()
+            .and_then(|linux| linux.security_context.clone())
+            .unwrap_or_default();
+        let written = match (
+            &security.run_as_user,
+            security.run_as_username.as_str(),
+            image.run.user.as_str(),
+        ) {
+            (Some(uid), _, _) => uid.value.to_string(),
+            (None, "", "") => "0".to_owned(),
+            (None, "", user) => user.to_owned(),
+            (None, name, _) => name.to_owned(),
+        };
+        if security.run_as_group.is_some()
+            && security.run_as_user.is_none()
+            && security.run_as_username.is_empty()
+        {
+            return Err(Error::invalid(
+                "config.linux.security_context.run_as_group",
+                "needs a user beside it",
+            ));
+        }
+        let users = self.images.users(image).await?;
+        let found = users
+            .find(&written)
+            .map_err(|problem| Error::invalid("config.linux.security_context", problem))?;
+        let id = |field: &'static str, value: i64| {
+            u32::try_from(value).map_err(|_| Error::invalid(field, format!("{value} is no id")))
+        };
+        let gid = match &security.run_as_group {
+            Some(group) => id("config.linux.security_context.run_as_group", group.value)?,
+            None => found.gid,
+        };
+        let mut groups = match security.supplemental_groups_policy() {
+            cri::SupplementalGroupsPolicy::Merge => found.groups,
+            cri::SupplementalGroupsPolicy::Strict => Vec::new(),
+        };
+        for &group in &security.supplemental_groups {
+            groups.push(id("config.linux.security_context.supplemental_groups", group)?);
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        Ok(ResolvedUser {
+            uid: found.uid,
+            gid,
+            supplemental_gids: groups,
+            home: found.home,
+        })
+    }
+
+    /// The options of the task's runtime.
+    pub(super) fn task_options(&self, sandbox: &Sandbox) -> Option<prost_types::Any> {
+        let name = match sandbox.detail.handler.as_str() {
+            "" => &self.config.default_handler,
+            name => name,
+        };
+        self.config.handlers.get(name).and_then(runtime_options::options)
+    }
+}
+
+/// CRI, ContainerConfig.log_path: relative to the sandbox's log directory. Empty for no log.
+fn log_path(directory: &str, path: &str) -> String {
+    match (directory, path) {
+        ("", _) | (_, "") => String::new(),
+        (directory, path) => Path::new(directory).join(path).display().to_string(),
+    }
+}
+
+/// Host paths that do not exist are made as folders, as kubelets expect of a runtime.
+fn make_missing_sources(config: &cri::ContainerConfig) -> Result<()> {
+    for mount in &config.mounts {
+        let path = Path::new(&mount.host_path);
+        if !path.exists() {
+            std::fs::create_dir_all(path).map_err(Error::file("make mount source", path))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Containers that were there before this process, or before containerd went away.
+
+use std::sync::Arc;
+
+use super::{
+    Container,
+    start::ignore_wrong_state,
+    state::{self, Recovery, State, TaskSeen},
+};
+use crate::{
+    containerd::already_gone,
+    error::Result,
+    logs::Pump,
+    record::{ContainerExit, ContainerRecord},
+    shim::Shim,
+    table::lock,
+    time::now_nanos,
+};
+
+/// The exit code of a container whose end nobody has seen, as kubelets know it from containerd.
+const UNSEEN: i32 = 255;
+
+impl Shim {
+    /// Takes up a container that containerd remembers.
+    pub(crate) async fn adopt_container(
+        self: &Arc<Self>,
+        record: ContainerRecord,
+        task: Option<TaskSeen>,
+    ) -> Result<()> {
+        let recovery = state::recover(record.started_at, record.exit.as_ref(), task);
+        let created_at = record.detail.created_at;
+        let adopt = |state: State| {
+            let container = Arc::new(Container::from_record(record.clone(), state));
+            self.table.insert_container(Arc::clone(&container));
+            container
+        };
+        match recovery {
+            Recovery::As(state) => drop(adopt(state)),
+            Recovery::Running { pid, started_at } => {
+                let started_at = if started_at == 0 { created_at } else { started_at };
+                let container = adopt(State::Running { pid, started_at });
+                self.take_up_output(&container);
+            }
+            Recovery::Undo => {
+                let id = record.id.as_str();
+                already_gone(self.containerd.kill_all(id).await).or_else(ignore_wrong_state)?;
+                already_gone(self.containerd.delete_task(id).await.map(drop))?;
+                adopt(State::Created);
+            }
+            Recovery::Finish {
+                code,
+                started_at,
+                exited_at,
+            } => {
+                let pid = task.map_or(0, |task| task.pid);
+                let container = adopt(State::Running { pid, started_at });
+                self.take_up_output(&container);
+                Arc::clone(self).finish(container, code, exited_at).await;
+            }
+            Recovery::DeleteTask(exit) => {
+                let container = adopt(State::Exited(exit));
+                Arc::clone(self).finish(container, 0, 0).await;
+            }
+            Recovery::Lost { started_at } => {
+                let container = adopt(State::Running { pid: 0, started_at });
+                self.record_lost(&container, started_at).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares a container that this process knows with what containerd has after a break.
+    pub(crate) async fn compare_container(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        task: Option<TaskSeen>,
+    ) {
+        match (container.state(), task) {
+            (State::Running { started_at, .. }, None) => self.record_lost(container, started_at).await,
+            (State::Running { .. }, Some(task)) => {
+                use containerd_client::types::v1::Status;
+                if task.status == Status::Stopped {
+                    Arc::clone(self)
+                        .finish(Arc::clone(container), task.exit_code, task.exited_at)
+                        .await;
+                }
+            }
+            // Its exit could not be recorded before.
+            (State::Exited(exit), Some(_)) => self.record_exit(container, exit).await,
+            (State::Exited(_), None) | (State::Created, _) => {}
+        }
+    }
+
+    async fn record_lost(self: &Arc<Self>, container: &Arc<Container>, started_at: i64) {
+        let exit = ContainerExit {
+            code: UNSEEN,
+            started_at,
+            finished_at: now_nanos(),
+            reason: "Unknown".into(),
+            message: "containerd has lost the container's process; the machine may have restarted".into(),
+        };
+        self.record_exit(container, exit).await;
+    }
+
+    /// Reads on where the process before this one stopped.
+    fn take_up_output(self: &Arc<Self>, container: &Arc<Container>) {
+        match Pump::reopen_fifos(&self.fifos(container), &container.detail.log_path) {
+            Ok((pump, output)) => {
+                *lock(&container.log) = Some(Arc::new(pump));
+                self.own(output);
+            }
+            Err(error) => {
+                let error = clone8s_daemon::supervisor::chain(&error);
+                tracing::error!(container = %container.id, error, "cannot read the container's output any more");
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Container output: from FIFOs into log files in CRI's format.
+//!
+//! containerd's shim process writes a container's output into two FIFOs and keeps them open in both directions, so a
+//! container goes on while this shim is away; its output waits in the FIFOs (64 KiB each, then the container waits).
+//!
+//! What a kill -9 of this shim can lose: the bytes that were read and not yet written, which is the time of one
+//! `write` for whole lines and [`HOLD`] for a line that has no end yet; and what is still in the FIFOs of a container
+//! that ends before the shim is back, since a FIFO that nobody holds open forgets.
+
+mod format;
+mod pump;
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::net::unix::pipe;
+
+pub(crate) use self::pump::Pump;
+use crate::{
+    error::{Error, Result},
+    ids::ContainerId,
+};
+
+/// How long the start of a line waits for its end before it is written as partial.
+const HOLD: Duration = Duration::from_millis(100);
+
+/// The FIFOs of one container.
+#[derive(Debug, Clone)]
+pub(crate) struct Fifos {
+    dir: PathBuf,
+    tty: bool,
+    stdin: bool,
+}
+
+/// Holds FIFOs open for writing until containerd's shim does: a reader without any writer sees their end.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    _writers: Vec<fs::File>,
+}
+
+impl Fifos {
+    pub(crate) fn new(state_dir: &Path, id: &ContainerId, tty: bool, stdin: bool) -> Self {
+        Self {
+            dir: all(state_dir).join(id.as_str()),
+            tty,
+            stdin,
+        }
+    }
+
+    pub(crate) fn stdout(&self) -> PathBuf {
+        self.dir.join("stdout")
+    }
+
+    /// None for a terminal, which has one stream for both.
+    pub(crate) fn stderr(&self) -> Option<PathBuf> {
+        (!self.tty).then(|| self.dir.join("stderr"))
+    }
+
+    /// None for a container that reads nothing. Nobody opens it for writing before someone attaches, so that the
+    /// container waits for input instead of finding its end.
+    pub(crate) fn stdin(&self) -> Option<PathBuf> {
+        self.stdin.then(|| self.dir.join("stdin"))
+    }
+
+    /// Makes those that are not there. Repeatable.
+    pub(crate) fn make(&self) -> Result<()> {
+        fs::create_dir_all(&self.dir).map_err(Error::file("make folder", &self.dir))?;
+        for path in [Some(self.stdout()), self.stderr(), self.stdin()]
+            .into_iter()
+            .flatten()
+        {
+            let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+            match rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode) {
+                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(Error::file("make FIFO", path)(error.into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// The reading ends of both streams.
+    pub(crate) fn readers(&self) -> Result<(pipe::Receiver, Option<pipe::Receiver>)> {
+        let open = |path: PathBuf| {
+            pipe::OpenOptions::new()
+                .open_receiver(&path)
+                .map_err(Error::file("open FIFO", &path))
+        };
+        Ok((open(self.stdout())?, self.stderr().map(open).transpose()?))
+    }
+
+    /// Only after the readers are open.
+    pub(crate) fn keeper(&self) -> Result<Keeper> {
+        let open = |path: PathBuf| {
+            let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            let writer = fs::OpenOptions::new().write(true).custom_flags(flags).open(&path);
+            writer.map_err(Error::file("open FIFO", &path))
+        };
+        let writers = [Some(self.stdout()), self.stderr()]
+            .into_iter()
+            .flatten()
+            .map(open);
+        Ok(Keeper {
+            _writers: writers.collect::<Result<_>>()?,
+        })
+    }
+
+    /// Repeatable.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::file("remove folder", &self.dir)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The containers that have FIFOs, known or not.
+pub(crate) fn found(state_dir: &Path) -> Vec<ContainerId> {
+    let entries = fs::read_dir(all(state_dir)).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some(entry.file_name().to_str()?.into()))
+        .collect()
+}
+
+fn all(state_dir: &Path) -> PathBuf {
+    state_dir.join("io")
+}

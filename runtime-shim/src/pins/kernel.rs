@@ -1,0 +1,95 @@
+//! The kernel calls behind a sandbox's namespaces.
+
+use std::{io, path::Path};
+
+use rustix::{
+    net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with},
+    thread::UnshareFlags,
+};
+
+/// `NSFS_MAGIC` of linux/magic.h: the file system of pinned namespaces.
+const NSFS: i64 = 0x6e73_6673;
+
+/// Moves the calling thread into new namespaces. The thread must not do anything else afterwards.
+#[expect(
+    unsafe_code,
+    reason = "unshare is unsafe for the sake of flags that are not used here"
+)]
+pub(super) fn enter_new(net_and_uts: bool, ipc: bool) -> io::Result<()> {
+    let mut flags = UnshareFlags::empty();
+    if net_and_uts {
+        flags |= UnshareFlags::NEWNET | UnshareFlags::NEWUTS;
+    }
+    if ipc {
+        flags |= UnshareFlags::NEWIPC;
+    }
+    // SAFETY: the call is unsafe for CLONE_FILES, with which threads lose sight of each other's descriptors; no
+    // flag here touches the descriptor table.
+    unsafe { rustix::thread::unshare_unsafe(flags) }?;
+    Ok(())
+}
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+
+/// Brings up `lo` in the calling thread's network namespace.
+pub(super) fn set_loopback_up() -> io::Result<()> {
+    const LOOPBACK_INDEX: u32 = 1;
+    const IFF_UP: u32 = 1;
+    change_link(RTM_NEWLINK, LOOPBACK_INDEX, IFF_UP)
+}
+
+/// Removes a network interface of the host. One that is not there is removed already.
+pub(crate) fn remove_interface(name: &str) -> io::Result<()> {
+    let index = match std::fs::read_to_string(Path::new("/sys/class/net").join(name).join("ifindex")) {
+        Ok(text) => text.trim().parse().map_err(io::Error::other)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    change_link(RTM_DELLINK, index, 0)
+}
+
+/// One request to the kernel about a network interface, and its answer (rtnetlink(7)).
+fn change_link(request: u16, index: u32, flags: u32) -> io::Result<()> {
+    const REQUEST_WITH_ACK: u16 = 1 | 4;
+    const ERROR: u16 = 2;
+
+    // No protocol is number 0, which is NETLINK_ROUTE.
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let mut message = Vec::with_capacity(32);
+    // struct nlmsghdr: length, type, flags, sequence, port.
+    message.extend(32u32.to_ne_bytes());
+    message.extend(request.to_ne_bytes());
+    message.extend(REQUEST_WITH_ACK.to_ne_bytes());
+    message.extend([0; 8]);
+    // struct ifinfomsg: family and type, index, flags, which flags to change.
+    message.extend([0; 4]);
+    message.extend(index.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    send(&socket, &message, SendFlags::empty())?;
+
+    let mut answer = [0u8; 256];
+    let (length, _) = recv(&socket, &mut answer, RecvFlags::empty())?;
+    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
+    if length < 20 || kind != ERROR {
+        return Err(io::Error::other(
+            "an unexpected answer from the kernel to a change of an interface",
+        ));
+    }
+    // An acknowledgement is an error of code 0.
+    match i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]) {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(-code)),
+    }
+}
+
+/// Whether a path is a pinned namespace and not the empty file below it.
+pub(super) fn is_namespace(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type == NSFS)
+}

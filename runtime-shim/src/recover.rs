@@ -1,0 +1,138 @@
+//! Reads everything back from containerd: at the start of the process, and after each break of the connection.
+
+use std::{collections::HashMap, sync::Arc};
+
+use clone8s::cri::PodSandboxState;
+use containerd_client::types::v1::Process;
+use futures::{StreamExt as _, stream};
+
+use crate::{
+    container::state::TaskSeen,
+    containerd::ContainerdError,
+    logs,
+    pins::Wanted,
+    pins::{self, SandboxDir},
+    record::{self, Record, SandboxRecord},
+    sandbox::{Sandbox, namespace_options},
+    shim::Shim,
+    time,
+};
+
+/// How many containers are taken up at a time.
+const AT_ONCE: usize = 8;
+
+/// Whether this process has been at work before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occasion {
+    /// Nothing is under way: what is not in containerd was never finished.
+    Start,
+    Reconnect,
+}
+
+impl Shim {
+    pub(crate) async fn recover(self: &Arc<Self>, occasion: Occasion) -> Result<(), ContainerdError> {
+        // Before the lists: what is added while they are made is not missing from them.
+        let known_containers = self.table.containers();
+        let known_sandboxes = self.table.sandboxes();
+        let objects = self.containerd.list_containers().await?;
+        let tasks: HashMap<_, _> = self
+            .containerd
+            .list_tasks()
+            .await?
+            .into_iter()
+            .map(|task| (task.id.clone(), seen(&task)))
+            .collect();
+
+        let mut sandboxes = HashMap::new();
+        let mut containers = HashMap::new();
+        for object in &objects {
+            match record::read(object) {
+                Ok(Record::Sandbox(record)) => drop(sandboxes.insert(record.id.clone(), record)),
+                Ok(Record::Container(record)) => drop(containers.insert(record.id.clone(), record)),
+                Err(problem) => {
+                    tracing::warn!(
+                        object = object.id,
+                        problem,
+                        "passed over an object that is not the shim's"
+                    );
+                }
+            }
+        }
+        for sandbox in known_sandboxes {
+            if sandboxes.remove(&sandbox.id).is_none() {
+                tracing::warn!(sandbox = %sandbox.id, "gone from containerd");
+                self.table.remove_sandbox(&sandbox.id);
+            }
+        }
+        for record in sandboxes.into_values() {
+            self.adopt_sandbox(*record);
+        }
+        for container in &known_containers {
+            if containers.remove(&container.id).is_none() {
+                tracing::warn!(container = %container.id, "gone from containerd");
+                self.table.remove_container(&container.id);
+                container.close_log();
+            } else {
+                let task = tasks.get(container.id.as_str()).copied();
+                self.compare_container(container, task).await;
+            }
+        }
+        // Side by side: those that ended meanwhile each wait for their last output.
+        stream::iter(containers.into_values())
+            .for_each_concurrent(AT_ONCE, |record| async {
+                let id = record.id.clone();
+                let task = tasks.get(id.as_str()).copied();
+                if let Err(error) = self.adopt_container(*record, task).await {
+                    tracing::error!(container = %id, %error, "cannot take up a container");
+                }
+            })
+            .await;
+        if occasion == Occasion::Start {
+            self.discard_unfinished().await;
+        }
+        Ok(())
+    }
+
+    fn adopt_sandbox(&self, record: SandboxRecord) {
+        let id = record.id.clone();
+        let wanted = Wanted::from_options(&namespace_options(&record.config));
+        let dir = SandboxDir::new(&self.config.state_dir, &id);
+        let whole = !record.stopped && wanted.is_ok_and(|wanted| dir.is_whole(wanted));
+        let state = if whole {
+            PodSandboxState::SandboxReady
+        } else {
+            PodSandboxState::SandboxNotready
+        };
+        match Sandbox::from_record(record, state) {
+            Ok(sandbox) => self.table.insert_sandbox(Arc::new(sandbox)),
+            Err(error) => tracing::error!(sandbox = %id, %error, "cannot take up a sandbox"),
+        }
+    }
+
+    /// Clears away what never became visible: its maker was killed.
+    async fn discard_unfinished(&self) {
+        for id in pins::found(&self.config.state_dir) {
+            if self.table.sandbox(id.as_str()).is_err() {
+                tracing::info!(sandbox = %id, "clearing away an unfinished sandbox");
+                self.discard_sandbox(&id).await;
+            }
+        }
+        for id in logs::found(&self.config.state_dir) {
+            if self.table.container(id.as_str()).is_err() {
+                let fifos = logs::Fifos::new(&self.config.state_dir, &id, false, false);
+                if let Err(error) = fifos.remove() {
+                    tracing::warn!(container = %id, %error, "FIFOs not removed");
+                }
+            }
+        }
+    }
+}
+
+fn seen(task: &Process) -> TaskSeen {
+    TaskSeen {
+        status: task.status(),
+        pid: task.pid,
+        exit_code: task.exit_status,
+        exited_at: time::from_proto(task.exited_at).map_or_else(time::now_nanos, time::nanos),
+    }
+}

@@ -1,0 +1,72 @@
+//! The files of `/etc` that a sandbox gives to its containers.
+
+use std::{fmt::Write as _, fs, io, net::IpAddr, path::Path};
+
+use clone8s::cri::DnsConfig;
+
+/// `/etc/hostname`.
+pub(crate) fn hostname(name: &str) -> String {
+    format!("{name}\n")
+}
+
+/// `/etc/hosts` of a sandbox with a network of its own.
+pub(crate) fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
+    let mut lines = "127.0.0.1\tlocalhost\n\
+                     ::1\tlocalhost ip6-localhost ip6-loopback\n\
+                     fe00::\tip6-localnet\n\
+                     ff00::\tip6-mcastprefix\n\
+                     ff02::1\tip6-allnodes\n\
+                     ff02::2\tip6-allrouters\n"
+        .to_owned();
+    for address in addresses {
+        let _ = writeln!(lines, "{address}\t{hostname}");
+    }
+    lines
+}
+
+/// `/etc/resolv.conf` from CRI's DNS configuration (resolv.conf(5)).
+pub(crate) fn resolv_conf(dns: &DnsConfig) -> String {
+    let mut lines = String::new();
+    if !dns.searches.is_empty() {
+        let _ = writeln!(lines, "search {}", dns.searches.join(" "));
+    }
+    for server in &dns.servers {
+        let _ = writeln!(lines, "nameserver {server}");
+    }
+    if !dns.options.is_empty() {
+        let _ = writeln!(lines, "options {}", dns.options.join(" "));
+    }
+    lines
+}
+
+/// The host's own file, or nothing where it has none.
+pub(crate) fn host_file(path: &Path) -> io::Result<String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_has_searches_servers_and_options_in_order() {
+        let dns = DnsConfig {
+            servers: vec!["10.0.0.2".into(), "10.0.0.3".into()],
+            searches: vec!["a.local".into(), "local".into()],
+            options: vec!["ndots:5".into()],
+        };
+        let expected = "search a.local local\nnameserver 10.0.0.2\nnameserver 10.0.0.3\noptions ndots:5\n";
+        assert_eq!(resolv_conf(&dns), expected);
+        assert_eq!(resolv_conf(&DnsConfig::default()), "");
+    }
+
+    #[test]
+    fn hosts_names_the_pod_at_each_of_its_addresses() {
+        let text = hosts("web", &["10.88.0.2".parse().unwrap(), "fd00::2".parse().unwrap()]);
+        assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
+        assert!(text.ends_with("10.88.0.2\tweb\nfd00::2\tweb\n"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Removes all that a shim has made: for `c8s down` and for tests.
+
+use std::{collections::BTreeSet, fs, sync::Arc};
+
+use futures::future::join_all;
+
+use crate::{
+    Error, GRACE,
+    config::Config,
+    containerd::{ContainerdError, Grpc, already_gone},
+    link, pins,
+    recover::Occasion,
+    shim::{Readiness, Shim},
+};
+
+/// Removes every sandbox, container, mount, network namespace and image that the configuration's containerd namespace
+/// holds, the namespace itself, the built-in bridge and the shim's folders. No shim may be serving. Repeatable.
+///
+/// Without containerd only what is on this host can be removed: containers that run stay.
+pub async fn teardown(config: Config) -> Result<(), Error> {
+    config.validate().map_err(Error::Config)?;
+    let containerd = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
+    let shim = Arc::new(Shim::new(config, Arc::clone(&containerd) as _));
+    let outcome = match link::connect(&shim).await {
+        Ok(version) => clear(&shim, version).await,
+        Err(error) => {
+            tracing::warn!(%error, "containerd is not there: removing only what is on this host");
+            for id in pins::found(&shim.config.state_dir) {
+                shim.discard_sandbox(&id).await;
+            }
+            Ok(())
+        }
+    };
+    shim.finish_operations(GRACE).await;
+    outcome?;
+    if let Err(error) = pins::remove_interface(&shim.config.network.bridge_name) {
+        tracing::warn!(bridge = shim.config.network.bridge_name, %error, "bridge not removed");
+    }
+    for path in [
+        &shim.config.state_dir,
+        &shim.config.cni_state_dir(),
+        &shim.config.root_dir,
+    ] {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "folder not removed");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn clear(shim: &Arc<Shim>, version: String) -> Result<(), ContainerdError> {
+    shim.recover(Occasion::Start).await?;
+    shim.readiness.send_replace(Readiness::Ready {
+        containerd_version: version,
+    });
+    let sandboxes = shim.table.sandboxes();
+    let removals = sandboxes.iter().map(|sandbox| {
+        let shim = Arc::clone(shim);
+        async move {
+            if let Err(error) = Arc::clone(&shim).remove_sandbox(sandbox.id.to_string()).await {
+                let error = clone8s_daemon::supervisor::chain(&error);
+                tracing::warn!(sandbox = %sandbox.id, error, "sandbox not removed");
+            }
+        }
+    });
+    join_all(removals).await;
+    // What has no sandbox any more, or is not the shim's.
+    for container in shim.table.containers() {
+        if let Err(error) = shim.remove(&container).await {
+            let error = clone8s_daemon::supervisor::chain(&error);
+            tracing::warn!(container = %container.id, error, "container not removed");
+        }
+    }
+    shim.cgroups.remove_empty("/clone8s");
+    remove_content(shim).await
+}
+
+/// Images, snapshots and blobs, so that the namespace is empty, and then the namespace.
+async fn remove_content(shim: &Shim) -> Result<(), ContainerdError> {
+    let containerd = &shim.containerd;
+    for lease in containerd.list_leases().await? {
+        containerd.delete_lease(&lease).await?;
+    }
+    for image in containerd.list_images().await? {
+        already_gone(containerd.delete_image(&image.name).await)?;
+    }
+    let snapshotter = &shim.config.snapshotter;
+    // A snapshot can be removed only after those on top of it, and their order is not told.
+    let mut left: BTreeSet<_> = containerd
+        .list_snapshots(snapshotter)
+        .await?
+        .into_iter()
+        .collect();
+    loop {
+        let before = left.len();
+        for name in left.clone() {
+            if already_gone(containerd.remove_snapshot(snapshotter, &name).await).is_ok() {
+                left.remove(&name);
+            }
+        }
+        if left.is_empty() || left.len() == before {
+            break;
+        }
+    }
+    for blob in containerd.list_blobs().await? {
+        already_gone(containerd.delete_blob(&blob.digest).await)?;
+    }
+    if let Err(error) = containerd.delete_namespace().await {
+        tracing::warn!(%error, "namespace not removed");
+    }
+    Ok(())
+}
