@@ -64,7 +64,7 @@ impl EventRecorder {
 
     pub fn record(&self, pod: &DesiredPod, kind: EventType, reason: &'static str, message: String) {
         let key = pod.key();
-        tracing::info!(pod = %key, reason, message, "pod event");
+        tracing::info!(pod = %key, reason, text = message, "pod event");
         // The apiserver knows only its own pods.
         if pod.source != Source::Api {
             return;

@@ -192,7 +192,7 @@ impl Relist {
                     message,
                     version,
                 } = &health;
-                tracing::info!(ready, reason, message, version, "container runtime");
+                tracing::info!(ready, reason, text = message, version, "container runtime");
             }
             *old = health;
             true
@@ -205,6 +205,7 @@ impl Relist {
         const UNKNOWN_CALL: Duration = Duration::from_mins(5);
         let mut outage = backoff::reconnect();
         loop {
+            let begun = Instant::now();
             let ended = tokio::select! {
                 ended = self.follow_once() => ended,
                 () = shutdown.cancelled() => return Ok(()),
@@ -212,7 +213,10 @@ impl Relist {
             self.events_flow.send_if_modified(std::mem::take);
             let wait = match ended {
                 Ok(()) => {
-                    outage = backoff::reconnect();
+                    // A stream that lasted was a good one.
+                    if begun.elapsed() > PATIENCE {
+                        outage = backoff::reconnect();
+                    }
                     outage.next()
                 }
                 Err(error) => {

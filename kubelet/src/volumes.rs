@@ -16,6 +16,7 @@ use std::{
     fs, io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use clone8s::{
@@ -63,12 +64,16 @@ pub enum VolumeError {
 #[derive(Debug, Clone)]
 pub struct Volumes {
     pods: PathBuf,
+    /// Held while a tmpfs is looked for and mounted: containers of one pod are made side by side, and the second must
+    /// not cover what the first mounts.
+    tmpfs: Arc<Mutex<()>>,
 }
 
 impl Volumes {
     pub fn new(data_dir: &Path) -> Self {
         Self {
             pods: data_dir.join("pods"),
+            tmpfs: Arc::default(),
         }
     }
 
@@ -82,7 +87,7 @@ impl Volumes {
         let place = self.pods.join(pod.uid().as_str());
         let mut mounts = Vec::with_capacity(container.volume_mounts.len() + 1);
         for (index, wanted) in container.volume_mounts.iter().enumerate() {
-            let source = volume_path(&place, pod.spec(), wanted)?;
+            let source = self.volume_path(&place, pod.spec(), wanted)?;
             let host_path = if wanted.sub_path.is_empty() {
                 source
             } else {
@@ -101,6 +106,31 @@ impl Volumes {
             mounts.push(mount(&path, HOSTS, false));
         }
         Ok(mounts)
+    }
+
+    fn volume_path(
+        &self,
+        place: &Path,
+        spec: &PodSpec,
+        wanted: &VolumeMount,
+    ) -> Result<PathBuf, VolumeError> {
+        let volume = spec.volumes.iter().find(|volume| volume.name == wanted.name);
+        match volume {
+            Some(Volume {
+                name,
+                source: Some(Source::HostPath(host_path)),
+            }) => ready_host_path(name, host_path),
+            Some(Volume {
+                name,
+                source: Some(Source::EmptyDir(empty_dir)),
+            }) => {
+                let _mounting = self.tmpfs.lock().unwrap_or_else(PoisonError::into_inner);
+                ready_empty_dir(name, empty_dir, &place.join("volumes").join(name))
+            }
+            Some(Volume { source: None, .. }) | None => Err(VolumeError::Unknown {
+                name: wanted.name.clone(),
+            }),
+        }
     }
 
     /// Takes down the mounts of a pod and removes its folders. Harmless when there are none.
@@ -149,23 +179,6 @@ fn mount(host_path: &Path, container_path: &str, readonly: bool) -> Mount {
         readonly,
         propagation: MountPropagation::PropagationPrivate.into(),
         ..Default::default()
-    }
-}
-
-fn volume_path(place: &Path, spec: &PodSpec, wanted: &VolumeMount) -> Result<PathBuf, VolumeError> {
-    let volume = spec.volumes.iter().find(|volume| volume.name == wanted.name);
-    match volume {
-        Some(Volume {
-            name,
-            source: Some(Source::HostPath(host_path)),
-        }) => ready_host_path(name, host_path),
-        Some(Volume {
-            name,
-            source: Some(Source::EmptyDir(empty_dir)),
-        }) => ready_empty_dir(name, empty_dir, &place.join("volumes").join(name)),
-        Some(Volume { source: None, .. }) | None => Err(VolumeError::Unknown {
-            name: wanted.name.clone(),
-        }),
     }
 }
 

@@ -275,7 +275,7 @@ impl<'a> Planner<'a> {
                 self.end(run, grace, *cause);
             }
         }
-        self.end_strays(&uid, containers, sandbox, grace);
+        self.end_strays(&uid, containers, grace);
 
         match sandbox {
             Some(sandbox) => {
@@ -354,6 +354,10 @@ impl<'a> Planner<'a> {
         };
         match &newest.state {
             RunState::Running { .. } if in_place && up_to_date => Need::Nothing,
+            // An older run ends first: two of one container would be in each other's way.
+            RunState::Created | RunState::Exited(_) if runs.iter().any(|run| run.state.may_run()) => {
+                Need::Nothing
+            }
             RunState::Created if in_place && up_to_date => Need::Start(newest),
             RunState::Running { .. } | RunState::Created | RunState::Unknown => {
                 let cause = if up_to_date {
@@ -363,7 +367,6 @@ impl<'a> Planner<'a> {
                 };
                 Need::Replace(newest, cause)
             }
-            RunState::Exited(_) if runs.iter().any(|run| run.state.may_run()) => Need::Nothing,
             // An update starts at once, whatever became of the run before.
             RunState::Exited(_) if !up_to_date => successor(0),
             RunState::Exited(exit) => {
@@ -381,13 +384,7 @@ impl<'a> Planner<'a> {
 
     /// Ends runs that must not go on beside the newest of their container, and runs of containers that the spec no
     /// longer has.
-    fn end_strays(
-        &mut self,
-        uid: &PodUid,
-        containers: &[Container],
-        sandbox: Option<&Sandbox>,
-        grace: Duration,
-    ) {
+    fn end_strays(&mut self, uid: &PodUid, containers: &[Container], grace: Duration) {
         for run in self.observed.containers.iter().filter(|run| run.uid == *uid) {
             let known = containers.iter().any(|container| container.name == run.name);
             if !known {
@@ -395,8 +392,8 @@ impl<'a> Planner<'a> {
                 continue;
             }
             let newest = self.observed.runs_of(uid, &run.name)[0];
-            let misplaced = sandbox.is_none_or(|sandbox| sandbox.id != run.sandbox);
-            if run.id != newest.id && (run.state.may_run() || (misplaced && run.state == RunState::Created)) {
+            let is_over = matches!(run.state, RunState::Exited(_));
+            if run.id != newest.id && !is_over {
                 self.end(run, grace, StopCause::OutOfPlace);
             }
         }
@@ -680,3 +677,6 @@ fn deletion_deadline(pod: &DesiredPod, now: SystemTime) -> Option<SystemTime> {
     let grace = Duration::from_secs(grace);
     Some((asked + grace).max(now + MOMENT.min(grace)))
 }
+
+#[cfg(test)]
+mod tests;

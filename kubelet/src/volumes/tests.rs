@@ -180,3 +180,18 @@ fn a_pod_with_its_own_address_gets_its_own_hosts_file() {
     let text = fs::read_to_string(&hosts.host_path).unwrap();
     assert!(text.ends_with("10.0.0.7\tp\n"), "{text}");
 }
+
+#[test]
+fn containers_that_are_made_side_by_side_share_one_memory_volume() {
+    let node = Node::new(memory(""), "");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| node.mounts().unwrap());
+        }
+    });
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let of_node = table
+        .lines()
+        .filter(|line| line.contains(node.dir.path().to_str().unwrap()));
+    assert_eq!(of_node.count(), 1);
+}

@@ -188,3 +188,14 @@ async fn shutdown_ends_the_sync() {
     bench.shutdown.cancel();
     bench.tasks.join_next().await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_node_that_stands_alone_has_nothing_to_sync_and_goes_on() {
+    let board = StatusBoard::new();
+    let desired = watch::Sender::new(Desired::default());
+    // Registration has nobody to register with: its end of the channel is gone.
+    let api = watch::Sender::new(None).subscribe();
+    let sync = StatusSync::new(board.subscribe(), desired.subscribe(), api);
+    let running = sync.run(Shutdown::new());
+    timeout(Duration::from_millis(100), running).await.unwrap_err();
+}
