@@ -7,3 +7,4 @@ mod cli;
 mod harness;
 mod outbox;
 mod registration;
+mod scheduling;

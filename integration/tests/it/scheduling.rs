@@ -1,0 +1,221 @@
+//! Where pods go, and what becomes of those on nodes that fall silent or go.
+
+use std::collections::BTreeMap;
+
+use anyhow::ensure;
+use clone8s::{
+    client::{DeleteOptions, Query, Resource as _},
+    v1::{
+        Condition, Event, Node, NodeStatus, ObjectMeta, Pod, PodStatus, ResourceRequirements,
+        UpdateNodeStatusRequest, UpdatePodStatusRequest,
+    },
+};
+use clone8s_integration::{ControlPlane, Sandbox, pods, wait};
+
+fn condition(kind: &str, status: &str) -> Condition {
+    Condition {
+        r#type: kind.to_owned(),
+        status: status.to_owned(),
+        last_heartbeat_time: Some(pbjson_types::Timestamp::default()),
+        ..Condition::default()
+    }
+}
+
+/// A node that says once that it is ready, and nothing after that.
+async fn join(plane: &ControlPlane, name: &str, cpu: &str) {
+    let node = Node {
+        metadata: Some(ObjectMeta {
+            name: name.to_owned(),
+            ..ObjectMeta::default()
+        }),
+        ..Node::default()
+    };
+    let mut node = Node::create(&plane.channel(), node).await.unwrap();
+    node.status = Some(NodeStatus {
+        allocatable: [("cpu", cpu), ("memory", "1Gi"), ("pods", "200")]
+            .map(|(resource, amount)| (resource.to_owned(), amount.to_owned()))
+            .into(),
+        conditions: vec![condition("Ready", "True")],
+        ..NodeStatus::default()
+    });
+    let request = UpdateNodeStatusRequest { node: Some(node) };
+    plane.nodes().update_node_status(request).await.unwrap();
+}
+
+fn asking(name: &str, cpu: &str) -> Pod {
+    let mut pod = pods::pod(name, &[("main", "registry.invalid/none:1")]);
+    let container = &mut pod.spec.as_mut().unwrap().containers[0];
+    container.resources = Some(ResourceRequirements {
+        requests: [("cpu".to_owned(), cpu.to_owned())].into(),
+        ..ResourceRequirements::default()
+    });
+    pod
+}
+
+fn scheduled(pod: &Pod) -> Option<&Condition> {
+    let conditions = &pod.status.as_ref()?.conditions;
+    conditions.iter().find(|it| it.r#type == "PodScheduled")
+}
+
+async fn bound(plane: &ControlPlane, name: &str) -> String {
+    wait::until(&format!("pod {name} has a node"), || async {
+        let pod = plane.pod(name).await?;
+        let node = pod.spec.clone().unwrap_or_default().node_name;
+        ensure!(!node.is_empty(), "{:?}", scheduled(&pod));
+        Ok(node)
+    })
+    .await
+}
+
+async fn waits(plane: &ControlPlane, name: &str, reason: &str) {
+    wait::until(&format!("pod {name} waits: {reason}"), || async {
+        let pod = plane.pod(name).await?;
+        let seen = scheduled(&pod).cloned().unwrap_or_default();
+        ensure!(
+            seen.status == "False" && seen.reason == "Unschedulable" && seen.message == reason,
+            "{seen:?}"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_waits_with_the_reason_until_there_is_room() {
+    let sandbox = Sandbox::new();
+    let plane = ControlPlane::start(&sandbox, None).await;
+    plane.create(asking("first", "600m")).await;
+    waits(&plane, "first", "no node has joined the cluster").await;
+
+    join(&plane, "n1", "1").await;
+    assert_eq!(bound(&plane, "first").await, "n1");
+    plane.create(asking("second", "600m")).await;
+    waits(&plane, "second", "0/1 nodes are available: 1 too little cpu").await;
+
+    let now = DeleteOptions {
+        grace_period_seconds: Some(0),
+        ..DeleteOptions::default()
+    };
+    Pod::delete(&plane.channel(), "default", "first", &now)
+        .await
+        .unwrap();
+    assert_eq!(bound(&plane, "second").await, "n1");
+    let pod = plane.pod("second").await.unwrap();
+    assert_eq!(scheduled(&pod).unwrap().status, "True");
+
+    wait::until("events tell of both", || async {
+        let (events, _) = Event::list_all(&plane.channel(), &Query::default()).await?;
+        let about_second = |reason: &str| {
+            events
+                .iter()
+                .filter(|event| {
+                    event
+                        .involved_object
+                        .as_ref()
+                        .is_some_and(|object| object.name == "second")
+                })
+                .any(|event| event.reason == reason)
+        };
+        ensure!(
+            about_second("FailedScheduling") && about_second("Scheduled"),
+            "{events:?}"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_burst_overcommits_no_node_although_the_scheduler_is_killed_in_the_middle() {
+    let sandbox = Sandbox::new();
+    let mut plane = ControlPlane::start(&sandbox, None).await;
+    for node in ["n1", "n2", "n3"] {
+        join(&plane, node, "2").await;
+    }
+    for i in 0..40 {
+        plane.create(asking(&format!("burst-{i}"), "200m")).await;
+        if i == 20 {
+            plane.controllers.kill();
+            plane.controllers.start().unwrap();
+        }
+    }
+    // 3 nodes of 2 cores take 30 pods of 200m.
+    let by_node = wait::until("30 pods are bound and 10 wait", || async {
+        let (pods, _) = Pod::list_all(&plane.channel(), &Query::default()).await?;
+        let mut by_node: BTreeMap<String, usize> = BTreeMap::new();
+        for pod in &pods {
+            *by_node
+                .entry(pod.spec.clone().unwrap_or_default().node_name)
+                .or_default() += 1;
+        }
+        let told = pods
+            .iter()
+            .filter(|pod| scheduled(pod).is_some_and(|it| it.status == "False"))
+            .count();
+        ensure!(
+            by_node.get("") == Some(&10) && told == 10,
+            "{by_node:?}, {told} told"
+        );
+        Ok(by_node)
+    })
+    .await;
+    for node in ["n1", "n2", "n3"] {
+        assert_eq!(by_node[node], 10, "{by_node:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_node_is_unknown_its_pods_unready_and_a_node_that_goes_fails_them() {
+    let sandbox = Sandbox::new();
+    let plane = ControlPlane::start(&sandbox, None).await;
+    join(&plane, "n1", "1").await;
+    plane.create(asking("served", "100m")).await;
+    bound(&plane, "served").await;
+    let mut pod = plane.pod("served").await.unwrap();
+    pod.status = Some(PodStatus {
+        phase: "Running".to_owned(),
+        start_time: Some(pbjson_types::Timestamp::default()),
+        conditions: vec![condition("PodScheduled", "True"), condition("Ready", "True")],
+        ..PodStatus::default()
+    });
+    let request = UpdatePodStatusRequest { pod: Some(pod) };
+    plane.pods().update_pod_status(request).await.unwrap();
+
+    let patience = std::time::Duration::from_mins(2);
+    wait::until_within(patience, "the node is unknown and its pod not ready", || async {
+        let node = Node::get(&plane.channel(), "", "n1").await?;
+        let pod = plane.pod("served").await?;
+        let seen = |conditions: &[Condition]| conditions.iter().find(|it| it.r#type == "Ready").cloned();
+        let of_node = seen(&node.status.unwrap_or_default().conditions).unwrap_or_default();
+        let of_pod = seen(&pod.status.unwrap_or_default().conditions).unwrap_or_default();
+        ensure!(
+            of_node.status == "Unknown" && of_node.reason == "NodeStatusUnknown",
+            "{of_node:?}"
+        );
+        ensure!(
+            of_pod.status == "False" && of_pod.reason == "NodeNotReady",
+            "{of_pod:?}"
+        );
+        Ok(())
+    })
+    .await;
+    plane.create(asking("late", "100m")).await;
+    waits(&plane, "late", "0/1 nodes are available: 1 not ready").await;
+
+    Node::delete(&plane.channel(), "", "n1", &DeleteOptions::default())
+        .await
+        .unwrap();
+    wait::until_within(
+        patience,
+        "the pod of the node that is gone has failed",
+        || async {
+            let status = plane.pod("served").await?.status.unwrap_or_default();
+            ensure!(
+                status.phase == "Failed" && status.reason == "NodeLost",
+                "{status:?}"
+            );
+            Ok(())
+        },
+    )
+    .await;
+}
