@@ -26,6 +26,8 @@ use crate::{
 
 /// Between lists while the runtime sends no events.
 const WITHOUT_EVENTS: Duration = Duration::from_secs(1);
+/// Between looks for a runtime that has never answered.
+const FIRST_LOOKS: Duration = Duration::from_millis(100);
 /// A runtime that restarts within this time was never away: the node's condition does not flip.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Wake-ups on their way to the workers; beyond it a list finds what they would have said.
@@ -131,7 +133,13 @@ impl Relist {
                 }
                 Err(error) => {
                     self.note_outage(&error, last_answer);
-                    outage.next().unwrap_or(WITHOUT_EVENTS)
+                    let wait = outage.next().unwrap_or(WITHOUT_EVENTS);
+                    // At the start the runtime comes up beside us: to see it late would be to start pods late.
+                    if last_answer.is_none() {
+                        wait.min(FIRST_LOOKS)
+                    } else {
+                        wait
+                    }
                 }
             };
             tokio::select! {
