@@ -5,7 +5,13 @@ mod host;
 mod publish;
 mod rate;
 
-use std::{collections::BTreeMap, convert::Infallible, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clone8s::{cri::ContainerStats, v1::NodeStats};
 use clone8s_daemon::{Shutdown, clock, supervisor::chain};
@@ -30,6 +36,8 @@ pub struct Sample {
 
 /// The latest sample; None before the first.
 pub type Samples = watch::Receiver<Option<Arc<Sample>>>;
+
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Samples for as long as the kubelet runs.
 pub struct Sampler {
@@ -62,12 +70,19 @@ impl Sampler {
     }
 
     pub async fn run(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
-        let mut ticks = interval(self.config.intervals.stats);
+        let period = self.config.intervals.stats;
+        let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut samples = 0u32;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 _ = ticks.tick() => self.sample().await,
+            }
+            samples = samples.saturating_add(1);
+            if samples == 1 {
+                // A rate needs two samples: the first shall not be waited for a whole interval.
+                ticks.reset_after(period.min(FIRST_INTERVAL));
             }
         }
     }

@@ -15,8 +15,11 @@ use crate::{
 const PODS: u32 = 110;
 /// With less memory available than this the node is under pressure; pods are not promised it.
 const MEMORY_FLOOR: u64 = 100 << 20;
-/// Percent of a disk, and of its inodes, with the same meaning.
-const DISK_FLOOR: u64 = 10;
+/// The same for a disk: this many percent of it, or this many bytes where that is less: of a large disk, a few percent
+/// are room enough.
+const DISK_FLOOR_PERCENT: u64 = 5;
+const DISK_FLOOR_BYTES: u64 = 1 << 30;
+/// Percent of a disk's inodes, with the same meaning.
 const INODES_FLOOR: u64 = 5;
 /// Percent of the tasks that the kernel allows.
 const TASKS_CEILING: u64 = 90;
@@ -72,10 +75,7 @@ fn resources(host: &HostReading) -> (Resources, Resources) {
         ])
     };
     let capacity = table(memory, disk);
-    let allocatable = table(
-        memory.saturating_sub(MEMORY_FLOOR),
-        disk - disk / 100 * DISK_FLOOR,
-    );
+    let allocatable = table(memory.saturating_sub(MEMORY_FLOOR), disk - disk_floor(disk));
     (capacity, allocatable)
 }
 
@@ -105,7 +105,6 @@ impl Judgement {
 }
 
 fn judgements(health: &RuntimeHealth, host: Option<&HostReading>) -> Vec<Judgement> {
-    let network_ready = health.reason != "NetworkPluginNotReady";
     vec![
         Judgement {
             kind: "Ready",
@@ -116,22 +115,23 @@ fn judgements(health: &RuntimeHealth, host: Option<&HostReading>) -> Vec<Judgeme
         pressure("MemoryPressure", "Memory", host.map(memory_pressure)),
         pressure("DiskPressure", "Disk", host.map(disk_pressure)),
         pressure("PIDPressure", "PID", host.map(task_pressure)),
-        Judgement {
-            kind: "NetworkUnavailable",
-            status: if network_ready { "False" } else { "True" },
-            reason: if network_ready {
-                "NetworkReady"
-            } else {
-                "NetworkPluginNotReady"
-            }
-            .to_owned(),
-            message: if network_ready {
-                "the pod network is set up".to_owned()
-            } else {
-                health.message.clone()
-            },
-        },
+        network(health),
     ]
+}
+
+/// A runtime that is not ready for another reason says nothing of its network.
+fn network(health: &RuntimeHealth) -> Judgement {
+    let (status, reason, message) = match health.reason {
+        "NetworkPluginNotReady" => ("True", health.reason, health.message.as_str()),
+        _ if health.ready => ("False", "NetworkReady", "the pod network is set up"),
+        _ => ("Unknown", "RuntimeNotReady", "the container runtime does not say"),
+    };
+    Judgement {
+        kind: "NetworkUnavailable",
+        status,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    }
 }
 
 /// What presses, if anything does.
@@ -167,19 +167,21 @@ fn memory_pressure(host: &HostReading) -> Pressure {
 
 fn disk_pressure(host: &HostReading) -> Pressure {
     host.filesystems.iter().find_map(|disk| {
-        let low = |left: u64, all: u64, floor: u64| all > 0 && left < all / 100 * floor;
-        let at = &disk.mount_point;
-        if low(disk.available_bytes, disk.capacity_bytes, DISK_FLOOR) {
-            let (left, all) = (disk.available_bytes, disk.capacity_bytes);
+        let (at, all) = (&disk.mount_point, disk.capacity_bytes);
+        let (left, floor) = (disk.available_bytes, disk_floor(all));
+        if left < floor {
             return Some(format!(
-                "{at}: {left} of {all} bytes are available, less than {DISK_FLOOR} %"
+                "{at}: {left} of {all} bytes are available, less than {floor}"
             ));
         }
-        low(disk.inodes_free, disk.inodes, INODES_FLOOR).then(|| {
-            let (left, all) = (disk.inodes_free, disk.inodes);
-            format!("{at}: {left} of {all} inodes are free, less than {INODES_FLOOR} %")
-        })
+        let (left, all) = (disk.inodes_free, disk.inodes);
+        (left < all / 100 * INODES_FLOOR)
+            .then(|| format!("{at}: {left} of {all} inodes are free, less than {INODES_FLOOR} %"))
     })
+}
+
+fn disk_floor(capacity: u64) -> u64 {
+    (capacity / 100 * DISK_FLOOR_PERCENT).min(DISK_FLOOR_BYTES)
 }
 
 fn task_pressure(host: &HostReading) -> Pressure {

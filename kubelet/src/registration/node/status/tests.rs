@@ -92,12 +92,12 @@ fn pods_are_promised_less_than_there_is() {
     assert_eq!(status.capacity["pods"], "110");
     assert_eq!(get(&status.capacity, "memory"), 8 * GIB);
     assert_eq!(get(&status.allocatable, "memory"), 8 * GIB - MEMORY_FLOOR);
-    assert!(get(&status.allocatable, "ephemeral-storage") <= 91 * GIB);
+    assert_eq!(get(&status.allocatable, "ephemeral-storage"), 99 * GIB);
 }
 
 #[rstest]
 #[case::memory("MemoryPressure", |host: &mut HostReading| host.memory.available_bytes = MEMORY_FLOOR - 1)]
-#[case::disk("DiskPressure", |host: &mut HostReading| host.filesystems[0].available_bytes = 9 * GIB)]
+#[case::disk("DiskPressure", |host: &mut HostReading| host.filesystems[0].available_bytes = GIB - 1)]
 #[case::inodes("DiskPressure", |host: &mut HostReading| host.filesystems[0].inodes_free = 40)]
 #[case::tasks("PIDPressure", |host: &mut HostReading| host.tasks = 29_000)]
 fn what_runs_out_is_a_pressure_of_its_own(#[case] kind: &str, #[case] take: fn(&mut HostReading)) {
@@ -143,6 +143,21 @@ fn before_the_first_sample_pressure_is_unknown() {
     let status = status(&Facts::default(), "node-1", &healthy(), None, &[], now(1));
     assert_eq!(status.conditions[1].status, "Unknown");
     assert!(status.capacity.is_empty());
+}
+
+#[test]
+fn of_a_small_disk_five_percent_are_the_floor() {
+    assert_eq!(disk_floor(2_000_000_000), 100_000_000);
+    assert_eq!(disk_floor(500 * GIB), GIB);
+}
+
+#[test]
+fn a_runtime_that_does_not_answer_leaves_the_network_unknown() {
+    let status = of(&RuntimeHealth::starting(), roomy(), &[], 1);
+    assert_eq!(
+        summary(&status)[4],
+        ("NetworkUnavailable", "Unknown", "RuntimeNotReady")
+    );
 }
 
 #[test]
