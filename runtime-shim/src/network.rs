@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use self::conf::NetworkList;
 pub(crate) use self::{conf::ConfError, plugin::PluginError};
-use crate::{config::Config, error::Error, ids::SandboxId, network::plugin::Invocation, table::lock};
+use crate::{config::Config, error::Error, ids::SandboxId, network::plugin::Invocation, pins, table::lock};
 
 /// The interface inside the sandbox.
 const INTERFACE: &str = "eth0";
@@ -221,7 +221,7 @@ impl Network {
             None => (self.list()?, "", BTreeMap::new(), None),
         };
         // A namespace that is gone, as after a reboot, leaves the plugins only addresses and rules to give back.
-        let netns = netns.exists().then_some(netns);
+        let netns = pins::is_namespace(netns).then_some(netns);
         let mut outcome = Ok(());
         for plugin in list.plugins.iter().rev() {
             let conf = list.plugin_conf(plugin, &capabilities, result);

@@ -8,7 +8,7 @@
 
 mod kernel;
 
-pub(crate) use self::kernel::remove_interface;
+pub(crate) use self::kernel::{is_namespace, remove_interface};
 
 use std::{
     collections::BTreeMap,

@@ -90,6 +90,6 @@ fn change_link(request: u16, index: u32, flags: u32) -> io::Result<()> {
 }
 
 /// Whether a path is a pinned namespace and not the empty file below it.
-pub(super) fn is_namespace(path: &Path) -> bool {
+pub(crate) fn is_namespace(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|found| found.f_type == NSFS)
 }

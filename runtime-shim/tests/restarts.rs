@@ -1,0 +1,185 @@
+//! What survives the shim, and containerd.
+
+#![allow(clippy::large_futures, reason = "a test holds whole CRI messages")]
+
+#[path = "rig/mod.rs"]
+mod rig;
+
+use anyhow::ensure;
+use clone8s::cri::{self, ContainerState, PodSandboxState};
+use clone8s_integration::wait;
+use tonic::Code;
+
+use self::rig::{Rig, script};
+
+/// Writes a number every fifth of a second.
+const COUNT: &str = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.2; done";
+
+/// The numbers of a log, which must have neither a gap nor a double.
+fn counted(rig: &Rig) -> usize {
+    let log = rig.log("count.log");
+    let expected: Vec<_> = (1..=log.len())
+        .map(|number| format!("stdout F {number}"))
+        .collect();
+    assert_eq!(log, expected);
+    log.len()
+}
+
+async fn counts_beyond(rig: &Rig, seen: usize) {
+    wait::until("the log goes on", || async {
+        ensure!(counted(rig) > seen + 2, "{seen}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_comes_back_and_knows_everything() {
+    let mut rig = Rig::start().await;
+    let pod = rig.run_sandbox(rig.pod("web")).await.unwrap();
+    let running = rig.run(&pod, script("count", COUNT)).await;
+    let created = rig.create(&pod, script("created", "echo late")).await.unwrap();
+    let ended = rig.run(&pod, script("ended", "exit 4")).await;
+    let before_ended = rig.exited(&ended).await;
+    let ends_meanwhile = rig.run(&pod, script("meanwhile", "sleep 1; exit 5")).await;
+    let process = rig.process(&running).await;
+    let before = (
+        rig.sandbox_status(&pod).await.unwrap(),
+        rig.status(&running).await.unwrap(),
+    );
+    counts_beyond(&rig, 0).await;
+
+    rig.shim.kill();
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let seen = counted(&rig);
+    rig.shim.start().unwrap();
+    rig.ready().await;
+
+    assert_eq!(
+        rig.process(&running).await,
+        process,
+        "the container was restarted"
+    );
+    let after = (
+        rig.sandbox_status(&pod).await.unwrap(),
+        rig.status(&running).await.unwrap(),
+    );
+    assert_eq!(after, before);
+    assert_eq!(rig.status(&ended).await.unwrap(), before_ended);
+    let status = rig.exited(&ends_meanwhile).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (5, "Error"));
+    counts_beyond(&rig, seen).await;
+    rig.start_container(&created).await.unwrap();
+    assert_eq!(rig.exited(&created).await.exit_code, 0);
+    assert_eq!(rig.log("created.log"), ["stdout F late"]);
+    rig.stop(&running, 0).await.unwrap();
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_live_through_a_restart_of_containerd() {
+    let mut rig = Rig::start().await;
+    let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
+    let running = rig.run(&pod, script("count", COUNT)).await;
+    let meanwhile = rig.run(&pod, script("meanwhile", "sleep 1; exit 5")).await;
+    let process = rig.process(&running).await;
+    let mut events = rig
+        .runtime()
+        .get_container_events(cri::GetEventsRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+
+    rig.containerd.process.kill();
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    let down = rig.create(&pod, script("late", "true")).await.unwrap_err();
+    assert_eq!(down.code(), Code::Unavailable, "{down:?}");
+    rig.containerd.start_again().await;
+    rig.ready().await;
+
+    assert_eq!(
+        rig.process(&running).await,
+        process,
+        "the container was restarted"
+    );
+    assert_eq!(rig.exited(&meanwhile).await.exit_code, 5);
+    let event = events.message().await.unwrap().unwrap();
+    assert_eq!(event.container_id, meanwhile);
+    assert_eq!(
+        event.container_event_type(),
+        cri::ContainerEventType::ContainerStoppedEvent
+    );
+    counts_beyond(&rig, counted(&rig)).await;
+    let late = rig.run(&pod, script("late", "exit 6")).await;
+    assert_eq!(rig.exited(&late).await.exit_code, 6);
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_namespaces_are_gone_is_not_ready_and_can_be_removed() {
+    let mut rig = Rig::start().await;
+    let pod = rig.run_sandbox(rig.pod("web")).await.unwrap();
+    let id = rig.create(&pod, script("main", "true")).await.unwrap();
+    rig.shim.kill();
+    // As after a reboot: the folder's mounts are gone, and so are the namespaces.
+    for name in ["net", "uts", "ipc"] {
+        let pin = rig.dir.dir().join(format!("state/sandboxes/{pod}/ns/{name}"));
+        rustix::mount::unmount(pin, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+    rig.shim.start().unwrap();
+    rig.ready().await;
+    assert_eq!(
+        rig.sandbox_status(&pod).await.unwrap().state(),
+        PodSandboxState::SandboxNotready
+    );
+    assert_eq!(
+        rig.status(&id).await.unwrap().state(),
+        ContainerState::ContainerCreated
+    );
+    assert_eq!(
+        rig.start_container(&id).await.unwrap_err().code(),
+        Code::FailedPrecondition
+    );
+    rig.remove_sandbox(&pod).await.unwrap();
+    let again = rig.run_sandbox(rig.pod("web")).await.unwrap();
+    assert_ne!(again, pod);
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_killed_at_any_moment_of_a_pods_start_leaves_nothing_half_made() {
+    let mut rig = Rig::start().await;
+    for (round, millis) in [2, 8, 15, 25, 40, 60, 90].into_iter().enumerate() {
+        let name = format!("pod-{round}");
+        let call = rig.run_sandbox(rig.pod(&name));
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(millis), call).await;
+        rig.kill_and_restart().await;
+        for sandbox in rig.list_sandboxes().await {
+            assert_eq!(sandbox.state(), PodSandboxState::SandboxReady, "{name}");
+            rig.remove_sandbox(&sandbox.id).await.unwrap();
+        }
+        let left: Vec<_> = std::fs::read_dir(rig.dir.dir().join("state/sandboxes"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        assert!(left.is_empty(), "{name}: {left:?}");
+    }
+    // Every address is free again.
+    let leases = std::fs::read_dir(rig.dir.dir().join("root/cni"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    for network in leases {
+        let names = std::fs::read_dir(network.path())
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.file_name());
+        let addresses: Vec<_> = names
+            .filter(|name| name.to_string_lossy().starts_with("10."))
+            .collect();
+        assert!(addresses.is_empty(), "{addresses:?}");
+    }
+    rig.finish().await;
+}
