@@ -82,23 +82,20 @@ async fn serve(args: &UpArgs, shutdown: Shutdown) -> Result<()> {
         notifier.stopping();
         outcome
     };
-    let mut remove = false;
+    // None unless asked for.
+    let mut removed: Option<Result<()>> = None;
     let parts_then_pods = async {
-        let outcome = {
-            tokio::pin!(parts);
-            tokio::select! {
-                outcome = &mut parts => outcome,
-                _ = teardown_asked.recv() => {
-                    tracing::info!("asked to remove everything");
-                    remove = true;
-                    parts_shutdown.cancel();
-                    parts.await
-                }
+        tokio::pin!(parts);
+        let outcome = tokio::select! {
+            outcome = &mut parts => outcome,
+            _ = teardown_asked.recv() => {
+                tracing::info!("asked to remove everything");
+                parts_shutdown.cancel();
+                let outcome = parts.await;
+                removed = Some(teardown::pods(&cluster).await);
+                outcome
             }
         };
-        if remove {
-            teardown::pods(&cluster).await;
-        }
         ground_shutdown.cancel();
         outcome
     };
@@ -108,7 +105,9 @@ async fn serve(args: &UpArgs, shutdown: Shutdown) -> Result<()> {
         outcome
     };
     let (parts_outcome, ground_outcome) = tokio::join!(parts_then_pods, ground_then_parts);
-    if remove {
+    if let Some(removed) = removed {
+        // What is left is found by the next `c8s down` through the run folder.
+        removed?;
         teardown::traces(&cluster, lock).await?;
     }
     // The ground failing is the cause, the parts ending its consequence.

@@ -56,6 +56,7 @@ impl Cluster {
             },
             socket: self.socket(),
             tls: None,
+            metrics: None,
         };
         self.shutdown = Shutdown::new();
         let server = Apiserver::start(config, Arc::new(LocalBus::new()), self.shutdown.clone())

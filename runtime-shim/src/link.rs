@@ -8,10 +8,11 @@ use std::{
     convert::Infallible,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use clone8s_daemon::{Shutdown, backoff};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream::BoxStream};
 
 use crate::{
     containerd::{self, ContainerdError, Event},
@@ -20,6 +21,9 @@ use crate::{
     steps::timed,
     time,
 };
+
+/// Between looks for a containerd that has never answered.
+const FIRST_LOOKS: Duration = Duration::from_millis(100);
 
 /// Connects, recovers and follows events until `shutdown`.
 pub(crate) async fn run(shim: Arc<Shim>, shutdown: Shutdown) -> Result<(), Infallible> {
@@ -44,7 +48,11 @@ pub(crate) async fn run(shim: Arc<Shim>, shutdown: Shutdown) -> Result<(), Infal
         if changed {
             tracing::warn!(reason, "waiting for containerd");
         }
-        let Some(delay) = delays.next() else { continue };
+        let Some(mut delay) = delays.next() else { continue };
+        if occasion == Occasion::Start {
+            // It may come up beside us, and pods wait for both.
+            delay = delay.min(FIRST_LOOKS);
+        }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(delay) => {}
@@ -63,7 +71,7 @@ pub(crate) async fn connect(shim: &Shim) -> Result<String, ContainerdError> {
 async fn follow(shim: &Arc<Shim>, occasion: &mut Occasion) -> Result<(), ContainerdError> {
     let containerd_version = connect(shim).await?;
     // Subscribed before the state is read, so that no change falls between the two.
-    let mut events = shim.containerd.events().await?;
+    let events = shim.containerd.events().await?;
     timed("recover", shim.recover(*occasion)).await?;
     if *occasion == Occasion::Start {
         import_archives(shim).await;
@@ -72,6 +80,14 @@ async fn follow(shim: &Arc<Shim>, occasion: &mut Occasion) -> Result<(), Contain
     tracing::info!(version = containerd_version, "ready");
     shim.readiness
         .send_replace(Readiness::Ready { containerd_version });
+    finish_exits(shim, events).await
+}
+
+/// Tells the shim the end of each container, until the events end.
+pub(crate) async fn finish_exits(
+    shim: &Arc<Shim>,
+    mut events: BoxStream<'static, Result<Event, ContainerdError>>,
+) -> Result<(), ContainerdError> {
     while let Some(event) = events.next().await {
         let Event::Exit { container, exit } = event?;
         if let Ok(container) = shim.table.container(&container) {

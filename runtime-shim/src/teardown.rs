@@ -7,7 +7,7 @@ use futures::future::join_all;
 use crate::{
     Error, GRACE,
     config::Config,
-    containerd::{ContainerdError, Grpc, already_gone},
+    containerd::{ContainerdError, ErrorKind, Grpc, already_gone},
     link, pins,
     recover::Occasion,
     shim::{Readiness, Shim},
@@ -22,7 +22,7 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
     let containerd = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
     let shim = Arc::new(Shim::new(config, Arc::clone(&containerd) as _));
     let outcome = match link::connect(&shim).await {
-        Ok(version) => clear(&shim, version).await,
+        Ok(version) => follow_and_clear(&shim, version).await,
         Err(error) => {
             tracing::warn!(%error, "containerd is not there: removing only what is on this host");
             for id in pins::found(&shim.config.state_dir) {
@@ -49,6 +49,23 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Containers are removed once they have ended, and that is told by containerd's events.
+async fn follow_and_clear(shim: &Arc<Shim>, version: String) -> Result<(), ContainerdError> {
+    let exits = link::finish_exits(shim, shim.containerd.events().await?);
+    tokio::select! {
+        cleared = clear(shim, version) => cleared,
+        lost = exits => {
+            lost?;
+            Err(ContainerdError {
+                call: "subscribe to",
+                what: "events".to_owned(),
+                kind: ErrorKind::Unavailable,
+                message: "containerd has closed the connection".to_owned(),
+            })
+        }
+    }
 }
 
 async fn clear(shim: &Arc<Shim>, version: String) -> Result<(), ContainerdError> {

@@ -10,17 +10,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clone8s::cri::{
-    ListPodSandboxRequest, RemovePodSandboxRequest, StopPodSandboxRequest,
-    runtime_service_client::RuntimeServiceClient,
-};
-use clone8s_daemon::{Shutdown, unix};
 use rustix::{
     mount::{UnmountFlags, unmount},
     process::{Pid, Signal, kill_process},
 };
-use tokio::time::{Instant, sleep, timeout};
-use tonic::{Code, transport::Channel};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, sleep, timeout},
+};
 
 use super::{
     layout::{Cluster, Runtime},
@@ -30,55 +27,37 @@ use super::{
 
 /// For the containers to end and their networks to go.
 const PODS_TIMEOUT: Duration = Duration::from_mins(1);
+const CONTAINERD_TIMEOUT: Duration = Duration::from_secs(10);
 const PROCESSES_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the kubelet puts the cgroups of pods.
 const CGROUP: &str = "clone8s";
 
-/// Removes every pod, container and network; containerd must be there. What fails is told, and not in the way of
-/// the rest.
-pub(crate) async fn pods(cluster: &Cluster) {
-    match timeout(PODS_TIMEOUT, remove_sandboxes(cluster)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("the runtime could not remove everything: {error:#}"),
-        Err(_) => tracing::warn!(limit = ?PODS_TIMEOUT, "the runtime is not done removing everything"),
+/// Removes every pod, container and network; containerd must be there. Repeatable after an error.
+pub(crate) async fn pods(cluster: &Cluster) -> Result<()> {
+    let socket = cluster.containerd_socket();
+    if !answers(&socket).await {
+        bail!(
+            "containerd does not answer on {}: pods may be left",
+            socket.display()
+        );
+    }
+    let removal = clone8s_runtime_shim::teardown(parts::teardown_config(cluster));
+    match timeout(PODS_TIMEOUT, removal).await {
+        Ok(outcome) => outcome.context("cannot remove every pod"),
+        Err(_) => bail!("pods are not gone after {PODS_TIMEOUT:?}"),
     }
 }
 
-/// Over CRI, on a runtime-shim of our own: the cluster's has ended with the other parts.
-async fn remove_sandboxes(cluster: &Cluster) -> Result<()> {
-    let config = parts::teardown_config(cluster);
-    let mut runtime = RuntimeServiceClient::new(unix::channel(config.listen.clone()));
-    let shutdown = Shutdown::new();
-    let removal = async {
-        let outcome = remove_all(&mut runtime).await;
-        shutdown.cancel();
-        outcome
-    };
-    let (served, removed) = tokio::join!(clone8s_runtime_shim::run(config, shutdown.clone()), removal);
-    removed?;
-    Ok(served?)
-}
-
-async fn remove_all(runtime: &mut RuntimeServiceClient<Channel>) -> Result<()> {
-    let sandboxes = loop {
-        match runtime.list_pod_sandbox(ListPodSandboxRequest::default()).await {
-            Ok(list) => break list.into_inner().items,
-            // It is starting, or containerd is.
-            Err(status) if status.code() == Code::Unavailable => sleep(Duration::from_millis(20)).await,
-            Err(status) => return Err(status.into()),
+/// Waits for somebody to serve the socket: containerd may have been started a moment ago.
+async fn answers(socket: &Path) -> bool {
+    let deadline = Instant::now() + CONTAINERD_TIMEOUT;
+    while UnixStream::connect(socket).await.is_err() {
+        if Instant::now() > deadline {
+            return false;
         }
-    };
-    for sandbox in sandboxes {
-        let stop = StopPodSandboxRequest {
-            pod_sandbox_id: sandbox.id.clone(),
-        };
-        runtime.stop_pod_sandbox(stop).await?;
-        let remove = RemovePodSandboxRequest {
-            pod_sandbox_id: sandbox.id,
-        };
-        runtime.remove_pod_sandbox(remove).await?;
+        sleep(Duration::from_millis(20)).await;
     }
-    Ok(())
+    true
 }
 
 /// Removes what is left when nothing runs any more: processes, mounts, cgroups, the run folder.
