@@ -1,5 +1,6 @@
 //! One pod: what is wanted and what is there, the plan from one to the other, and the worker that carries it out.
 
+pub mod action;
 pub mod cri;
 pub mod dns;
 pub mod env;
@@ -11,7 +12,9 @@ mod observe;
 pub mod observed;
 pub mod plan;
 pub mod resources;
+pub mod restart;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod want;
 pub(crate) mod worker;

@@ -13,6 +13,9 @@ use crate::clock::to_timestamp;
 /// Beyond this many different events the one that was heard longest ago is forgotten, and would be told anew.
 const REMEMBERED: usize = 1_024;
 
+/// The most bytes that the API takes for an event's message.
+const LONGEST_MESSAGE: usize = 1_024;
+
 /// What is to be written for one happening.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Write {
@@ -100,7 +103,7 @@ impl Aggregator {
         self.serial += 1;
         let time = to_timestamp(now);
         // Unique among the events of this node, also over restarts, and a valid name for every pod's name.
-        let stem: String = happening.name.chars().take(200).collect();
+        let stem = within(&happening.name, 200).trim_end_matches(['-', '.']);
         let name = format!(
             "{stem}.{:x}{:08x}{:04x}",
             time.seconds,
@@ -120,7 +123,7 @@ impl Aggregator {
                 uid: happening.uid,
             }),
             reason: happening.reason.to_owned(),
-            message: happening.message,
+            message: within(&happening.message, LONGEST_MESSAGE).to_owned(),
             r#type: happening.kind.name().to_owned(),
             count: 1,
             first_timestamp: Some(time),
@@ -131,6 +134,11 @@ impl Aggregator {
             }),
         }
     }
+}
+
+/// As much of the text as fits into this many bytes.
+fn within(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }
 
 #[cfg(test)]
@@ -182,6 +190,17 @@ mod tests {
         let other = aggregator.add(happening("b"), at(1));
         assert!(matches!(other, Write::Create(_)));
         assert_ne!(one.event().name(), other.event().name());
+    }
+
+    #[test]
+    fn every_event_keeps_the_rules_of_the_api() {
+        use clone8s::rules::Rules as _;
+        let mut aggregator = Aggregator::new("n1".into());
+        let mut long = happening(&"ü".repeat(2_000));
+        // A dot stands where the name is cut.
+        long.name = ["a".repeat(49).as_str(); 5].join(".");
+        let write = aggregator.add(long, at(1));
+        assert_eq!(write.event().validate(), []);
     }
 
     #[test]

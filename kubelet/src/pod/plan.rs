@@ -19,149 +19,19 @@ use clone8s::v1::Container;
 use super::{
     cri::{RunNumbers, grace_seconds},
     hash,
-    memory::{ImageKnowledge, Memory, Target, doubled},
-    observed::{Exit, Observed, Run, RunState, Sandbox},
+    memory::{ImageKnowledge, Memory, Target},
+    observed::{Observed, Run, RunState, Sandbox},
 };
 use crate::{
     config::Intervals,
     desired::{DesiredPod, PodUid},
-    runtime::{ContainerId, ImageRef, SandboxId},
 };
 
-/// What is to become of a pod.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Want {
-    /// It runs as its spec says.
-    Run(DesiredPod),
-    /// Nothing of it is left. `pod` is there while its source still names it.
-    Stop { pod: Option<DesiredPod> },
-    /// The node cannot run it for a reason of its own; what runs is left alone.
-    Refuse { pod: DesiredPod, refusal: Refusal },
-}
-
-impl Want {
-    pub fn pod(&self) -> Option<&DesiredPod> {
-        match self {
-            Self::Run(pod) | Self::Refuse { pod, .. } => Some(pod),
-            Self::Stop { pod } => pod.as_ref(),
-        }
-    }
-}
-
-impl Want {
-    /// True when a worker would do the same for both: they may differ in what the kubelet itself wrote, such as the
-    /// pod's status.
-    pub fn asks_the_same_as(&self, other: &Self) -> bool {
-        let same_pod = |one: &DesiredPod, other: &DesiredPod| {
-            let essence = |pod: &DesiredPod| {
-                let metadata = pod.pod.metadata.as_ref();
-                metadata.map(|metadata| {
-                    (
-                        metadata.generation,
-                        metadata.deletion_timestamp,
-                        metadata.deletion_grace_period_seconds,
-                    )
-                })
-            };
-            one.uid() == other.uid()
-                && one.source == other.source
-                && essence(one) == essence(other)
-                && one.spec() == other.spec()
-        };
-        match (self, other) {
-            (Self::Run(one), Self::Run(other))
-            | (Self::Stop { pod: Some(one) }, Self::Stop { pod: Some(other) }) => same_pod(one, other),
-            (Self::Stop { pod: None }, Self::Stop { pod: None }) => true,
-            (
-                Self::Refuse { pod: one, refusal },
-                Self::Refuse {
-                    pod: other,
-                    refusal: same,
-                },
-            ) => refusal == same && same_pod(one, other),
-            _ => false,
-        }
-    }
-}
-
-/// Why the node does not run a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// One CamelCase word, such as "HostPortConflict".
-    pub reason: &'static str,
-    pub message: String,
-}
-
-/// One call to the runtime, or one change of the node's files.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    RunSandbox {
-        attempt: u32,
-    },
-    StopSandbox {
-        id: SandboxId,
-    },
-    RemoveSandbox {
-        id: SandboxId,
-    },
-    InspectImage {
-        container: String,
-        image: String,
-    },
-    PullImage {
-        container: String,
-        image: String,
-    },
-    CreateContainer {
-        container: String,
-        sandbox: SandboxId,
-        run: RunNumbers,
-        image: ImageRef,
-    },
-    StartContainer {
-        container: String,
-        id: ContainerId,
-    },
-    /// Killed at `kill_at`, if its stop signal has not ended it before.
-    StopContainer {
-        id: ContainerId,
-        name: String,
-        kill_at: SystemTime,
-        cause: StopCause,
-    },
-    RemoveContainer {
-        id: ContainerId,
-    },
-    /// Takes down the mounts and removes the folders of a pod of which the runtime has nothing any more.
-    CleanUp {
-        uid: PodUid,
-    },
-}
-
-/// Why a container is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopCause {
-    PodDeleted,
-    SpecChanged,
-    /// Its sandbox is gone, or another run has its place.
-    OutOfPlace,
-}
-
-impl Action {
-    pub fn target(&self) -> Target {
-        match self {
-            Self::RunSandbox { .. }
-            | Self::StopSandbox { .. }
-            | Self::RemoveSandbox { .. }
-            | Self::CleanUp { .. } => Target::Pod,
-            Self::InspectImage { container, .. }
-            | Self::PullImage { container, .. }
-            | Self::CreateContainer { container, .. }
-            | Self::StartContainer { container, .. } => Target::Container(container.clone()),
-            Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Target::Run(id.clone()),
-        }
-    }
-}
+pub use super::{
+    action::{Action, StopCause},
+    restart::{Next, next_run},
+    want::{Refusal, Want},
+};
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
@@ -193,45 +63,6 @@ pub fn plan(
         Want::Refuse { .. } => {}
     }
     planner.plan
-}
-
-/// What becomes of a run that has ended, under its pod's restart policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// It stays as it is.
-    Done,
-    /// It is started again at this time.
-    RestartAt { at: SystemTime, backoff_step: u32 },
-}
-
-/// Decides whether and when the run after `run` starts. Only for a run of the present spec.
-pub fn next_run(policy: &str, run: &Run, exit: &Exit, intervals: &Intervals) -> Next {
-    let restart = match policy {
-        "Never" => false,
-        "OnFailure" => exit.code != 0,
-        _ => true,
-    };
-    if !restart {
-        return Next::Done;
-    }
-    let ran = exit
-        .started_at
-        .and_then(|started| exit.finished_at.duration_since(started).ok())
-        .unwrap_or_default();
-    let early_before = if ran >= intervals.backoff_reset {
-        0
-    } else {
-        run.backoff_step
-    };
-    // The first early end is made good at once.
-    let wait = match early_before.checked_sub(1) {
-        None => Duration::ZERO,
-        Some(times) => doubled(intervals.backoff_base, intervals.backoff_max, times),
-    };
-    Next::RestartAt {
-        at: exit.finished_at + wait,
-        backoff_step: early_before.saturating_add(1),
-    }
 }
 
 struct Planner<'a> {

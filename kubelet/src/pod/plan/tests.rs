@@ -10,8 +10,10 @@ use world::{World, at, container_hash};
 use super::*;
 use crate::pod::{
     memory::{Failure, FailureCause},
+    observed::Exit,
     testing::{container, pod},
 };
+use crate::runtime::{ContainerId, ImageRef, SandboxId};
 
 fn web() -> DesiredPod {
     pod("p", vec![container("web", "web:1"), container("side", "side:1")])

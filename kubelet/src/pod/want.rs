@@ -1,0 +1,67 @@
+//! What the node is to do with a pod.
+
+use crate::desired::DesiredPod;
+
+/// What is to become of a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Want {
+    /// It runs as its spec says.
+    Run(DesiredPod),
+    /// Nothing of it is left. `pod` is there while its source still names it.
+    Stop { pod: Option<DesiredPod> },
+    /// The node cannot run it for a reason of its own; what runs is left alone.
+    Refuse { pod: DesiredPod, refusal: Refusal },
+}
+
+impl Want {
+    pub fn pod(&self) -> Option<&DesiredPod> {
+        match self {
+            Self::Run(pod) | Self::Refuse { pod, .. } => Some(pod),
+            Self::Stop { pod } => pod.as_ref(),
+        }
+    }
+}
+
+impl Want {
+    /// True when a worker would do the same for both: they may differ in what the kubelet itself wrote, such as the
+    /// pod's status.
+    pub fn asks_the_same_as(&self, other: &Self) -> bool {
+        let same_pod = |one: &DesiredPod, other: &DesiredPod| {
+            let essence = |pod: &DesiredPod| {
+                let metadata = pod.pod.metadata.as_ref();
+                metadata.map(|metadata| {
+                    (
+                        metadata.generation,
+                        metadata.deletion_timestamp,
+                        metadata.deletion_grace_period_seconds,
+                    )
+                })
+            };
+            one.uid() == other.uid()
+                && one.source == other.source
+                && essence(one) == essence(other)
+                && one.spec() == other.spec()
+        };
+        match (self, other) {
+            (Self::Run(one), Self::Run(other))
+            | (Self::Stop { pod: Some(one) }, Self::Stop { pod: Some(other) }) => same_pod(one, other),
+            (Self::Stop { pod: None }, Self::Stop { pod: None }) => true,
+            (
+                Self::Refuse { pod: one, refusal },
+                Self::Refuse {
+                    pod: other,
+                    refusal: same,
+                },
+            ) => refusal == same && same_pod(one, other),
+            _ => false,
+        }
+    }
+}
+
+/// Why the node does not run a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// One CamelCase word, such as "HostPortConflict".
+    pub reason: &'static str,
+    pub message: String,
+}
