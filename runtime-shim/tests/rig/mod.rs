@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use clone8s::cri::{
     self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
-use clone8s_integration::{Containerd, Image, Process, Sandbox as TestDir, wait};
+use clone8s_integration::{Containerd, Image, Process, Sandbox as TestDir, command, wait};
 use tonic::{Status, transport::Channel};
 
 /// The image of the archive that every rig starts with.
@@ -123,7 +123,8 @@ impl Rig {
             self.remove_sandbox(&sandbox.id).await.expect("the sandbox goes");
         }
         self.shim.stop().expect("the shim stops");
-        let status = Command::new(env!("CARGO_BIN_EXE_runtime-shim"))
+        let mut teardown = Command::new(env!("CARGO_BIN_EXE_runtime-shim"));
+        teardown
             .arg("teardown")
             .arg("--containerd")
             .arg(self.containerd.socket())
@@ -133,10 +134,9 @@ impl Rig {
             .arg(self.dir.dir().join("root"))
             .arg("--cni-conf-dir")
             .arg(self.dir.dir().join("net.d"))
-            .args(["--bridge-name", &self.bridge])
-            .status()
-            .expect("teardown runs");
-        assert!(status.success());
+            .args(["--bridge-name", &self.bridge]);
+        // The harness reaps the children of others, and must know its own.
+        command::run(&mut teardown).expect("teardown succeeds");
         assert!(
             !PathBuf::from("/sys/class/net").join(&self.bridge).exists(),
             "the bridge is left"
@@ -368,6 +368,10 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        // A failed test has not come to its end, where the bridge goes.
+        if PathBuf::from("/sys/class/net").join(&self.bridge).exists() {
+            let _ = command::run(Command::new("ip").args(["link", "delete", &self.bridge]));
+        }
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             // Only what the test's pods have left empty.
             let _ = fs::remove_dir(hierarchy.path().join(format!("c8s-test-{}", self.dir.id())));
