@@ -236,7 +236,7 @@ impl Node {
         Ok(tasks.into_iter().map(|task| (task.id, task.pid)).collect())
     }
 
-    /// Waits until exactly these containers run, and gives them.
+    /// Waits until exactly these containers run, and gives them; with none, until every sandbox is gone too.
     pub async fn runs_exactly(&self, places: &[(&str, &str)]) -> Runs {
         let mut wanted: Vec<_> = places
             .iter()
@@ -249,6 +249,11 @@ impl Node {
         wait::until(&format!("node {} runs exactly {places:?}", self.name), || async {
             let runs = self.runs().await?;
             ensure!(runs.keys().eq(&wanted), "it runs {runs:?}");
+            if wanted.is_empty() {
+                let request = ListPodSandboxRequest::default();
+                let left = self.cri().list_pod_sandbox(request).await?.into_inner().items;
+                ensure!(left.is_empty(), "it has {left:?}");
+            }
             Ok(runs)
         })
         .await

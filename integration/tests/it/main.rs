@@ -5,6 +5,8 @@ mod api;
 mod bad_input;
 mod cli;
 mod harness;
+mod outages;
 mod outbox;
 mod registration;
 mod scheduling;
+mod sources;

@@ -1,0 +1,135 @@
+//! Killing every daemon while pods run: no container restarts, none is lost, none doubles.
+
+use std::time::Duration;
+
+use clone8s_integration::{ControlPlane, Node, RabbitMq, Registry, Sandbox, node::Runs, pods, wait};
+
+const PLACES: [(&str, &str); 4] = [("one", "a"), ("one", "b"), ("two", "a"), ("fixed", "main")];
+
+/// A cluster of one node with a pod of the folder and two of the API, and what runs there.
+async fn cluster(sandbox: &Sandbox, broker: &str, registry: &Registry) -> (ControlPlane, Node, Runs) {
+    let image = registry.image("busybox:1");
+    let plane = ControlPlane::start(sandbox, Some(broker)).await;
+    let mut node = Node::start(sandbox, "node").await;
+    node.write_manifest("fixed.yaml", &pods::flat_yaml("fixed", &[("main", &image)]));
+    node.join(&plane, Some(broker)).await;
+    plane.node_ready("node").await;
+    plane
+        .create(pods::pod("one", &[("a", &image), ("b", &image)]))
+        .await;
+    plane.create(pods::pod("two", &[("a", &image)])).await;
+    plane.running("one").await;
+    plane.running("two").await;
+    let runs = node.runs_exactly(&PLACES).await;
+    (plane, node, runs)
+}
+
+/// The same processes as before run, each once, for long enough that a wrong restart would show.
+async fn unchanged(node: &Node, before: &Runs) {
+    wait::until("the runtime answers again", || async {
+        node.runs().await.map(drop)
+    })
+    .await;
+    wait::holds_for(
+        Duration::from_secs(3),
+        "every container runs on as it was",
+        || async {
+            let now = node.runs().await?;
+            anyhow::ensure!(now == *before, "before {before:?}\nnow {now:?}");
+            Ok(())
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_daemons_of_a_node_may_be_killed_one_by_one_and_together() {
+    let sandbox = Sandbox::new();
+    let (broker, registry) = (RabbitMq::shared().await, Registry::shared().await);
+    let vhost = broker.vhost();
+    let (plane, mut node, before) = cluster(&sandbox, &vhost, &registry).await;
+
+    node.kubelet.kill();
+    node.kubelet.start().unwrap();
+    unchanged(&node, &before).await;
+
+    node.shim.kill();
+    node.shim.start().unwrap();
+    unchanged(&node, &before).await;
+
+    node.containerd.process.kill();
+    node.containerd.start_again().await;
+    unchanged(&node, &before).await;
+
+    node.kubelet.kill();
+    node.shim.kill();
+    node.containerd.process.kill();
+    node.containerd.start_again().await;
+    node.shim.start().unwrap();
+    node.kubelet.start().unwrap();
+    unchanged(&node, &before).await;
+
+    // They are adopted, not just left alone: the API still rules them.
+    plane.node_ready("node").await;
+    for name in ["one", "two"] {
+        let pod = plane.running(name).await;
+        for status in pod.status.unwrap().container_statuses {
+            assert_eq!(status.restart_count, 0, "{status:?}");
+        }
+    }
+    plane.delete("one").await;
+    plane.gone("one").await;
+    node.remove_manifest("fixed.yaml");
+    let after = node.runs_exactly(&[("two", "a")]).await;
+    assert!(after.iter().all(|(place, run)| before[place] == *run));
+
+    // A container that really ends is started again, after all that.
+    let pid = after.values().next().unwrap().pid;
+    std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()
+        .unwrap();
+    let restarted = wait::until("the ended container runs again", || async {
+        let runs = node.runs().await?;
+        let run = runs
+            .values()
+            .next()
+            .ok_or_else(|| anyhow::anyhow!("nothing runs"))?;
+        anyhow::ensure!(run.pid != pid, "{run:?}");
+        Ok(run.clone())
+    })
+    .await;
+    assert_eq!(restarted.attempt, 1);
+}
+
+#[tokio::test]
+async fn with_apiserver_broker_and_store_gone_a_restarted_node_keeps_its_pods() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::shared().await;
+    let mut broker = RabbitMq::start(&sandbox).await;
+    let vhost = broker.vhost();
+    let (mut plane, mut node, before) = cluster(&sandbox, &vhost, &registry).await;
+
+    plane.controllers.kill();
+    plane.apiserver.kill();
+    plane.etcd.process.kill();
+    broker.process.kill();
+    unchanged(&node, &before).await;
+    node.kubelet.kill();
+    node.shim.kill();
+    node.shim.start().unwrap();
+    node.kubelet.start().unwrap();
+    unchanged(&node, &before).await;
+
+    // Everything comes back, in the order that is hardest on the node, and it takes orders again.
+    broker.start_again().await;
+    plane.etcd.start_again().await;
+    plane.start_apiserver().await;
+    plane.controllers.start().unwrap();
+    plane.node_ready("node").await;
+    unchanged(&node, &before).await;
+    plane.delete("two").await;
+    plane.gone("two").await;
+    node.runs_exactly(&[("one", "a"), ("one", "b"), ("fixed", "main")])
+        .await;
+}
