@@ -368,6 +368,8 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        // A bridge plugin that finds no namespace leaves its masquerading in the kernel, which loses it at a reboot.
+        remove_masquerading(&self.bridge);
         // A failed test has not come to its end, where the bridge goes.
         if PathBuf::from("/sys/class/net").join(&self.bridge).exists() {
             let _ = command::run(Command::new("ip").args(["link", "delete", &self.bridge]));
@@ -376,6 +378,34 @@ impl Drop for Rig {
             // Only what the test's pods have left empty.
             let _ = fs::remove_dir(hierarchy.path().join(format!("c8s-test-{}", self.dir.id())));
         }
+    }
+}
+
+/// Removes what `iptables -S` lists for the built-in network of a bridge.
+fn remove_masquerading(bridge: &str) {
+    let iptables =
+        |args: &[&str]| command::run(Command::new("iptables").args(["-w", "-t", "nat"]).args(args));
+    let rules = iptables(&["-S", "POSTROUTING"]).unwrap_or_default();
+    for rule in rules
+        .lines()
+        .filter(|rule| rule.contains(&format!("clone8s-{bridge}")))
+    {
+        let (Some(source), Some(chain)) = (
+            rule.split(' ').skip_while(|word| *word != "-s").nth(1),
+            rule.split(' ').skip_while(|word| *word != "-j").nth(1),
+        ) else {
+            continue;
+        };
+        let comment = rule
+            .split("--comment \"")
+            .nth(1)
+            .and_then(|rest| rest.split("\" -j").next());
+        let comment = comment.unwrap_or_default().replace("\\\"", "\"");
+        let matched = ["-s", source, "-m", "comment", "--comment", &comment, "-j", chain];
+        // What one of these cannot remove, the next look at the rules shows.
+        let _ = iptables(&[&["-D", "POSTROUTING"], &matched[..]].concat());
+        let _ = iptables(&["-F", chain]);
+        let _ = iptables(&["-X", chain]);
     }
 }
 
