@@ -55,7 +55,11 @@ pub fn channel(path: impl Into<PathBuf>) -> Channel {
     // The name is never resolved: the connector below ignores it.
     Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_| {
         let path = path.clone();
-        async move { UnixStream::connect(&path).await.map(TokioIo::new) }
+        async move {
+            let connected = UnixStream::connect(&path).await.map(TokioIo::new);
+            // The caller knows what it asked for, and not where.
+            connected.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+        }
     }))
 }
 

@@ -3,6 +3,7 @@
 
 mod api;
 mod bad_input;
+mod bad_nodes;
 mod cli;
 mod harness;
 mod joining;
