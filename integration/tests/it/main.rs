@@ -12,4 +12,5 @@ mod outbox;
 mod registration;
 mod scheduling;
 mod sources;
+mod up;
 mod walk_through;
