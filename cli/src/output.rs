@@ -125,10 +125,10 @@ pub fn new_table() -> Table {
     table
 }
 
-/// Writes the table without the spaces that a terminal would not show.
+/// Writes the table without the padding at both ends of its lines.
 pub fn write_table(out: &mut impl Write, table: &Table) -> Result<()> {
     for line in table.lines() {
-        writeln!(out, "{}", line.trim_end())?;
+        writeln!(out, "{}", line.trim())?;
     }
     Ok(())
 }
