@@ -1,11 +1,11 @@
 //! Where the apiserver is and how to prove who we are.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use clone8s_daemon::unix;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use clone8s_daemon::{endpoint::Endpoint, unix};
+use tonic::transport::Channel;
 
 /// The socket that `c8s up` serves.
 pub const DEFAULT_SOCKET: &str = "unix:///run/clone8s/apiserver.sock";
@@ -58,31 +58,14 @@ impl ConnectionArgs {
             }
             return Ok(unix::channel(path));
         }
-        if !self.server.starts_with("https://") {
-            bail!(
-                "--server {}: must be unix:///PATH or https://HOST:PORT",
-                self.server
-            );
-        }
-        let Some(ca) = &self.ca else {
-            bail!(
-                "--server {} needs --ca, the PEM file of the cluster's root CA",
-                self.server
-            );
+        let endpoint = Endpoint {
+            server: self.server.clone(),
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
         };
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
-        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
-        }
-        let endpoint = Endpoint::from_shared(self.server.clone())
-            .and_then(|endpoint| endpoint.tls_config(tls))
-            .with_context(|| format!("--server {}", self.server))?;
-        Ok(endpoint.connect_lazy())
+        Ok(endpoint.channel()?)
     }
-}
-
-fn read(path: &PathBuf) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[cfg(test)]

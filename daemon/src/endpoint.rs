@@ -36,9 +36,9 @@ pub struct Endpoint {
 /// Why there is no way to the apiserver, before anything was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    #[error("--server {0:?}: neither unix:///path/to/socket nor https://host:port")]
+    #[error("--server {0}: must be unix:///PATH or https://HOST:PORT")]
     Scheme(String),
-    #[error("--server {0:?} needs --ca with the cluster's root CA")]
+    #[error("--server {0} needs --ca, the PEM file of the cluster's root CA")]
     NoCa(String),
     #[error("cannot read {path}", path = .path.display())]
     Read {
