@@ -31,7 +31,6 @@ mod record;
 mod recover;
 mod runtime_options;
 mod sandbox;
-mod sandbox_files;
 mod server;
 mod shim;
 mod stats;

@@ -2,15 +2,56 @@
 
 use std::{fmt::Write as _, fs, io, net::IpAddr, path::Path};
 
-use clone8s::cri::DnsConfig;
+use clone8s::cri::{self, DnsConfig};
+
+use super::config;
+use crate::{
+    error::{Error, Result},
+    pins::{SandboxDir, Wanted},
+    record::SandboxDetail,
+};
+
+/// Writes them to the sandbox's folder.
+pub(super) fn write(
+    dir: &SandboxDir,
+    wanted: Wanted,
+    config: &cri::PodSandboxConfig,
+    detail: &SandboxDetail,
+) -> Result<()> {
+    let name = config::hostname(config);
+    let read = |path: &str| host_file(Path::new(path)).map_err(Error::file("read", path));
+    let hosts = if wanted.net {
+        hosts(&name, detail.addresses())
+    } else {
+        read("/etc/hosts")?
+    };
+    let resolv_conf = match &config.dns_config {
+        Some(dns) => resolv_conf(dns),
+        None => read("/etc/resolv.conf")?,
+    };
+    let hostname = if wanted.net {
+        own_hostname(&name)
+    } else {
+        read("/etc/hostname")?
+    };
+    for (file, text) in [
+        ("hosts", hosts),
+        ("resolv.conf", resolv_conf),
+        ("hostname", hostname),
+    ] {
+        let path = dir.file(file);
+        std::fs::write(&path, text).map_err(Error::file("write", &path))?;
+    }
+    Ok(())
+}
 
 /// `/etc/hostname`.
-pub(crate) fn hostname(name: &str) -> String {
+fn own_hostname(name: &str) -> String {
     format!("{name}\n")
 }
 
 /// `/etc/hosts` of a sandbox with a network of its own.
-pub(crate) fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
+fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
     let mut lines = "127.0.0.1\tlocalhost\n\
                      ::1\tlocalhost ip6-localhost ip6-loopback\n\
                      fe00::\tip6-localnet\n\
@@ -25,7 +66,7 @@ pub(crate) fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
 }
 
 /// `/etc/resolv.conf` from CRI's DNS configuration (resolv.conf(5)).
-pub(crate) fn resolv_conf(dns: &DnsConfig) -> String {
+fn resolv_conf(dns: &DnsConfig) -> String {
     let mut lines = String::new();
     if !dns.searches.is_empty() {
         let _ = writeln!(lines, "search {}", dns.searches.join(" "));
@@ -40,7 +81,7 @@ pub(crate) fn resolv_conf(dns: &DnsConfig) -> String {
 }
 
 /// The host's own file, or nothing where it has none.
-pub(crate) fn host_file(path: &Path) -> io::Result<String> {
+fn host_file(path: &Path) -> io::Result<String> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
         other => other,

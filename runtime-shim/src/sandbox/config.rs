@@ -1,0 +1,181 @@
+//! What a sandbox's config asks for, checked.
+
+use std::net::IpAddr;
+
+use clone8s::cri;
+
+use crate::{
+    error::{Error, Result},
+    ids::SandboxId,
+    network::PortMapping,
+};
+
+/// On a sandbox: the address that its pod must have.
+const FIXED_ADDRESS: &str = "clone8s.io/pod-ip";
+
+/// A config without options means the usual: all namespaces the sandbox's own, but processes each container's.
+pub(crate) fn namespace_options(config: &cri::PodSandboxConfig) -> cri::NamespaceOption {
+    let security = config
+        .linux
+        .as_ref()
+        .and_then(|linux| linux.security_context.as_ref());
+    security
+        .and_then(|security| security.namespace_options.clone())
+        .unwrap_or(cri::NamespaceOption {
+            pid: cri::NamespaceMode::Container.into(),
+            ..Default::default()
+        })
+}
+
+pub(super) fn hostname(config: &cri::PodSandboxConfig) -> String {
+    let name = match config.hostname.as_str() {
+        "" => config
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.name.clone())
+            .unwrap_or_default(),
+        name => name.to_owned(),
+    };
+    // The kernel's limit (uname(2), __NEW_UTS_LEN) less one.
+    name.chars().take(63).collect()
+}
+
+pub(super) fn cgroup_parent(config: &cri::PodSandboxConfig, id: &SandboxId) -> String {
+    let parent = config
+        .linux
+        .as_ref()
+        .map(|linux| linux.cgroup_parent.trim_matches('/'))
+        .unwrap_or_default();
+    match parent {
+        "" => format!("/clone8s/{id}"),
+        parent => format!("/{parent}"),
+    }
+}
+
+/// What a sandbox is to the one who asked for it: no two of these at a time.
+pub(super) fn name(metadata: &cri::PodSandboxMetadata) -> String {
+    format!(
+        "{}/{} {} attempt {}",
+        metadata.namespace, metadata.name, metadata.uid, metadata.attempt
+    )
+}
+
+/// Port mappings that concern the host; the others only document the pod.
+pub(super) fn port_mappings(config: &cri::PodSandboxConfig) -> Result<Vec<PortMapping>> {
+    let port = |port: i32| {
+        u16::try_from(port).map_err(|_| Error::invalid("port_mappings", format!("no port {port}")))
+    };
+    let mapped = config
+        .port_mappings
+        .iter()
+        .filter(|mapping| mapping.host_port != 0);
+    mapped
+        .map(|mapping| {
+            Ok(PortMapping {
+                host_port: port(mapping.host_port)?,
+                container_port: port(mapping.container_port)?,
+                protocol: match mapping.protocol() {
+                    cri::Protocol::Tcp => "tcp",
+                    cri::Protocol::Udp => "udp",
+                    cri::Protocol::Sctp => "sctp",
+                }
+                .to_owned(),
+                host_ip: mapping.host_ip.clone(),
+            })
+        })
+        .collect()
+}
+
+/// The address that the pod must have; none where the annotation is absent or means any address.
+pub(super) fn fixed_address(config: &cri::PodSandboxConfig) -> Result<Option<IpAddr>> {
+    let Some(text) = config
+        .annotations
+        .get(FIXED_ADDRESS)
+        .filter(|text| !text.is_empty())
+    else {
+        return Ok(None);
+    };
+    let address: IpAddr = text.parse().map_err(|_| {
+        Error::invalid(
+            "annotations[clone8s.io/pod-ip]",
+            format!("{text:?} is not an IP address"),
+        )
+    })?;
+    Ok((!address.is_unspecified()).then_some(address))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::pins::Wanted;
+
+    #[rstest]
+    #[case(None, None)]
+    #[case(Some(""), None)]
+    #[case(Some("0.0.0.0"), None)]
+    #[case(Some("10.88.0.9"), Some("10.88.0.9"))]
+    fn fixed_address_is_an_address_or_any(#[case] text: Option<&str>, #[case] expected: Option<&str>) {
+        let mut config = cri::PodSandboxConfig::default();
+        config
+            .annotations
+            .extend(text.map(|text| (FIXED_ADDRESS.to_owned(), text.to_owned())));
+        let expected = expected.map(|text| text.parse::<IpAddr>().unwrap());
+        assert_eq!(fixed_address(&config).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_by_the_annotations_name() {
+        let annotations = [(FIXED_ADDRESS.to_owned(), "ten".to_owned())].into();
+        let config = cri::PodSandboxConfig {
+            annotations,
+            ..Default::default()
+        };
+        let error = fixed_address(&config).unwrap_err().to_string();
+        assert!(error.contains("clone8s.io/pod-ip"), "{error}");
+    }
+
+    #[test]
+    fn only_ports_of_the_host_are_mapped() {
+        let mapping = |host_port| cri::PortMapping {
+            host_port,
+            container_port: 80,
+            ..Default::default()
+        };
+        let mut config = cri::PodSandboxConfig {
+            port_mappings: vec![mapping(0), mapping(8080)],
+            ..Default::default()
+        };
+        let mapped = port_mappings(&config).unwrap();
+        assert_eq!(mapped.len(), 1);
+        assert_eq!((mapped[0].host_port, mapped[0].container_port), (8080, 80));
+        config.port_mappings.push(mapping(70_000));
+        assert!(port_mappings(&config).is_err());
+    }
+
+    #[rstest]
+    #[case("", "/clone8s/s1")]
+    #[case("kubepods/pod1", "/kubepods/pod1")]
+    #[case("/kubepods/pod1/", "/kubepods/pod1")]
+    fn cgroup_parent_is_the_callers_or_the_sandboxs_own(#[case] given: &str, #[case] expected: &str) {
+        let config = cri::PodSandboxConfig {
+            linux: Some(cri::LinuxPodSandboxConfig {
+                cgroup_parent: given.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert_eq!(cgroup_parent(&config, &SandboxId::from("s1")), expected);
+    }
+
+    #[test]
+    fn a_shared_process_namespace_is_refused_by_name() {
+        let shared = cri::NamespaceOption {
+            pid: cri::NamespaceMode::Pod.into(),
+            ..Default::default()
+        };
+        let error = Wanted::from_options(&shared).unwrap_err().to_string();
+        assert!(error.contains("namespace_options.pid"), "{error}");
+    }
+}

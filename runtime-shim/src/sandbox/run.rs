@@ -1,0 +1,143 @@
+//! RunPodSandbox.
+
+use std::sync::Arc;
+
+use clone8s::cri;
+use containerd_client::services::v1::{self as api, container::Runtime};
+
+use super::{Sandbox, config, files, namespace_options};
+use crate::{
+    error::{Error, Result},
+    ids::SandboxId,
+    network,
+    pins::{SandboxDir, Wanted},
+    record::{SandboxDetail, SandboxRecord},
+    shim::Shim,
+    steps::timed,
+    time::now_nanos,
+};
+
+impl Shim {
+    pub(crate) async fn run_sandbox(
+        self: Arc<Self>,
+        config: cri::PodSandboxConfig,
+        handler: String,
+    ) -> Result<SandboxId> {
+        let metadata = config
+            .metadata
+            .clone()
+            .ok_or_else(|| Error::invalid("config.metadata", "missing"))?;
+        let runtime = self.runtime(&handler)?;
+        let wanted = Wanted::from_options(&namespace_options(&config))?;
+        let ports = config::port_mappings(&config)?;
+        let address = config::fixed_address(&config)?;
+        let name = config::name(&metadata);
+        let _claim = self.table.claim("sandbox", name.clone())?;
+        let sandboxes = self.table.sandboxes();
+        if let Some(other) = sandboxes
+            .iter()
+            .find(|other| other.config.metadata.as_ref() == Some(&metadata))
+        {
+            return Err(Error::Exists {
+                kind: "sandbox",
+                name,
+                id: other.id.to_string(),
+            });
+        }
+
+        let id = SandboxId::random();
+        let dir = SandboxDir::new(&self.config.state_dir, &id);
+        let request = network::Request {
+            sandbox: id.clone(),
+            netns: dir.net(),
+            pod_namespace: metadata.namespace,
+            pod_name: metadata.name,
+            pod_uid: metadata.uid,
+            ports,
+            fixed_address: address,
+        };
+        let made = self
+            .make_sandbox(&dir, wanted, config, handler, runtime, &request)
+            .await;
+        match made {
+            Ok(sandbox) => {
+                self.table.insert_sandbox(Arc::new(sandbox));
+                Ok(id)
+            }
+            Err(error) => {
+                self.discard_sandbox(&id).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_sandbox(
+        &self,
+        dir: &SandboxDir,
+        wanted: Wanted,
+        config: cri::PodSandboxConfig,
+        handler: String,
+        runtime: Runtime,
+        request: &network::Request,
+    ) -> Result<Sandbox> {
+        let hostname = config::hostname(&config);
+        let sysctls = config
+            .linux
+            .as_ref()
+            .map(|linux| linux.sysctls.clone())
+            .unwrap_or_default();
+        timed("namespaces", dir.make(wanted, &hostname, &sysctls)).await?;
+        let attachment = if wanted.net {
+            Some(timed("network", self.network.attach(request)).await?)
+        } else {
+            None
+        };
+        let detail = SandboxDetail {
+            handler,
+            created_at: now_nanos(),
+            attachment,
+        };
+        files::write(dir, wanted, &config, &detail)?;
+        let record = SandboxRecord {
+            id: request.sandbox.clone(),
+            config,
+            detail,
+            stopped: false,
+        };
+        let mut object = api::Container {
+            runtime: Some(runtime),
+            ..Default::default()
+        };
+        record.write(&mut object);
+        timed("object", self.containerd.create_container(object)).await?;
+        Sandbox::from_record(record, cri::PodSandboxState::SandboxReady)
+    }
+
+    /// Undoes a sandbox that never became visible. What fails here is tried again at the next start.
+    pub(crate) async fn discard_sandbox(&self, id: &SandboxId) {
+        let dir = SandboxDir::new(&self.config.state_dir, id);
+        if dir.net().exists()
+            && let Err(error) = self.network.detach(id, &dir.net(), None).await
+        {
+            tracing::warn!(sandbox = %id, %error, "network of an unfinished sandbox not given back");
+        }
+        if let Err(error) = dir.remove() {
+            tracing::warn!(sandbox = %id, %error, "unfinished sandbox not removed");
+        }
+    }
+
+    /// The containerd runtime of a handler.
+    pub(crate) fn runtime(&self, handler: &str) -> Result<Runtime> {
+        let name = if handler.is_empty() {
+            &self.config.default_handler
+        } else {
+            handler
+        };
+        let Some(found) = self.config.handlers.get(name) else {
+            let known: Vec<_> = self.config.handlers.keys().map(String::as_str).collect();
+            let problem = format!("unknown handler {name:?}; known are {}", known.join(", "));
+            return Err(Error::invalid("runtime_handler", problem));
+        };
+        Ok(crate::runtime_options::runtime(found))
+    }
+}

@@ -1,0 +1,96 @@
+//! StopPodSandbox and RemovePodSandbox.
+
+use std::sync::Arc;
+
+use clone8s::cri;
+use futures::future::try_join_all;
+
+use super::Sandbox;
+use crate::{
+    containerd::already_gone,
+    error::{Error, Result},
+    pins::SandboxDir,
+    record,
+    shim::Shim,
+    steps::timed,
+    time::now_nanos,
+};
+
+impl Shim {
+    pub(crate) async fn stop_sandbox(self: Arc<Self>, id: String) -> Result<()> {
+        let Ok(sandbox) = self.table.sandbox(&id) else {
+            return Ok(());
+        };
+        let _changing = sandbox.changing.lock().await;
+        self.stop_sandbox_now(&sandbox).await
+    }
+
+    async fn stop_sandbox_now(self: &Arc<Self>, sandbox: &Sandbox) -> Result<()> {
+        if !sandbox.is_ready()
+            && !SandboxDir::new(&self.config.state_dir, &sandbox.id)
+                .file("ns")
+                .exists()
+        {
+            return Ok(());
+        }
+        let containers = self.table.containers_of(&sandbox.id);
+        // Containers first: their exit hooks may still need the network.
+        timed(
+            "containers",
+            try_join_all(containers.iter().map(|container| self.kill(container))),
+        )
+        .await?;
+        sandbox.set_state(cri::PodSandboxState::SandboxNotready);
+        let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
+        let (object, path) = record::sandbox_stopped(&sandbox.id, now_nanos());
+        let paths = [path.as_str()];
+        let mark = async {
+            Ok(already_gone(
+                self.containerd.update_container(object, &paths).await,
+            )?)
+        };
+        let release = async {
+            if let Some(attachment) = &sandbox.detail.attachment {
+                timed(
+                    "network",
+                    self.network.detach(&sandbox.id, &dir.net(), Some(attachment)),
+                )
+                .await?;
+            }
+            dir.unpin()?;
+            // Its absence says that nothing is left to give back.
+            std::fs::remove_dir_all(dir.file("ns")).map_err(Error::file("remove folder", dir.file("ns")))
+        };
+        tokio::try_join!(mark, release).map(drop)
+    }
+
+    pub(crate) async fn remove_sandbox(self: Arc<Self>, id: String) -> Result<()> {
+        let Ok(sandbox) = self.table.sandbox(&id) else {
+            return Ok(());
+        };
+        let _changing = sandbox.changing.lock().await;
+        self.stop_sandbox_now(&sandbox).await?;
+        let containers = self.table.containers_of(&sandbox.id);
+        try_join_all(containers.iter().map(|container| self.remove(container))).await?;
+        // The folder first: a folder without an object looks like an unfinished sandbox at the next start.
+        SandboxDir::new(&self.config.state_dir, &sandbox.id).remove()?;
+        already_gone(self.containerd.delete_container(sandbox.id.as_str()).await)?;
+        self.table.remove_sandbox(&sandbox.id);
+        self.remove_cgroup_parent(&sandbox);
+        Ok(())
+    }
+
+    /// The pod's cgroup, once no other sandbox uses it. What is not empty stays.
+    fn remove_cgroup_parent(&self, sandbox: &Sandbox) {
+        let parent = sandbox.cgroup_parent();
+        if self
+            .table
+            .sandboxes()
+            .iter()
+            .all(|other| other.cgroup_parent() != parent)
+        {
+            self.cgroups.remove_empty(&parent);
+            self.rates.forget(&parent);
+        }
+    }
+}
