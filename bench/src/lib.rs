@@ -2,6 +2,7 @@
 //! prints a Markdown table.
 
 pub mod create;
+pub mod cri;
 mod machine;
 mod samples;
 mod timeline;

@@ -36,6 +36,11 @@ impl Containerd {
 
     /// Several in one test need a name each.
     pub async fn launch(sandbox: &Sandbox, name: &str, cri: CriPlugin) -> Self {
+        Self::launch_with(sandbox, name, cri, "").await
+    }
+
+    /// With more sections of containerd's configuration (TOML).
+    pub async fn launch_with(sandbox: &Sandbox, name: &str, cri: CriPlugin, more: &str) -> Self {
         let dir = sandbox.make_dir(name);
         let socket = dir.join("c.sock");
         let disabled = match cri {
@@ -54,7 +59,7 @@ address = "{socket}"
 level = "warn"
 [plugins."io.containerd.internal.v1.opt"]
 path = "{dir}/opt"
-"#,
+{more}"#,
             dir = dir.display(),
             socket = socket.display(),
         );

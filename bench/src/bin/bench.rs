@@ -16,12 +16,17 @@ struct Args {
 enum Command {
     /// From CreatePod to the container running, beside `ctr run` of the same image
     Create(clone8s_bench::create::Args),
+    /// Two CRI servers side by side: our runtime-shim and containerd's own CRI plugin, or any two sockets
+    Cri(clone8s_bench::cri::Args),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Create(args) = Args::parse().command;
-    match clone8s_bench::create::run(&args).await {
+    let outcome = match Args::parse().command {
+        Command::Create(args) => clone8s_bench::create::run(&args).await,
+        Command::Cri(args) => clone8s_bench::cri::run(&args).await,
+    };
+    match outcome {
         Ok(report) => {
             println!("{report}");
             ExitCode::SUCCESS
