@@ -62,7 +62,7 @@ enum Network {
 /// Measures, and gives a report in Markdown.
 pub async fn run(args: &Args) -> anyhow::Result<String> {
     let sandbox = Sandbox::new();
-    let mut pair = match (&args.socket, &args.versus) {
+    let pair = match (&args.socket, &args.versus) {
         (Some(socket), Some(versus)) => {
             let image = args
                 .image
@@ -72,14 +72,14 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
         }
         _ => Pair::started(&sandbox, args.programs.as_deref()).await?,
     };
-    let outcome = measure(args, &mut pair, &sandbox).await;
+    let outcome = Box::pin(measure(args, &pair, &sandbox)).await;
     for side in pair.sides() {
         side.remove_everything().await;
     }
     outcome
 }
 
-async fn measure(args: &Args, pair: &mut Pair, sandbox: &Sandbox) -> anyhow::Result<String> {
+async fn measure(args: &Args, pair: &Pair, sandbox: &Sandbox) -> anyhow::Result<String> {
     if args.at_a_time.contains(&0) {
         bail!("--at-a-time: 0 pods at a time is no load");
     }
@@ -98,7 +98,7 @@ async fn measure(args: &Args, pair: &mut Pair, sandbox: &Sandbox) -> anyhow::Res
         for &at_a_time in &args.at_a_time {
             note(&format!("{network:?} network, {at_a_time} at a time"));
             let loads = load::measure(pair, network, args.pods, at_a_time).await?;
-            report.load(network, at_a_time, loads);
+            report.load(network, at_a_time, &loads);
         }
     }
     if args.log_megabytes > 0 {
@@ -107,11 +107,11 @@ async fn measure(args: &Args, pair: &mut Pair, sandbox: &Sandbox) -> anyhow::Res
     }
     if args.execs > 0 {
         note("ExecSync");
-        report.execs(output::execs(pair, args.execs).await?);
+        report.execs(&Box::pin(output::execs(pair, args.execs)).await?);
     }
     if let (false, Some(containerd)) = (args.no_floor, pair.containerd()) {
         note("floors");
-        report.floors(floor::measure(containerd, sandbox, args.pods.min(50)).await?);
+        report.floors(&floor::measure(containerd, sandbox, args.pods.min(50)).await?);
     }
     Ok(report.finish())
 }

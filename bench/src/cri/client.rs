@@ -32,6 +32,13 @@ pub(super) struct Pod {
     config: cri::PodSandboxConfig,
 }
 
+impl Pod {
+    /// Its container's log (path).
+    pub(super) fn log(&self) -> String {
+        format!("{}/main.log", self.config.log_directory)
+    }
+}
+
 impl Side {
     pub(super) fn new(name: &str, socket: &Path, image: &str, log_dir: &Path, account: Account) -> Self {
         Self {
@@ -229,10 +236,6 @@ impl Side {
             .with_context(|| self.failed("ExecSync"))?
             .into_inner()
             .exit_code)
-    }
-
-    pub(super) fn log_of(&self, pod: &Pod) -> String {
-        format!("{}/main.log", pod.config.log_directory)
     }
 
     /// Whatever a broken-off run has left; what cannot be removed is told.

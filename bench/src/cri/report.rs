@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use super::{Network, floor::Floors, load::Load, memory::Memory};
 use crate::samples::{Samples, ms};
 
+/// One part of a load.
+type Step = fn(&Load) -> &Samples;
+
 #[derive(Debug)]
 pub(super) struct Report {
     names: [String; 2],
@@ -27,15 +30,15 @@ impl Report {
         }
     }
 
-    pub(super) fn load(&mut self, network: Network, at_a_time: u32, loads: [Load; 2]) {
-        let [first, second] = &loads;
+    pub(super) fn load(&mut self, network: Network, at_a_time: u32, loads: &[Load; 2]) {
+        let [first, second] = loads;
         let what = match network {
             Network::Host => "host network",
             Network::Pod => "pod network",
         };
         let what = format!("{what}, {at_a_time} at a time");
         for (step, of) in [
-            ("ready", (|load| &load.ready) as fn(&Load) -> &Samples),
+            ("ready", (|load| &load.ready) as Step),
             ("stop and remove", |load| &load.stop_and_remove),
         ] {
             for percent in [50, 95, 99] {
@@ -57,7 +60,7 @@ impl Report {
             [first, second].map(|load| load.cpu_a_pod() * 1_000.0),
             1,
         );
-        let steps: [(&str, fn(&Load) -> &Samples); 5] = [
+        let steps: [(&str, Step); 5] = [
             ("RunPodSandbox", |load| &load.sandbox),
             ("CreateContainer", |load| &load.create),
             ("StartContainer", |load| &load.start),
@@ -101,15 +104,15 @@ impl Report {
         self.compare("log of one container, MB a second of its output", rates, 1);
     }
 
-    pub(super) fn execs(&mut self, samples: [Samples; 2]) {
-        let [first, second] = &samples;
+    pub(super) fn execs(&mut self, samples: &[Samples; 2]) {
+        let [first, second] = samples;
         for (name, percent) in [("median", 50), ("p95", 95)] {
             let values = [first, second].map(|samples| samples.percentile(percent).as_secs_f64() * 1_000.0);
             self.compare(&format!("ExecSync of `true`, {name}, ms"), values, 1);
         }
     }
 
-    pub(super) fn floors(&mut self, floors: Floors) {
+    pub(super) fn floors(&mut self, floors: &Floors) {
         for (name, samples) in [
             (
                 "containerd's API with its own shim: object and snapshot",
