@@ -15,7 +15,10 @@ pub(crate) mod state;
 mod status;
 mod stop;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use clone8s::cri;
 use containerd_client::types::Mount;
@@ -39,6 +42,12 @@ pub(crate) struct Container {
     pub(crate) config: cri::ContainerConfig,
     pub(crate) detail: ContainerDetail,
     state: watch::Sender<State>,
+    /// Whether containerd may have a task of it, which must go before its object does.
+    task: AtomicBool,
+    /// Whether someone has learned its id. Whoever asks for the same again, cut off before, is given this one.
+    answered: AtomicBool,
+    /// Whether someone has learned that it was started.
+    start_answered: AtomicBool,
     /// As of the last update.
     resources: Mutex<Option<cri::LinuxContainerResources>>,
     /// Where the root file system is mounted from; known from its creation, asked for after a restart.
@@ -58,12 +67,45 @@ impl Container {
             config: record.config,
             detail: record.detail,
             state: watch::Sender::new(state),
+            task: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            start_answered: AtomicBool::new(false),
             resources: Mutex::new(record.resources),
             rootfs: Mutex::default(),
             log: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             finishing: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// As its pod calls it.
+    pub(crate) fn name(&self) -> &str {
+        self.config
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.name.as_str())
+            .unwrap_or_default()
+    }
+
+    /// Keeps others from changing it meanwhile.
+    pub(crate) async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
+    pub(crate) fn set_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_start_answered(&self) {
+        self.start_answered.store(true, Ordering::Relaxed);
+    }
+
+    fn may_have_task(&self) -> bool {
+        self.task.load(Ordering::Relaxed)
+    }
+
+    fn set_task(&self, there: bool) {
+        self.task.store(there, Ordering::Relaxed);
     }
 
     pub(crate) fn state(&self) -> State {

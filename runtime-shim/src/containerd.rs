@@ -1,8 +1,11 @@
 //! The seam to containerd: exactly the calls that the shim makes.
 //!
-//! [`Grpc`] speaks to a real containerd; [`fake::Fake`] is a small one in memory, for tests. Messages are
-//! containerd's own, so that neither side translates.
+//! [`Grpc`] speaks to a real containerd, and [`Bounded`] gives each of its calls a time limit; `fake::Fake` is a small
+//! containerd in memory, for tests. Messages are containerd's own, so that neither side translates.
 
+mod bounded;
+#[cfg(test)]
+pub(crate) mod fake;
 mod grpc;
 
 use std::{collections::HashMap, fmt, io, time::SystemTime};
@@ -17,6 +20,7 @@ use prost_types::Any;
 
 use crate::ids::LeaseId;
 
+pub(crate) use self::bounded::{Bounded, Limits};
 pub(crate) use self::grpc::Grpc;
 pub(crate) use self::grpc::reachable;
 
@@ -25,6 +29,8 @@ pub(crate) use self::grpc::reachable;
 pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     /// containerd's version. The cheapest call that shows that it is there.
     async fn version(&self) -> Result<String>;
+    /// What containerd consists of, with what does not work of it.
+    async fn list_plugins(&self) -> Result<Vec<Plugin>>;
     /// Makes the namespace if it is not there.
     async fn ensure_namespace(&self) -> Result<()>;
     /// Removes the namespace, which must be empty.
@@ -44,6 +50,8 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     async fn kill(&self, container: &str, exec: Option<&str>, signal: u32) -> Result<()>;
     /// Kills every process of the container.
     async fn kill_all(&self, container: &str) -> Result<()>;
+    /// Writes the state of the container's processes into the folder that the options name; they run on.
+    async fn checkpoint_task(&self, container: &str, options: Any) -> Result<()>;
     async fn list_tasks(&self) -> Result<Vec<Process>>;
     async fn delete_task(&self, container: &str) -> Result<ProcessExit>;
     async fn exec(&self, request: api::ExecProcessRequest) -> Result<()>;
@@ -136,6 +144,16 @@ pub(crate) struct Usage {
     pub inodes: u64,
 }
 
+/// A part of containerd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plugin {
+    /// Such as `io.containerd.snapshotter.v1`.
+    pub kind: String,
+    pub id: String,
+    /// Why it does not work, if it does not.
+    pub problem: Option<String>,
+}
+
 /// What the shim wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -161,6 +179,8 @@ pub enum ErrorKind {
     AlreadyExists,
     Unavailable,
     WrongState,
+    /// No answer came in time; whether the call took effect is not known.
+    TimedOut,
     Other,
 }
 

@@ -26,6 +26,9 @@ pub(crate) enum Error {
     },
     #[error("{field}: {problem}")]
     Invalid { field: &'static str, problem: String },
+    /// The host lacks something that the call needs.
+    #[error("{field}: {problem}")]
+    Unmet { field: &'static str, problem: String },
     #[error("{kind} {id} is {state}; {next_step}")]
     WrongState {
         kind: &'static str,
@@ -65,6 +68,13 @@ impl Error {
         }
     }
 
+    pub(crate) fn unmet(field: &'static str, problem: impl Into<String>) -> Self {
+        Self::Unmet {
+            field,
+            problem: problem.into(),
+        }
+    }
+
     /// For `map_err` after file operations.
     pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
@@ -76,7 +86,7 @@ impl Error {
             Self::NotFound { .. } => Code::NotFound,
             Self::Exists { .. } => Code::AlreadyExists,
             Self::Invalid { .. } => Code::InvalidArgument,
-            Self::WrongState { .. } => Code::FailedPrecondition,
+            Self::WrongState { .. } | Self::Unmet { .. } => Code::FailedPrecondition,
             Self::Unimplemented(_) => Code::Unimplemented,
             Self::NotReady(_) | Self::Stopping => Code::Unavailable,
             Self::Deadline { .. } => Code::DeadlineExceeded,
@@ -100,6 +110,7 @@ fn containerd_code(error: &ContainerdError) -> Code {
         ErrorKind::AlreadyExists => Code::AlreadyExists,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::WrongState => Code::FailedPrecondition,
+        ErrorKind::TimedOut => Code::DeadlineExceeded,
         // Not this program's bug: the reply tells what containerd or the OCI runtime said.
         ErrorKind::Other => Code::Unknown,
     }

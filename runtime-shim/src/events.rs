@@ -1,81 +1,104 @@
-//! GetContainerEvents: what happens to containers, as it happens.
+//! GetContainerEvents: what happens to containers and sandboxes, as it happens.
 
 use std::sync::Arc;
 
 use clone8s::cri::{self, ContainerEventType as Kind};
 use tokio::sync::broadcast;
 
-use crate::{container::Container, ids::ContainerId, shim::Shim, time::now_nanos};
+use crate::{container::Container, ids::SandboxId, sandbox::Sandbox, table::Table, time::now_nanos};
 
-/// How many events a slow listener may be behind. Then its stream ends with an error, so that it lists anew: a gap is
-/// an error, never silence.
+/// How many events a slow listener may be behind. Then its stream ends with OUT_OF_RANGE, so that it lists anew: a gap
+/// is an error, never silence, and nobody waits for the slow.
 const BEHIND: usize = 1024;
 
 /// Where events come together.
 #[derive(Debug)]
 pub(crate) struct Events {
-    sender: broadcast::Sender<Happened>,
-}
-
-/// An event with what CRI says beside it; the sandbox's part is looked up when it is sent on.
-#[derive(Debug, Clone)]
-pub(crate) struct Happened {
-    kind: Kind,
-    at: i64,
-    id: ContainerId,
-    container: Arc<Container>,
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        Self {
-            sender: broadcast::Sender::new(BEHIND),
-        }
-    }
+    sender: broadcast::Sender<Arc<cri::ContainerEventResponse>>,
+    table: Arc<Table>,
 }
 
 impl Events {
-    pub(crate) fn created(&self, container: &Arc<Container>) {
-        self.send(Kind::ContainerCreatedEvent, container);
+    pub(crate) fn new(table: Arc<Table>) -> Self {
+        Self {
+            sender: broadcast::Sender::new(BEHIND),
+            table,
+        }
     }
 
-    pub(crate) fn started(&self, container: &Arc<Container>) {
-        self.send(Kind::ContainerStartedEvent, container);
+    pub(crate) fn created(&self, container: &Container) {
+        self.send(
+            Kind::ContainerCreatedEvent,
+            container.id.as_str(),
+            &container.sandbox,
+        );
     }
 
-    pub(crate) fn stopped(&self, container: &Arc<Container>) {
-        self.send(Kind::ContainerStoppedEvent, container);
+    pub(crate) fn started(&self, container: &Container) {
+        self.send(
+            Kind::ContainerStartedEvent,
+            container.id.as_str(),
+            &container.sandbox,
+        );
     }
 
-    pub(crate) fn deleted(&self, container: &Arc<Container>) {
-        self.send(Kind::ContainerDeletedEvent, container);
+    pub(crate) fn stopped(&self, container: &Container) {
+        self.send(
+            Kind::ContainerStoppedEvent,
+            container.id.as_str(),
+            &container.sandbox,
+        );
     }
 
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Happened> {
+    pub(crate) fn deleted(&self, container: &Container) {
+        self.send(
+            Kind::ContainerDeletedEvent,
+            container.id.as_str(),
+            &container.sandbox,
+        );
+    }
+
+    /// A sandbox is told of like a container, as kubelets expect from runtimes whose sandboxes are ones.
+    pub(crate) fn sandbox_made(&self, sandbox: &Sandbox) {
+        self.send(Kind::ContainerCreatedEvent, sandbox.id.as_str(), &sandbox.id);
+        self.send(Kind::ContainerStartedEvent, sandbox.id.as_str(), &sandbox.id);
+    }
+
+    pub(crate) fn sandbox_stopped(&self, sandbox: &Sandbox) {
+        self.send(Kind::ContainerStoppedEvent, sandbox.id.as_str(), &sandbox.id);
+    }
+
+    /// After it has left the table, so that its last status is taken from itself.
+    pub(crate) fn sandbox_removed(&self, sandbox: &Sandbox) {
+        if self.sender.receiver_count() > 0 {
+            let event = self.describe(Kind::ContainerDeletedEvent, sandbox.id.as_str(), &sandbox.id);
+            let _ = self.sender.send(Arc::new(cri::ContainerEventResponse {
+                pod_sandbox_status: Some(sandbox.status()),
+                ..event
+            }));
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<cri::ContainerEventResponse>> {
         self.sender.subscribe()
     }
 
-    fn send(&self, kind: Kind, container: &Arc<Container>) {
-        // Without a listener there is nobody to tell.
-        let _ = self.sender.send(Happened {
-            kind,
-            at: now_nanos(),
-            id: container.id.clone(),
-            container: Arc::clone(container),
-        });
+    fn send(&self, kind: Kind, id: &str, sandbox: &SandboxId) {
+        // Without a listener there is nobody to describe it to.
+        if self.sender.receiver_count() > 0 {
+            let _ = self.sender.send(Arc::new(self.describe(kind, id, sandbox)));
+        }
     }
-}
 
-impl Shim {
-    /// An event in CRI's form, with the sandbox as it is now.
-    pub(crate) fn describe_event(&self, happened: &Happened) -> cri::ContainerEventResponse {
-        let sandbox = self.table.sandbox(happened.container.sandbox.as_str()).ok();
-        let siblings = self.table.containers_of(&happened.container.sandbox);
+    /// With the pod as it is at this moment, not as it is when a slow listener comes to read.
+    fn describe(&self, kind: Kind, id: &str, sandbox: &SandboxId) -> cri::ContainerEventResponse {
+        let pod = self.table.sandbox(sandbox.as_str()).ok();
+        let siblings = self.table.containers_of(sandbox);
         cri::ContainerEventResponse {
-            container_id: happened.id.to_string(),
-            container_event_type: happened.kind.into(),
-            created_at: happened.at,
-            pod_sandbox_status: sandbox.map(|sandbox| sandbox.status()),
+            container_id: id.to_owned(),
+            container_event_type: kind.into(),
+            created_at: now_nanos(),
+            pod_sandbox_status: pod.map(|sandbox| sandbox.status()),
             containers_statuses: siblings.iter().map(|container| container.status()).collect(),
         }
     }

@@ -43,6 +43,22 @@ id! {
     /// A pod sandbox; the id of its containerd container object too.
     SandboxId
 }
+impl ContainerId {
+    /// Whether a text has the form of [`Self::random`].
+    pub(crate) fn is_one(text: &str) -> bool {
+        text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+}
+
+impl LeaseId {
+    /// What the shim's leases begin with: others may hold leases in the namespace too.
+    pub(crate) const PREFIX: &str = "clone8s-";
+
+    pub(crate) fn is_the_shims(&self) -> bool {
+        self.as_str().starts_with(Self::PREFIX)
+    }
+}
+
 id! {
     /// A container; the id of its containerd container, task and snapshot too.
     ContainerId

@@ -12,12 +12,15 @@
 //! reads back at the start and after every break.
 
 mod cgroups;
+mod checkpoint;
 mod config;
 mod container;
 mod containerd;
 mod error;
 mod events;
 mod exec;
+#[cfg(test)]
+mod faults;
 mod filter;
 mod host;
 mod ids;
@@ -27,6 +30,7 @@ mod logs;
 mod network;
 mod oci;
 mod pins;
+mod programs;
 mod record;
 mod recover;
 mod runtime_options;
@@ -54,7 +58,7 @@ pub use crate::containerd::{ContainerdError, ErrorKind};
 pub use crate::images::{ImageError, ImageName};
 pub use crate::teardown::teardown;
 use crate::{
-    containerd::{Containerd as _, Grpc},
+    containerd::{Bounded, Containerd as _, Grpc, Limits},
     images::Images,
     shim::Shim,
 };
@@ -77,6 +81,8 @@ pub enum Error {
     },
     #[error("runtime-shim: cannot use containerd")]
     Containerd(#[from] ContainerdError),
+    #[error("runtime-shim teardown: left behind: {0}; mend what they tell and run it again")]
+    Left(String),
     #[error("runtime-shim stopped")]
     Stopped(#[from] SupervisorError),
 }
@@ -106,7 +112,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
             cause,
         })?;
     }
-    let containerd = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
+    let grpc = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
+    let containerd = Arc::new(Bounded::new(grpc, Limits::default()));
     let listen = config.listen.clone();
     let shim = Arc::new(Shim::new(config, containerd));
 

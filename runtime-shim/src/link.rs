@@ -1,7 +1,7 @@
 //! Keeps the shim in step with containerd.
 //!
 //! ```text
-//! waiting ──(answers: subscribe, recover)──► ready ──(events end)──► waiting …
+//! waiting ──(answers: subscribe, recover)──► ready ──(events end, or no answer)──► waiting …
 //! ```
 
 use std::{
@@ -13,6 +13,7 @@ use std::{
 
 use clone8s_daemon::{Shutdown, backoff};
 use futures::{StreamExt as _, stream::BoxStream};
+use tokio::time::timeout;
 
 use crate::{
     containerd::{self, ContainerdError, Event},
@@ -24,6 +25,11 @@ use crate::{
 
 /// Between looks for a containerd that has never answered.
 const FIRST_LOOKS: Duration = Duration::from_millis(100);
+
+/// Between looks whether containerd still answers.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// Between a call that left something behind and the look at what it left.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// Connects, recovers and follows events until `shutdown`.
 pub(crate) async fn run(shim: Arc<Shim>, shutdown: Shutdown) -> Result<(), Infallible> {
@@ -78,9 +84,28 @@ async fn follow(shim: &Arc<Shim>, occasion: &mut Occasion) -> Result<(), Contain
     }
     *occasion = Occasion::Reconnect;
     tracing::info!(version = containerd_version, "ready");
+    let _ = shim.recovered.set(());
     shim.readiness
         .send_replace(Readiness::Ready { containerd_version });
-    finish_exits(shim, events).await
+    tokio::select! {
+        ended = finish_exits(shim, events) => ended,
+        silent = watch_over(shim) => silent,
+    }
+}
+
+/// Reads containerd's state again whenever a call has left something behind, and ends with an error once containerd
+/// does not answer any more: a hung one keeps its connections.
+async fn watch_over(shim: &Arc<Shim>) -> Result<(), ContainerdError> {
+    loop {
+        match timeout(PROBE_EVERY, shim.unsettled.notified()).await {
+            Ok(()) => {
+                // Whatever went wrong has had a moment to pass.
+                tokio::time::sleep(SETTLE).await;
+                shim.recover(Occasion::Reconnect).await?;
+            }
+            Err(_) => drop(containerd::reachable(&*shim.containerd).await?),
+        }
+    }
 }
 
 /// Tells the shim the end of each container, until the events end.

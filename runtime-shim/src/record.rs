@@ -145,6 +145,17 @@ pub(crate) fn container_started(id: &ContainerId, at: i64) -> Update {
     label(id.as_str(), STARTED, at)
 }
 
+/// For a start that was undone.
+pub(crate) fn container_not_started(id: &ContainerId) -> Update {
+    let labels = HashMap::from([(STARTED.to_owned(), String::new())]);
+    let object = Object {
+        id: id.to_string(),
+        labels,
+        ..Default::default()
+    };
+    (object, format!("labels.{STARTED}"))
+}
+
 pub(crate) fn container_exited(id: &ContainerId, exit: &ContainerExit) -> Update {
     extension(id.as_str(), EXIT, json(exit))
 }

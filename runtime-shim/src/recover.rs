@@ -1,6 +1,9 @@
 //! Reads everything back from containerd: at the start of the process, and after each break of the connection.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use clone8s::cri::PodSandboxState;
 use containerd_client::types::v1::Process;
@@ -8,11 +11,12 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     container::state::TaskSeen,
-    containerd::ContainerdError,
+    containerd::{ContainerdError, already_gone},
+    ids::ContainerId,
     logs,
     pins::Wanted,
     pins::{self, SandboxDir},
-    record::{self, Record, SandboxRecord},
+    record::{self, ContainerRecord, Record, SandboxRecord},
     sandbox::{Sandbox, namespace_options},
     shim::Shim,
     time,
@@ -24,7 +28,7 @@ const AT_ONCE: usize = 8;
 /// Whether this process has been at work before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Occasion {
-    /// Nothing is under way: what is not in containerd was never finished.
+    /// Nothing is under way: leases are nobody's.
     Start,
     Reconnect,
 }
@@ -34,6 +38,7 @@ impl Shim {
         // Before the lists: what is added while they are made is not missing from them.
         let known_containers = self.table.containers();
         let known_sandboxes = self.table.sandboxes();
+        let snapshots = self.containerd.list_snapshots(&self.config.snapshotter).await?;
         let objects = self.containerd.list_containers().await?;
         let tasks: HashMap<_, _> = self
             .containerd
@@ -65,18 +70,24 @@ impl Shim {
             }
         }
         for record in sandboxes.into_values() {
-            self.adopt_sandbox(*record);
+            // Its maker may be at work, or done by now.
+            if !self.table.is_taken(record.id.as_str()) {
+                self.adopt_sandbox(*record);
+            }
         }
         for container in &known_containers {
             if containers.remove(&container.id).is_none() {
                 tracing::warn!(container = %container.id, "gone from containerd");
-                self.table.remove_container(&container.id);
+                let _ = self.table.remove_container(&container.id);
                 container.close_log();
             } else {
                 let task = tasks.get(container.id.as_str()).copied();
                 self.compare_container(container, task).await;
             }
         }
+        containers.retain(|id, _| !self.table.is_taken(id.as_str()));
+        self.discard_unfinished_containers(&mut containers, &tasks, &snapshots)
+            .await;
         // Side by side: those that ended meanwhile each wait for their last output.
         stream::iter(containers.into_values())
             .for_each_concurrent(AT_ONCE, |record| async {
@@ -87,8 +98,10 @@ impl Shim {
                 }
             })
             .await;
+        self.discard_unfinished().await;
+        self.discard_snapshots(&snapshots).await;
         if occasion == Occasion::Start {
-            self.discard_unfinished().await;
+            self.discard_leases().await?;
         }
         Ok(())
     }
@@ -112,19 +125,63 @@ impl Shim {
     /// Clears away what never became visible: its maker was killed.
     async fn discard_unfinished(&self) {
         for id in pins::found(&self.config.state_dir) {
-            if self.table.sandbox(id.as_str()).is_err() {
+            if !self.table.is_taken(id.as_str()) {
                 tracing::info!(sandbox = %id, "clearing away an unfinished sandbox");
                 self.discard_sandbox(&id).await;
             }
         }
         for id in logs::found(&self.config.state_dir) {
-            if self.table.container(id.as_str()).is_err() {
+            if !self.table.is_taken(id.as_str()) {
                 let fifos = logs::Fifos::new(&self.config.state_dir, &id, false, false);
                 if let Err(error) = fifos.remove() {
                     tracing::warn!(container = %id, %error, "FIFOs not removed");
                 }
             }
         }
+    }
+
+    /// An object without a snapshot was being made or being removed; nobody can start it.
+    async fn discard_unfinished_containers(
+        &self,
+        containers: &mut HashMap<ContainerId, Box<ContainerRecord>>,
+        tasks: &HashMap<String, TaskSeen>,
+        snapshots: &[String],
+    ) {
+        let snapshots: HashSet<_> = snapshots.iter().map(String::as_str).collect();
+        let unfinished: Vec<_> = containers
+            .keys()
+            .filter(|id| !snapshots.contains(id.as_str()) && !tasks.contains_key(id.as_str()))
+            .cloned()
+            .collect();
+        for id in unfinished {
+            tracing::info!(container = %id, "clearing away an unfinished container");
+            containers.remove(&id);
+            self.discard_container(&id).await;
+        }
+    }
+
+    /// Snapshots of containers whose objects are gone. Others are images', under names of other forms.
+    async fn discard_snapshots(&self, snapshots: &[String]) {
+        let of_containers = snapshots.iter().filter(|name| ContainerId::is_one(name));
+        for name in of_containers.filter(|name| !self.table.is_taken(name)) {
+            let removed = self
+                .containerd
+                .remove_snapshot(&self.config.snapshotter, name)
+                .await;
+            if let Err(error) = already_gone(removed) {
+                tracing::warn!(snapshot = name, %error, "snapshot without a container not removed");
+            }
+        }
+    }
+
+    /// Leases of pulls that were cut off. containerd ends them too, a day later.
+    async fn discard_leases(&self) -> Result<(), ContainerdError> {
+        for lease in self.containerd.list_leases().await? {
+            if lease.is_the_shims() {
+                self.containerd.delete_lease(&lease).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -30,3 +30,23 @@ pub(crate) fn options(handler: &RuntimeHandler) -> Option<Any> {
         value: RuncOptions { binary_name }.encode_to_vec(),
     })
 }
+
+/// The part of containerd's `containerd.runc.v1.CheckpointOptions` that the shim uses.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct CheckpointOptions {
+    /// The folder for CRIU's images.
+    #[prost(string, tag = "8")]
+    pub(crate) image_path: String,
+    /// The folder for CRIU's log.
+    #[prost(string, tag = "9")]
+    pub(crate) work_path: String,
+}
+
+impl From<CheckpointOptions> for Any {
+    fn from(options: CheckpointOptions) -> Self {
+        Self {
+            type_url: "containerd.runc.v1.CheckpointOptions".into(),
+            value: options.encode_to_vec(),
+        }
+    }
+}

@@ -12,7 +12,13 @@ mod files;
 mod run;
 mod stop;
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use clone8s::cri;
 
@@ -34,6 +40,10 @@ pub(crate) struct Sandbox {
     pub(crate) detail: SandboxDetail,
     pub(crate) wanted: Wanted,
     state: Mutex<cri::PodSandboxState>,
+    /// Whether containerd has noted its stop.
+    stop_noted: AtomicBool,
+    /// Whether someone has learned its id. Whoever asks for the same again, cut off before, is given this one.
+    answered: AtomicBool,
     /// One change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
@@ -46,6 +56,8 @@ impl Sandbox {
             config: record.config,
             detail: record.detail,
             state: Mutex::new(state),
+            stop_noted: AtomicBool::new(record.stopped),
+            answered: AtomicBool::new(false),
             changing: tokio::sync::Mutex::new(()),
         })
     }
@@ -56,6 +68,10 @@ impl Sandbox {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.state() == cri::PodSandboxState::SandboxReady
+    }
+
+    pub(crate) fn set_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 
     fn set_state(&self, state: cri::PodSandboxState) {

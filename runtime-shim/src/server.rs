@@ -43,9 +43,9 @@ pub(crate) async fn serve(
 }
 
 #[derive(Debug, Clone)]
-struct Cri {
-    shim: Arc<Shim>,
-    shutdown: Shutdown,
+pub(crate) struct Cri {
+    pub(crate) shim: Arc<Shim>,
+    pub(crate) shutdown: Shutdown,
 }
 
 type Parts<T> = BoxStream<'static, Result<T, Status>>;
@@ -67,6 +67,11 @@ async fn answer<T>(
         Ok(reply) => {
             tracing::debug!(call, id, micros, "answered");
             Ok(Response::new(reply))
+        }
+        // Expected of every caller while containerd starts; the link tells it once, with the reason.
+        Err(error @ Error::NotReady(_)) => {
+            tracing::debug!(call, id, micros, %error, "refused");
+            Err(error.into())
         }
         Err(error) => {
             let status = Status::from(error);

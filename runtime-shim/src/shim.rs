@@ -1,8 +1,15 @@
 //! What all CRI calls share.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -16,7 +23,8 @@ use crate::{
     images::Images,
     network::Network,
     oci::Host,
-    stats::Rates,
+    programs::Programs,
+    stats::{Layers, Rates},
     table::Table,
 };
 
@@ -29,10 +37,16 @@ pub(crate) struct Shim {
     pub(crate) network: Network,
     pub(crate) cgroups: Cgroups,
     pub(crate) host: Host,
-    pub(crate) table: Table,
+    pub(crate) table: Arc<Table>,
     pub(crate) events: Events,
+    pub(crate) programs: Programs,
     pub(crate) rates: Rates,
+    pub(crate) layers: Layers,
     pub(crate) readiness: watch::Sender<Readiness>,
+    /// Something could not be undone or recorded: containerd's state is to be read again.
+    pub(crate) unsettled: Notify,
+    /// Set once containerd's state has been read.
+    pub(crate) recovered: OnceLock<()>,
     operations: TaskTracker,
 }
 
@@ -49,6 +63,7 @@ pub(crate) enum Readiness {
 impl Shim {
     pub(crate) fn new(config: Config, containerd: Arc<dyn Containerd>) -> Self {
         let cgroups = Cgroups::of_host();
+        let table = Arc::<Table>::default();
         Self {
             images: Images::new(
                 Arc::clone(&containerd),
@@ -58,10 +73,14 @@ impl Shim {
             network: Network::new(&config),
             host: host::read(&cgroups),
             cgroups,
-            table: Table::default(),
-            events: Events::default(),
+            events: Events::new(Arc::clone(&table)),
+            table,
+            programs: Programs::default(),
             rates: Rates::default(),
+            layers: Layers::default(),
             readiness: watch::Sender::new(Readiness::Waiting("containerd has not answered yet".into())),
+            unsettled: Notify::new(),
+            recovered: OnceLock::new(),
             operations: TaskTracker::new(),
             containerd,
             config,
@@ -84,6 +103,15 @@ impl Shim {
     /// Owns a task that belongs to no call.
     pub(crate) fn own(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.operations.spawn(task);
+    }
+
+    /// For what the shim knows by itself: it does, once it has read containerd's state, whether or not containerd
+    /// answers now.
+    pub(crate) fn known(&self) -> Result<()> {
+        if self.recovered.get().is_some() {
+            return Ok(());
+        }
+        self.ready()
     }
 
     pub(crate) fn ready(&self) -> Result<()> {

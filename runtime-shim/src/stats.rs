@@ -1,138 +1,216 @@
-//! ContainerStats and PodSandboxStats: what containers and pods use, from cgroup files, the network namespace's
-//! counters and the snapshotter.
+//! ContainerStats, PodSandboxStats and ListPodSandboxMetrics: what containers and pods use, from cgroup files, the
+//! network namespaces' counters and the snapshotter.
+//!
+//! What one answer costs is bounded: about fifteen small files a cgroup, read on a thread that may block; one thread
+//! for the networks of all pods asked for; and a walk of each writable layer at most every ten seconds. Nothing
+//! looks through `/proc`.
 
+mod devices;
+mod layers;
+mod metrics;
 mod network;
+mod pressure;
+mod rates;
 mod sample;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use clone8s::cri;
 use futures::{StreamExt as _, stream};
 
-use self::sample::Sample;
+pub(crate) use self::{layers::Layers, metrics::descriptors, rates::Rates};
+use self::{network::Interface, sample::Sample};
 use crate::{
     container::{Container, state::State},
-    error::Result,
+    error::{Error, Result},
+    ids::SandboxId,
     pins::SandboxDir,
     sandbox::Sandbox,
     shim::Shim,
-    steps::timed,
-    table::lock,
     time::now_nanos,
 };
 
-/// How many containers are sampled at a time.
+/// How many writable layers are measured at a time.
 const AT_ONCE: usize = 8;
-/// A rate is not worth much over less.
-const MIN_SPAN: Duration = Duration::from_millis(100);
 
-/// The CPU time of earlier samples by cgroup, from which rates are made.
-#[derive(Debug, Default)]
-pub(crate) struct Rates {
-    earlier: Mutex<HashMap<String, CpuTime>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct CpuTime {
+/// One look at some sandboxes and all that is in them.
+struct Reading {
     at: i64,
-    nanos: u64,
-    rate: u64,
+    pods: Vec<Pod>,
 }
 
-impl Rates {
-    /// CPU nanoseconds a second since the sample before; none at the first.
-    fn rate(&self, cgroup: &str, at: i64, nanos: u64) -> Option<u64> {
-        let mut earlier = lock(&self.earlier);
-        let Some(before) = earlier.get(cgroup).copied() else {
-            earlier.insert(cgroup.to_owned(), CpuTime { at, nanos, rate: 0 });
-            return None;
-        };
-        let span = u64::try_from(at - before.at).unwrap_or(0);
-        if u128::from(span) < MIN_SPAN.as_nanos() {
-            return Some(before.rate);
-        }
-        let used = u128::from(nanos.saturating_sub(before.nanos)) * 1_000_000_000;
-        let rate = u64::try_from(used / u128::from(span)).unwrap_or(u64::MAX);
-        earlier.insert(cgroup.to_owned(), CpuTime { at, nanos, rate });
-        Some(rate)
-    }
+struct Pod {
+    sandbox: Arc<Sandbox>,
+    cgroup: String,
+    /// None where the pod has no cgroup to itself.
+    sample: Option<Sample>,
+    /// None on the host's network.
+    interfaces: Option<Vec<Interface>>,
+    containers: Vec<Measured>,
+}
 
-    /// For a cgroup that is gone.
-    pub(crate) fn forget(&self, cgroup: &str) {
-        lock(&self.earlier).remove(cgroup);
-    }
+/// A container with what it uses.
+struct Measured {
+    at: i64,
+    container: Arc<Container>,
+    /// None for one that does not run.
+    sample: Option<Sample>,
+    layer: Option<cri::FilesystemUsage>,
 }
 
 impl Shim {
-    pub(crate) async fn container_stats(&self, container: &Arc<Container>) -> Result<cri::ContainerStats> {
+    pub(crate) async fn container_stats(&self, container: Arc<Container>) -> Result<cri::ContainerStats> {
+        let all = self.stats_of(vec![Arc::clone(&container)]).await;
+        all.into_iter().next().ok_or(Error::NotFound {
+            kind: "container",
+            id: container.id.to_string(),
+        })
+    }
+
+    pub(crate) async fn stats_of(&self, containers: Vec<Arc<Container>>) -> Vec<cri::ContainerStats> {
+        let measured = self.measured(containers).await;
+        let all = measured.iter();
+        all.map(|measured| self.describe_container(measured)).collect()
+    }
+
+    pub(crate) async fn sandbox_stats_of(&self, sandboxes: Vec<Arc<Sandbox>>) -> Vec<cri::PodSandboxStats> {
+        let reading = self.read(sandboxes).await;
+        let all = reading.pods.iter();
+        all.map(|pod| self.describe_sandbox(pod, reading.at)).collect()
+    }
+
+    pub(crate) async fn metrics_of(&self, sandboxes: Vec<Arc<Sandbox>>) -> Vec<cri::PodSandboxMetrics> {
+        let reading = self.read(sandboxes).await;
+        let all = reading.pods.iter();
+        all.map(|pod| metrics::of_pod(pod, reading.at)).collect()
+    }
+
+    async fn read(&self, sandboxes: Vec<Arc<Sandbox>>) -> Reading {
         let at = now_nanos();
-        let running = matches!(container.state(), State::Running { .. });
-        let sample = running
-            .then(|| self.cgroups.sample(&container.detail.cgroup))
-            .flatten();
-        let usage = timed(
-            "snapshot usage",
-            self.containerd
-                .snapshot_usage(&self.config.snapshotter, container.id.as_str()),
-        )
-        .await?;
-        let layer = cri::FilesystemUsage {
-            timestamp: at,
-            fs_id: Some(cri::FilesystemIdentifier {
-                mountpoint: self.images.snapshot_root().await?,
-            }),
-            used_bytes: some(usage.bytes),
-            inodes_used: some(usage.inodes),
+        let mut users: HashMap<String, usize> = HashMap::new();
+        for sandbox in self.table.sandboxes() {
+            *users.entry(sandbox.cgroup_parent()).or_default() += 1;
+        }
+        // A parent that several pods share tells nothing of one of them.
+        let own = |sandbox: &Sandbox| {
+            users
+                .get(&sandbox.cgroup_parent())
+                .is_none_or(|&users| users == 1)
         };
-        Ok(cri::ContainerStats {
+        let parents: Vec<_> = sandboxes
+            .iter()
+            .map(|sandbox| own(sandbox).then(|| sandbox.cgroup_parent()))
+            .collect();
+        let networks: HashMap<SandboxId, Vec<Interface>> = self.networks_of(&sandboxes).await;
+        let mut containers: HashMap<SandboxId, Vec<Measured>> = HashMap::new();
+        let wanted = sandboxes
+            .iter()
+            .flat_map(|sandbox| self.table.containers_of(&sandbox.id))
+            .collect();
+        for measured in self.measured(wanted).await {
+            let pod = containers.entry(measured.container.sandbox.clone()).or_default();
+            pod.push(measured);
+        }
+        let samples = self.samples(parents).await;
+        let pods = sandboxes.into_iter().zip(samples).map(|(sandbox, sample)| Pod {
+            cgroup: sandbox.cgroup_parent(),
+            interfaces: networks.get(&sandbox.id).cloned(),
+            containers: containers.remove(&sandbox.id).unwrap_or_default(),
+            sample,
+            sandbox,
+        });
+        Reading {
+            at,
+            pods: pods.collect(),
+        }
+    }
+
+    async fn networks_of(&self, sandboxes: &[Arc<Sandbox>]) -> HashMap<SandboxId, Vec<Interface>> {
+        let (ids, paths): (Vec<_>, Vec<_>) = sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.wanted.net && sandbox.is_ready())
+            .map(|sandbox| {
+                let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
+                (sandbox.id.clone(), dir.net())
+            })
+            .unzip();
+        if paths.is_empty() {
+            return HashMap::new();
+        }
+        let read = network::interfaces(paths).await;
+        ids.into_iter()
+            .zip(read)
+            .filter_map(|(id, interfaces)| Some((id, interfaces?)))
+            .collect()
+    }
+
+    async fn measured(&self, containers: Vec<Arc<Container>>) -> Vec<Measured> {
+        let at = now_nanos();
+        let cgroups = containers
+            .iter()
+            .map(|container| {
+                let running = matches!(container.state(), State::Running { .. });
+                running.then(|| container.detail.cgroup.clone())
+            })
+            .collect();
+        let samples = self.samples(cgroups).await;
+        let layers = stream::iter(containers.clone())
+            .map(|container| async move { self.layer_usage(&container).await })
+            .buffered(AT_ONCE)
+            .collect::<Vec<_>>()
+            .await;
+        let all = containers.into_iter().zip(samples).zip(layers);
+        all.map(|((container, sample), layer)| Measured {
+            at,
+            container,
+            sample,
+            layer,
+        })
+        .collect()
+    }
+
+    /// Reads cgroups on a thread that may block: the kernel takes its time to sum up the larger ones.
+    async fn samples(&self, cgroups: Vec<Option<String>>) -> Vec<Option<Sample>> {
+        let count = cgroups.len();
+        let host = self.cgroups.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let all = cgroups.into_iter();
+            all.map(|cgroup| host.sample(&cgroup?)).collect::<Vec<_>>()
+        });
+        read.await.unwrap_or_else(|_| vec![None; count])
+    }
+
+    fn describe_container(&self, measured: &Measured) -> cri::ContainerStats {
+        let &Measured {
+            at,
+            ref container,
+            ref sample,
+            ref layer,
+        } = measured;
+        let sample = sample.as_ref();
+        cri::ContainerStats {
             attributes: Some(cri::ContainerAttributes {
                 id: container.id.to_string(),
                 metadata: container.config.metadata.clone(),
                 labels: container.config.labels.clone(),
                 annotations: container.config.annotations.clone(),
             }),
-            cpu: sample
-                .as_ref()
-                .map(|sample| self.cpu(&container.detail.cgroup, sample, at)),
-            memory: sample.as_ref().map(|sample| sample.memory(at)),
-            swap: sample.as_ref().map(|sample| sample.swap(at)),
-            writable_layer: Some(layer),
-            io: None,
-        })
+            cpu: sample.map(|sample| self.cpu(&container.detail.cgroup, sample, at)),
+            memory: sample.map(|sample| sample.memory_usage(at)),
+            swap: sample.map(|sample| sample.swap_usage(at)),
+            writable_layer: layer.clone(),
+            io: sample.and_then(|sample| sample.io_usage(at)),
+        }
     }
 
-    /// Containers that go meanwhile are left out.
-    pub(crate) async fn stats_of(&self, containers: Vec<Arc<Container>>) -> Vec<cri::ContainerStats> {
-        let all = stream::iter(containers)
-            .map(|container| async move { self.container_stats(&container).await.ok() });
-        all.buffered(AT_ONCE)
-            .filter_map(|stats| async { stats })
-            .collect()
-            .await
-    }
-
-    pub(crate) async fn sandbox_stats(&self, sandbox: &Sandbox) -> cri::PodSandboxStats {
-        let at = now_nanos();
-        let parent = sandbox.cgroup_parent();
-        let containers = self.table.containers_of(&sandbox.id);
-        // The pod's own cgroup, where it has one to itself; else the sum of its containers is all that is known.
-        let own = self
-            .table
-            .sandboxes()
+    fn describe_sandbox(&self, pod: &Pod, at: i64) -> cri::PodSandboxStats {
+        let sandbox = &pod.sandbox;
+        let sample = pod.sample.as_ref();
+        let containers = pod
+            .containers
             .iter()
-            .all(|other| other.id == sandbox.id || other.cgroup_parent() != parent);
-        let sample = own.then(|| self.cgroups.sample(&parent)).flatten();
-        let network = if sandbox.wanted.net && sandbox.is_ready() {
-            let path = SandboxDir::new(&self.config.state_dir, &sandbox.id).net();
-            network::usage(path, at).await
-        } else {
-            None
-        };
-        let process_count = sample.as_ref().map(|sample| sample.processes);
+            .map(|measured| self.describe_container(measured))
+            .collect();
         cri::PodSandboxStats {
             attributes: Some(cri::PodSandboxAttributes {
                 id: sandbox.id.to_string(),
@@ -141,48 +219,26 @@ impl Shim {
                 annotations: sandbox.config.annotations.clone(),
             }),
             linux: Some(cri::LinuxPodSandboxStats {
-                cpu: sample.as_ref().map(|sample| self.cpu(&parent, sample, at)),
-                memory: sample.as_ref().map(|sample| sample.memory(at)),
-                network,
-                process: process_count.map(|count| cri::ProcessUsage {
-                    timestamp: at,
-                    process_count: some(count),
-                }),
-                containers: self.stats_of(containers).await,
-                io: None,
+                cpu: sample.map(|sample| self.cpu(&pod.cgroup, sample, at)),
+                memory: sample.map(|sample| sample.memory_usage(at)),
+                network: pod
+                    .interfaces
+                    .as_ref()
+                    .map(|interfaces| network::usage(interfaces, at)),
+                process: sample.map(|sample| sample.process_usage(at)),
+                containers,
+                io: sample.and_then(|sample| sample.io_usage(at)),
             }),
             windows: None,
         }
     }
 
     fn cpu(&self, cgroup: &str, sample: &Sample, at: i64) -> cri::CpuUsage {
-        cri::CpuUsage {
-            timestamp: at,
-            usage_core_nano_seconds: some(sample.cpu_nanos),
-            usage_nano_cores: self.rates.rate(cgroup, at, sample.cpu_nanos).and_then(some),
-            psi: None,
-        }
+        sample.cpu_usage(at, self.rates.rate(cgroup, at, sample.cpu.total))
     }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "CRI's numbers are optional messages")]
 fn some(value: u64) -> Option<cri::UInt64Value> {
     Some(cri::UInt64Value { value })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rate_is_cpu_time_over_the_time_between_samples() {
-        let rates = Rates::default();
-        assert_eq!(rates.rate("/c1", 0, 0), None);
-        // Half a second of CPU in one second.
-        assert_eq!(rates.rate("/c1", 1_000_000_000, 500_000_000), Some(500_000_000));
-        // Asked again at once: the same answer.
-        assert_eq!(rates.rate("/c1", 1_000_000_001, 500_000_000), Some(500_000_000));
-        rates.forget("/c1");
-        assert_eq!(rates.rate("/c1", 2_000_000_000, 0), None);
-    }
 }

@@ -1,14 +1,14 @@
 //! Whether runtime and network are ready (CRI, Status).
 
+mod info;
+
 use std::collections::BTreeMap;
 
-use clone8s::cri;
-use serde_json::json;
-
 use crate::shim::{Readiness, Shim};
+use clone8s::cri;
 
 impl Shim {
-    pub(crate) fn status(&self, verbose: bool) -> cri::StatusResponse {
+    pub(crate) async fn status(&self, verbose: bool) -> cri::StatusResponse {
         let readiness = self.readiness.borrow().clone();
         let (ready, reason, message) = match &readiness {
             Readiness::Ready { .. } => (true, "", String::new()),
@@ -31,65 +31,16 @@ impl Shim {
                 conditions: vec![runtime, network],
             }),
             info: if verbose {
-                self.info(&readiness)
+                self.info(&readiness).await
             } else {
                 BTreeMap::new()
             },
             runtime_handlers: handlers,
-            features: Some(cri::RuntimeFeatures::default()),
+            features: Some(cri::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                ..Default::default()
+            }),
         }
-    }
-
-    fn info(&self, readiness: &Readiness) -> BTreeMap<String, String> {
-        let config = &self.config;
-        let version = match readiness {
-            Readiness::Ready { containerd_version } => Some(containerd_version),
-            Readiness::Waiting(_) => None,
-        };
-        let handlers: BTreeMap<_, _> = config
-            .handlers
-            .iter()
-            .map(|(name, handler)| {
-                (
-                    name,
-                    json!({"runtime": handler.runtime, "binary": handler.binary}),
-                )
-            })
-            .collect();
-        let network = &config.network;
-        let parts = [
-            (
-                "containerd",
-                json!({
-                    "socket": config.containerd,
-                    "namespace": config.namespace,
-                    "version": version,
-                    "snapshotter": config.snapshotter,
-                }),
-            ),
-            (
-                "runtime",
-                json!({
-                    "version": env!("CARGO_PKG_VERSION"),
-                    "defaultHandler": config.default_handler,
-                    "handlers": handlers,
-                    "stateDir": config.state_dir,
-                }),
-            ),
-            (
-                "network",
-                json!({
-                    "pluginDirs": network.plugin_dirs,
-                    "confDir": network.conf_dir,
-                    "network": self.network.name(),
-                    "podCIDR": network.pod_cidr.to_string(),
-                    "bridge": network.bridge_name,
-                }),
-            ),
-        ];
-        parts
-            .map(|(part, value)| (part.to_owned(), value.to_string()))
-            .into()
     }
 }
 

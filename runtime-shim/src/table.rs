@@ -18,6 +18,20 @@ pub(crate) struct Table {
     sandboxes: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
     containers: Mutex<BTreeMap<ContainerId, Arc<Container>>>,
     claims: Arc<Mutex<HashSet<String>>>,
+    making: Arc<Mutex<HashSet<String>>>,
+}
+
+/// An id whose sandbox or container is being made, and that nobody else may take up or clear away meanwhile.
+#[derive(Debug)]
+pub(crate) struct Making {
+    making: Arc<Mutex<HashSet<String>>>,
+    id: String,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        lock(&self.making).remove(&self.id);
+    }
 }
 
 /// A name that is being created; free again when dropped.
@@ -89,8 +103,26 @@ impl Table {
         lock(&self.sandboxes).remove(id);
     }
 
-    pub(crate) fn remove_container(&self, id: &ContainerId) {
-        lock(&self.containers).remove(id);
+    /// Whether it was there.
+    pub(crate) fn remove_container(&self, id: &ContainerId) -> bool {
+        lock(&self.containers).remove(id).is_some()
+    }
+
+    /// Marks an id as being made until the mark is dropped: after the sandbox or container is in this table.
+    pub(crate) fn making(&self, id: &str) -> Making {
+        lock(&self.making).insert(id.to_owned());
+        Making {
+            making: Arc::clone(&self.making),
+            id: id.to_owned(),
+        }
+    }
+
+    /// Whether an id is someone's already, or about to be.
+    pub(crate) fn is_taken(&self, id: &str) -> bool {
+        // In this order: what is made goes into the tables before its mark goes.
+        lock(&self.making).contains(id)
+            || lock(&self.sandboxes).contains_key(&SandboxId::from(id))
+            || lock(&self.containers).contains_key(&ContainerId::from(id))
     }
 
     /// Takes a name for something that is about to be created, so that two calls do not create it twice.

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use crate::{
     Error, GRACE,
     config::Config,
-    containerd::{ContainerdError, ErrorKind, Grpc, already_gone},
+    containerd::{Bounded, ContainerdError, ErrorKind, Grpc, Limits, already_gone},
     link, pins,
     recover::Occasion,
     shim::{Readiness, Shim},
@@ -15,12 +15,14 @@ use crate::{
 
 /// Removes every sandbox, container, mount, network namespace and image that the configuration's containerd namespace
 /// holds, the namespace itself, the built-in bridge and the shim's folders. No shim may be serving. Repeatable.
+/// What cannot be removed does not keep the rest, and is told in the error.
 ///
 /// Without containerd only what is on this host can be removed: containers that run stay.
 pub async fn teardown(config: Config) -> Result<(), Error> {
     config.validate().map_err(Error::Config)?;
-    let containerd = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
-    let shim = Arc::new(Shim::new(config, Arc::clone(&containerd) as _));
+    let grpc = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
+    let containerd = Arc::new(Bounded::new(grpc, Limits::default()));
+    let shim = Arc::new(Shim::new(config, containerd));
     let outcome = match link::connect(&shim).await {
         Ok(version) => follow_and_clear(&shim, version).await,
         Err(error) => {
@@ -28,13 +30,19 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
             for id in pins::found(&shim.config.state_dir) {
                 shim.discard_sandbox(&id).await;
             }
-            Ok(())
+            Ok(Vec::new())
         }
     };
     shim.finish_operations(GRACE).await;
-    outcome?;
+    let mut problems = outcome?;
     if let Err(error) = pins::remove_interface(&shim.config.network.bridge_name) {
-        tracing::warn!(bridge = shim.config.network.bridge_name, %error, "bridge not removed");
+        problems.push(left("bridge", &shim.config.network.bridge_name, &error));
+    }
+    let pinned = pins::found(&shim.config.state_dir);
+    problems.extend(pinned.iter().map(|id| format!("namespaces of sandbox {id}")));
+    if !problems.is_empty() {
+        // Their folders stay, so that the next attempt knows what there is to remove.
+        return Err(Error::Left(problems.join("; ")));
     }
     for path in [
         &shim.config.state_dir,
@@ -43,16 +51,20 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
     ] {
         match fs::remove_dir_all(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "folder not removed");
+                problems.push(left("folder", &path.display().to_string(), &error));
             }
             _ => {}
         }
     }
-    Ok(())
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Left(problems.join("; ")))
+    }
 }
 
 /// Containers are removed once they have ended, and that is told by containerd's events.
-async fn follow_and_clear(shim: &Arc<Shim>, version: String) -> Result<(), ContainerdError> {
+async fn follow_and_clear(shim: &Arc<Shim>, version: String) -> Result<Vec<String>, ContainerdError> {
     let exits = link::finish_exits(shim, shim.containerd.events().await?);
     tokio::select! {
         cleared = clear(shim, version) => cleared,
@@ -68,31 +80,42 @@ async fn follow_and_clear(shim: &Arc<Shim>, version: String) -> Result<(), Conta
     }
 }
 
-async fn clear(shim: &Arc<Shim>, version: String) -> Result<(), ContainerdError> {
+/// What could not be removed, and why.
+async fn clear(shim: &Arc<Shim>, version: String) -> Result<Vec<String>, ContainerdError> {
     shim.recover(Occasion::Start).await?;
+    let _ = shim.recovered.set(());
     shim.readiness.send_replace(Readiness::Ready {
         containerd_version: version,
     });
     let sandboxes = shim.table.sandboxes();
     let removals = sandboxes.iter().map(|sandbox| {
-        let shim = Arc::clone(shim);
+        let removal = Arc::clone(shim).remove_sandbox(sandbox.id.to_string());
         async move {
-            if let Err(error) = Arc::clone(&shim).remove_sandbox(sandbox.id.to_string()).await {
-                let error = clone8s_daemon::supervisor::chain(&error);
-                tracing::warn!(sandbox = %sandbox.id, error, "sandbox not removed");
-            }
+            removal
+                .await
+                .map_err(|error| left("sandbox", sandbox.id.as_str(), &error))
         }
     });
-    join_all(removals).await;
+    let mut problems: Vec<String> = join_all(removals)
+        .await
+        .into_iter()
+        .filter_map(Result::err)
+        .collect();
     // What has no sandbox any more, or is not the shim's.
     for container in shim.table.containers() {
         if let Err(error) = shim.remove(&container).await {
-            let error = clone8s_daemon::supervisor::chain(&error);
-            tracing::warn!(container = %container.id, error, "container not removed");
+            problems.push(left("container", container.id.as_str(), &error));
         }
     }
     shim.cgroups.remove_empty("/clone8s");
-    remove_content(shim).await
+    if problems.is_empty() {
+        remove_content(shim).await?;
+    }
+    Ok(problems)
+}
+
+fn left(kind: &str, name: &str, error: &(dyn std::error::Error + 'static)) -> String {
+    format!("{kind} {name} ({})", clone8s_daemon::supervisor::chain(error))
 }
 
 /// Images, snapshots and blobs, so that the namespace is empty, and then the namespace.
@@ -125,8 +148,5 @@ async fn remove_content(shim: &Shim) -> Result<(), ContainerdError> {
     for blob in containerd.list_blobs().await? {
         already_gone(containerd.delete_blob(&blob.digest).await)?;
     }
-    if let Err(error) = containerd.delete_namespace().await {
-        tracing::warn!(%error, "namespace not removed");
-    }
-    Ok(())
+    containerd.delete_namespace().await
 }

@@ -1,6 +1,9 @@
 //! CreateContainer.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use clone8s::cri;
 use containerd_client::services::v1 as api;
@@ -11,6 +14,7 @@ use crate::{
     error::{Error, Result},
     ids::ContainerId,
     images::{Image, NamedImage},
+    logs::Fifos,
     oci::{self, Inputs, ResolvedUser, SandboxFiles},
     pins::SandboxDir,
     record::{self, ContainerDetail, ContainerRecord},
@@ -51,6 +55,10 @@ impl Shim {
             .iter()
             .find(|other| other.config.metadata.as_ref() == Some(&metadata))
         {
+            let is_unknown = !other.answered.load(Ordering::Relaxed);
+            if is_unknown && other.state() == State::Created && other.config == config {
+                return Ok(other.id.clone());
+            }
             return Err(Error::Exists {
                 kind: "container",
                 name,
@@ -80,6 +88,7 @@ impl Shim {
         user: ResolvedUser,
     ) -> Result<ContainerId> {
         let id = ContainerId::random();
+        let _making = self.table.making(id.as_str());
         let cgroup = format!("{}/{id}", sandbox.cgroup_parent());
         let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
         let spec = oci::spec(&Inputs {
@@ -132,22 +141,7 @@ impl Shim {
             ..Default::default()
         };
         record.write(&mut object);
-        // The object first: it refers to the snapshot's key, and so keeps the snapshot from being collected.
-        timed("object", self.containerd.create_container(object)).await?;
-        let top = image.image.top();
-        let snapshot = NewSnapshot {
-            snapshotter: &self.config.snapshotter,
-            key: id.as_str(),
-            parent: &top,
-            lease: None,
-        };
-        let prepared = timed("snapshot", self.containerd.prepare_snapshot(snapshot)).await;
-        let made = prepared.map_err(Error::from).and_then(|mounts| {
-            let container = Container::from_record(record, State::Created);
-            self.fifos(&container).make()?;
-            *lock(&container.rootfs) = Some(mounts);
-            Ok(container)
-        });
+        let made = self.make_container(record, object, &image.image.top()).await;
         match made {
             Ok(container) => {
                 let container = Arc::new(container);
@@ -156,14 +150,48 @@ impl Shim {
                 Ok(id)
             }
             Err(error) => {
-                already_gone(self.containerd.delete_container(id.as_str()).await)?;
-                already_gone(
-                    self.containerd
-                        .remove_snapshot(&self.config.snapshotter, id.as_str())
-                        .await,
-                )?;
+                self.discard_container(&id).await;
                 Err(error)
             }
+        }
+    }
+
+    async fn make_container(
+        &self,
+        record: ContainerRecord,
+        object: api::Container,
+        parent: &str,
+    ) -> Result<Container> {
+        // The object first: it refers to the snapshot's key, and so keeps the snapshot from being collected.
+        timed("object", self.containerd.create_container(object)).await?;
+        let snapshot = NewSnapshot {
+            snapshotter: &self.config.snapshotter,
+            key: record.id.as_str(),
+            parent,
+            lease: None,
+        };
+        let mounts = timed("snapshot", self.containerd.prepare_snapshot(snapshot)).await?;
+        let container = Container::from_record(record, State::Created);
+        self.fifos(&container).make()?;
+        *lock(&container.rootfs) = Some(mounts);
+        Ok(container)
+    }
+
+    /// Undoes a container that never became visible. What fails here is tried again when containerd's state is read
+    /// the next time.
+    pub(crate) async fn discard_container(&self, id: &ContainerId) {
+        let fifos = Fifos::new(&self.config.state_dir, id, false, false).remove();
+        let object = already_gone(self.containerd.delete_container(id.as_str()).await);
+        let snapshot = self
+            .containerd
+            .remove_snapshot(&self.config.snapshotter, id.as_str())
+            .await;
+        let undone = fifos
+            .and(object.map_err(Error::from))
+            .and(already_gone(snapshot).map_err(Error::from));
+        if let Err(error) = undone {
+            tracing::warn!(container = %id, %error, "unfinished container not removed");
+            self.unsettled.notify_one();
         }
     }
 

@@ -35,6 +35,7 @@ impl Shim {
             State::Exited(_) => {
                 if let Err(error) = self.delete_task(&container).await {
                     tracing::warn!(container = %container.id, %error, "task of an exited container not deleted");
+                    self.unsettled.notify_one();
                 }
                 return;
             }
@@ -67,15 +68,20 @@ impl Shim {
             Err(error) => Err(error),
         };
         container.close_log();
-        container.state.send_replace(State::Exited(exit));
-        self.events.stopped(container);
+        let before = container.state.send_replace(State::Exited(exit));
+        if !matches!(before, State::Exited(_)) {
+            self.events.stopped(container);
+        }
         if let Err(error) = outcome {
-            tracing::warn!(container = %container.id, %error, "exit not recorded; it will be at the next connection");
+            tracing::warn!(container = %container.id, %error, "exit not recorded; it will be soon");
+            self.unsettled.notify_one();
         }
     }
 
-    async fn delete_task(&self, container: &Container) -> Result<(), ContainerdError> {
+    pub(super) async fn delete_task(&self, container: &Container) -> Result<(), ContainerdError> {
         let deleted = timed("task delete", self.containerd.delete_task(container.id.as_str())).await;
-        already_gone(deleted.map(drop))
+        already_gone(deleted.map(drop))?;
+        container.set_task(false);
+        Ok(())
     }
 }

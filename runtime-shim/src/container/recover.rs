@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use super::{
     Container,
-    start::ignore_wrong_state,
     state::{self, Recovery, State, TaskSeen},
 };
 use crate::{
-    containerd::already_gone,
     error::Result,
     logs::Pump,
     record::{ContainerExit, ContainerRecord},
@@ -31,6 +29,7 @@ impl Shim {
         let created_at = record.detail.created_at;
         let adopt = |state: State| {
             let container = Arc::new(Container::from_record(record.clone(), state));
+            container.set_task(task.is_some());
             self.table.insert_container(Arc::clone(&container));
             container
         };
@@ -42,10 +41,8 @@ impl Shim {
                 self.take_up_output(&container);
             }
             Recovery::Undo => {
-                let id = record.id.as_str();
-                already_gone(self.containerd.kill_all(id).await).or_else(ignore_wrong_state)?;
-                already_gone(self.containerd.delete_task(id).await.map(drop))?;
-                adopt(State::Created);
+                let container = adopt(State::Created);
+                self.undo_start(&container).await?;
             }
             Recovery::Finish {
                 code,

@@ -1,12 +1,16 @@
 //! StartContainer.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use containerd_client::services::v1::CreateTaskRequest;
+use tokio::time::timeout;
 
 use super::{Container, state::State};
 use crate::{
-    containerd::already_gone,
+    containerd::{ContainerdError, ErrorKind, already_gone},
     error::{Error, Result},
     logs::Pump,
     record::{self, ContainerExit},
@@ -18,6 +22,8 @@ use crate::{
 
 /// The exit code of a container whose process could not be started, as kubelets know it from containerd.
 const CANNOT_START: i32 = 128;
+/// How long a killed process may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_mins(1);
 
 impl Shim {
     pub(crate) async fn start_container(self: Arc<Self>, id: String) -> Result<()> {
@@ -25,12 +31,19 @@ impl Shim {
         let _changing = container.changing.lock().await;
         let state = container.state();
         if state != State::Created {
+            // Started by a call that was cut off before its caller learned of it.
+            if !container.start_answered.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             return Err(Error::WrongState {
                 kind: "container",
                 id: container.id.to_string(),
                 state: state.name(),
                 next_step: "only a created container can be started",
             });
+        }
+        if container.may_have_task() {
+            self.undo_start(&container).await?;
         }
         let sandbox = self.table.sandbox(container.sandbox.as_str())?;
         if !sandbox.is_ready() {
@@ -84,6 +97,7 @@ impl Shim {
         container: &Arc<Container>,
         request: CreateTaskRequest,
     ) -> Result<()> {
+        container.set_task(true);
         let pid = timed("task create", self.containerd.create_task(request)).await?;
         let started_at = now_nanos();
         // Recorded beside the start, not after it: after a crash, a start without a record is seen by its task, and
@@ -112,41 +126,81 @@ impl Shim {
     }
 
     async fn record_failed_start(self: &Arc<Self>, container: &Arc<Container>, error: &Error) {
-        let now = now_nanos();
+        let undone = self.undo_start(container).await;
+        container.close_log();
+        if let Err(undo) = undone {
+            tracing::warn!(container = %container.id, error = %undo, "failed start not undone");
+            self.unsettled.notify_one();
+            return;
+        }
+        if is_containerds(error) {
+            // Nothing is wrong with the container: it stays as it is and can be started again.
+            return;
+        }
         let exit = ContainerExit {
             code: CANNOT_START,
             started_at: 0,
-            finished_at: now,
+            finished_at: now_nanos(),
             reason: "StartError".into(),
             message: clone8s_daemon::supervisor::chain(error),
         };
-        // Without containerd nothing can be told for sure; the container stays as it is and can be started again.
         let (object, path) = record::container_exited(&container.id, &exit);
-        let undone = async {
-            already_gone(self.containerd.kill_all(container.id.as_str()).await)
-                .or_else(ignore_wrong_state)?;
-            already_gone(self.containerd.delete_task(container.id.as_str()).await.map(drop))?;
-            self.containerd.update_container(object, &[path.as_str()]).await
-        };
-        match undone.await {
+        match self.containerd.update_container(object, &[path.as_str()]).await {
             Ok(()) => {
                 container.state.send_replace(State::Exited(exit));
                 self.events.stopped(container);
             }
             Err(undo) => {
-                tracing::warn!(container = %container.id, error = %undo, "failed start not cleaned up");
+                tracing::warn!(container = %container.id, error = %undo, "failed start not recorded");
             }
         }
-        container.close_log();
+    }
+
+    /// Removes the task of a container that is to be as it was created. Repeatable.
+    pub(super) async fn undo_start(&self, container: &Container) -> Result<()> {
+        let id = container.id.as_str();
+        already_gone(self.containerd.kill_all(id).await).or_else(ignore_wrong_state)?;
+        // Before the task goes: a start that is recorded without a task is a container that was lost.
+        let (object, path) = record::container_not_started(&container.id);
+        already_gone(self.containerd.update_container(object, &[path.as_str()]).await)?;
+        self.delete_ended_task(id).await?;
+        container.set_task(false);
+        Ok(())
+    }
+
+    /// Deletes the task of a process that was killed a moment ago.
+    async fn delete_ended_task(&self, id: &str) -> Result<()> {
+        let mut deleted = self.containerd.delete_task(id).await;
+        if let Err(error) = &deleted
+            && error.kind == ErrorKind::WrongState
+        {
+            // The kernel has not ended it yet.
+            timeout(KILL_LIMIT, self.containerd.wait(id, None))
+                .await
+                .map_err(|_| Error::Deadline {
+                    what: format!("the end of killed container {id}"),
+                    seconds: KILL_LIMIT.as_secs(),
+                })?
+                .map(drop)
+                .or_else(|error| already_gone(Err(error)))?;
+            deleted = self.containerd.delete_task(id).await;
+        }
+        Ok(already_gone(deleted.map(drop))?)
     }
 }
 
+/// Whether a call failed for containerd's sake, and not for what it was asked to do.
+fn is_containerds(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Containerd(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::TimedOut)
+    )
+}
+
 /// A process that has ended cannot be signalled, which is what was wanted.
-pub(crate) fn ignore_wrong_state(
-    error: crate::containerd::ContainerdError,
-) -> Result<(), crate::containerd::ContainerdError> {
+pub(crate) fn ignore_wrong_state(error: ContainerdError) -> Result<(), ContainerdError> {
     match error.kind {
-        crate::containerd::ErrorKind::WrongState => Ok(()),
+        ErrorKind::WrongState => Ok(()),
         _ => Err(error),
     }
 }

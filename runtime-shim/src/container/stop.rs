@@ -148,22 +148,29 @@ impl Shim {
         let _changing = container.changing.lock().await;
         self.kill(container).await?;
         let id = container.id.as_str();
-        // The object first: without it the container is gone for everyone, and whatever follows is garbage that the
-        // next start finds too.
+        if container.may_have_task() {
+            self.undo_start(container).await?;
+        }
+        // The object before the snapshot: without it the container is gone for everyone who reads containerd's state,
+        // and whatever follows is cleared away by them.
         timed("object", async {
             already_gone(self.containerd.delete_container(id).await)
         })
         .await?;
-        self.table.remove_container(&container.id);
-        self.events.deleted(container);
         self.rates.forget(&container.detail.cgroup);
+        self.layers.forget(id);
         self.fifos(container).remove()?;
         let removed = timed(
             "snapshot",
             self.containerd.remove_snapshot(&self.config.snapshotter, id),
         )
         .await;
-        Ok(already_gone(removed)?)
+        already_gone(removed)?;
+        // Last: a removal that failed halfway is taken up by the next.
+        if self.table.remove_container(&container.id) {
+            self.events.deleted(container);
+        }
+        Ok(())
     }
 }
 

@@ -27,8 +27,8 @@ use tonic::{
 };
 
 use super::{
-    BlobStream, Containerd, ContainerdError, ErrorKind, Event, NewBlob, NewSnapshot, ProcessExit, Result,
-    Usage,
+    BlobStream, Containerd, ContainerdError, ErrorKind, Event, NewBlob, NewSnapshot, Plugin, ProcessExit,
+    Result, Usage,
 };
 use crate::{ids::LeaseId, time};
 
@@ -162,6 +162,17 @@ impl Containerd for Grpc {
         Ok(call("get", "version", async { reply }).await?.version)
     }
 
+    async fn list_plugins(&self) -> Result<Vec<Plugin>> {
+        let mut client = IntrospectionClient::new(self.service.clone());
+        let reply = call("list", "plugins", client.plugins(api::PluginsRequest::default())).await?;
+        let plugins = reply.plugins.into_iter().map(|plugin| Plugin {
+            kind: plugin.r#type,
+            id: plugin.id,
+            problem: plugin.init_err.map(|error| error.message),
+        });
+        Ok(plugins.collect())
+    }
+
     async fn ensure_namespace(&self) -> Result<()> {
         let namespace = api::Namespace {
             name: self.namespace.clone(),
@@ -273,6 +284,17 @@ impl Containerd for Grpc {
             ..Default::default()
         };
         call("kill task of", container, self.tasks().kill(request)).await
+    }
+
+    async fn checkpoint_task(&self, container: &str, options: Any) -> Result<()> {
+        let request = api::CheckpointTaskRequest {
+            container_id: container.to_owned(),
+            options: Some(options),
+            ..Default::default()
+        };
+        call("checkpoint task of", container, self.tasks().checkpoint(request))
+            .await
+            .map(drop)
     }
 
     async fn list_tasks(&self) -> Result<Vec<Process>> {
@@ -621,7 +643,7 @@ impl Containerd for Grpc {
     }
 
     async fn create_lease(&self) -> Result<LeaseId> {
-        let lease = LeaseId::from(format!("clone8s-{}", LeaseId::random()));
+        let lease = LeaseId::from(format!("{}{}", LeaseId::PREFIX, LeaseId::random()));
         // A lease that its maker never deletes, being killed, must not hold its garbage for ever.
         let expiry = jiff::Timestamp::try_from(clone8s_daemon::clock::now() + Duration::from_hours(24))
             .map(|at| at.to_string())

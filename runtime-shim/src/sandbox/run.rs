@@ -1,12 +1,13 @@
 //! RunPodSandbox.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use clone8s::cri;
 use containerd_client::services::v1::{self as api, container::Runtime};
 
 use super::{Sandbox, config, files, namespace_options};
 use crate::{
+    containerd::already_gone,
     error::{Error, Result},
     ids::SandboxId,
     network,
@@ -38,6 +39,10 @@ impl Shim {
             .iter()
             .find(|other| other.config.metadata.as_ref() == Some(&metadata))
         {
+            let is_same = other.config == config && other.detail.handler == handler;
+            if is_same && other.is_ready() && !other.answered.load(Ordering::Relaxed) {
+                return Ok(other.id.clone());
+            }
             return Err(Error::Exists {
                 kind: "sandbox",
                 name,
@@ -46,6 +51,7 @@ impl Shim {
         }
 
         let id = SandboxId::random();
+        let _making = self.table.making(id.as_str());
         let dir = SandboxDir::new(&self.config.state_dir, &id);
         let request = network::Request {
             sandbox: id.clone(),
@@ -61,7 +67,9 @@ impl Shim {
             .await;
         match made {
             Ok(sandbox) => {
-                self.table.insert_sandbox(Arc::new(sandbox));
+                let sandbox = Arc::new(sandbox);
+                self.table.insert_sandbox(Arc::clone(&sandbox));
+                self.events.sandbox_made(&sandbox);
                 Ok(id)
             }
             Err(error) => {
@@ -113,13 +121,21 @@ impl Shim {
         Sandbox::from_record(record, cri::PodSandboxState::SandboxReady)
     }
 
-    /// Undoes a sandbox that never became visible. What fails here is tried again at the next start.
+    /// Undoes a sandbox that never became visible. What fails here is tried again when containerd's state is read the
+    /// next time.
     pub(crate) async fn discard_sandbox(&self, id: &SandboxId) {
+        // Its maker may not have heard that it was made.
+        if let Err(error) = already_gone(self.containerd.delete_container(id.as_str()).await) {
+            tracing::warn!(sandbox = %id, %error, "object of an unfinished sandbox not removed");
+            self.unsettled.notify_one();
+            self.unsettled.notify_one();
+        }
         let dir = SandboxDir::new(&self.config.state_dir, id);
         if dir.net().exists()
             && let Err(error) = self.network.detach(id, &dir.net(), None).await
         {
             tracing::warn!(sandbox = %id, %error, "network of an unfinished sandbox not given back");
+            self.unsettled.notify_one();
         }
         if let Err(error) = dir.remove() {
             tracing::warn!(sandbox = %id, %error, "unfinished sandbox not removed");

@@ -1,6 +1,6 @@
 //! StopPodSandbox and RemovePodSandbox.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use clone8s::cri;
 use futures::future::try_join_all;
@@ -26,7 +26,8 @@ impl Shim {
     }
 
     async fn stop_sandbox_now(self: &Arc<Self>, sandbox: &Sandbox) -> Result<()> {
-        if !sandbox.is_ready()
+        if sandbox.stop_noted.load(Ordering::Relaxed)
+            && !sandbox.is_ready()
             && !SandboxDir::new(&self.config.state_dir, &sandbox.id)
                 .file("ns")
                 .exists()
@@ -40,14 +41,15 @@ impl Shim {
             try_join_all(containers.iter().map(|container| self.kill(container))),
         )
         .await?;
+        let was_ready = sandbox.is_ready();
         sandbox.set_state(cri::PodSandboxState::SandboxNotready);
         let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
         let (object, path) = record::sandbox_stopped(&sandbox.id, now_nanos());
         let paths = [path.as_str()];
         let mark = async {
-            Ok(already_gone(
-                self.containerd.update_container(object, &paths).await,
-            )?)
+            already_gone(self.containerd.update_container(object, &paths).await)?;
+            sandbox.stop_noted.store(true, Ordering::Relaxed);
+            Ok::<(), Error>(())
         };
         let release = async {
             if let Some(attachment) = &sandbox.detail.attachment {
@@ -59,9 +61,20 @@ impl Shim {
             }
             dir.unpin()?;
             // Its absence says that nothing is left to give back.
-            std::fs::remove_dir_all(dir.file("ns")).map_err(Error::file("remove folder", dir.file("ns")))
+            match std::fs::remove_dir_all(dir.file("ns")) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::file("remove folder", dir.file("ns"))(error))
+                }
+                _ => Ok(()),
+            }
         };
-        tokio::try_join!(mark, release).map(drop)
+        // Each to its end, whatever becomes of the other: a network that is half given back is nobody's.
+        let (marked, released) = tokio::join!(mark, release);
+        marked.and(released)?;
+        if was_ready {
+            self.events.sandbox_stopped(sandbox);
+        }
+        Ok(())
     }
 
     pub(crate) async fn remove_sandbox(self: Arc<Self>, id: String) -> Result<()> {
@@ -76,6 +89,7 @@ impl Shim {
         SandboxDir::new(&self.config.state_dir, &sandbox.id).remove()?;
         already_gone(self.containerd.delete_container(sandbox.id.as_str()).await)?;
         self.table.remove_sandbox(&sandbox.id);
+        self.events.sandbox_removed(&sandbox);
         self.remove_cgroup_parent(&sandbox);
         Ok(())
     }

@@ -8,7 +8,7 @@ use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tonic::{Request, Status};
 
 use super::{Cri, Parts, Reply, answer, in_parts, unimplemented};
-use crate::{error::Error, filter, time::now_nanos};
+use crate::{checkpoint, error::Error, filter, stats, time::now_nanos};
 
 /// The API version that this server speaks (CRI, VersionResponse).
 const API_VERSION: &str = "v1";
@@ -30,7 +30,7 @@ impl RuntimeService for Cri {
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Reply<cri::StatusResponse> {
         let verbose = request.into_inner().verbose;
-        answer("Status", "", async { Ok(self.shim.status(verbose)) }).await
+        answer("Status", "", async { Ok(self.shim.status(verbose).await) }).await
     }
 
     async fn run_pod_sandbox(
@@ -51,6 +51,9 @@ impl RuntimeService for Cri {
                 .ok_or_else(|| Error::invalid("config", "missing"))?;
             let run = Arc::clone(&self.shim).run_sandbox(config, request.runtime_handler);
             let id = self.shim.complete(run).await?;
+            if let Ok(sandbox) = self.shim.table.sandbox(id.as_str()) {
+                sandbox.set_answered();
+            }
             Ok(cri::RunPodSandboxResponse {
                 pod_sandbox_id: id.to_string(),
             })
@@ -93,7 +96,7 @@ impl RuntimeService for Cri {
         let request = request.into_inner();
         let id = request.pod_sandbox_id;
         answer("PodSandboxStatus", &id, async {
-            self.shim.ready()?;
+            self.shim.known()?;
             let sandbox = self.shim.table.sandbox(&id)?;
             let containers = self.shim.table.containers_of(&sandbox.id);
             let info = if request.verbose {
@@ -148,6 +151,9 @@ impl RuntimeService for Cri {
                 .ok_or_else(|| Error::invalid("config", "missing"))?;
             let create = Arc::clone(&self.shim).create_container(sandbox.clone(), config);
             let id = self.shim.complete(create).await?;
+            if let Ok(container) = self.shim.table.container(id.as_str()) {
+                container.set_answered();
+            }
             Ok(cri::CreateContainerResponse {
                 container_id: id.to_string(),
             })
@@ -164,6 +170,9 @@ impl RuntimeService for Cri {
             self.shim
                 .complete(Arc::clone(&self.shim).start_container(id.clone()))
                 .await?;
+            if let Ok(container) = self.shim.table.container(&id) {
+                container.set_start_answered();
+            }
             Ok(cri::StartContainerResponse {})
         })
         .await
@@ -231,7 +240,7 @@ impl RuntimeService for Cri {
         let request = request.into_inner();
         let id = request.container_id;
         answer("ContainerStatus", &id, async {
-            self.shim.ready()?;
+            self.shim.known()?;
             let container = self.shim.table.container(&id)?;
             let info = if request.verbose {
                 container.info()
@@ -309,9 +318,9 @@ impl RuntimeService for Cri {
     ) -> Reply<cri::ContainerStatsResponse> {
         let id = request.into_inner().container_id;
         answer("ContainerStats", &id, async {
-            self.shim.ready()?;
+            self.shim.known()?;
             let container = self.shim.table.container(&id)?;
-            let stats = self.shim.container_stats(&container).await?;
+            let stats = self.shim.container_stats(container).await?;
             Ok(cri::ContainerStatsResponse { stats: Some(stats) })
         })
         .await
@@ -348,10 +357,11 @@ impl RuntimeService for Cri {
     ) -> Reply<cri::PodSandboxStatsResponse> {
         let id = request.into_inner().pod_sandbox_id;
         answer("PodSandboxStats", &id, async {
-            self.shim.ready()?;
+            self.shim.known()?;
             let sandbox = self.shim.table.sandbox(&id)?;
+            let stats = self.shim.sandbox_stats_of(vec![sandbox]).await;
             Ok(cri::PodSandboxStatsResponse {
-                stats: Some(self.shim.sandbox_stats(&sandbox).await),
+                stats: stats.into_iter().next(),
             })
         })
         .await
@@ -400,20 +410,44 @@ impl RuntimeService for Cri {
 
     async fn checkpoint_container(
         &self,
-        _: Request<cri::CheckpointContainerRequest>,
+        request: Request<cri::CheckpointContainerRequest>,
     ) -> Reply<cri::CheckpointContainerResponse> {
-        unimplemented("CheckpointContainer")
+        let cri::CheckpointContainerRequest {
+            container_id,
+            location,
+            timeout,
+        } = request.into_inner();
+        answer("CheckpointContainer", &container_id, async {
+            let checkpoint =
+                Arc::clone(&self.shim).checkpoint_container(container_id.clone(), location, timeout);
+            self.shim.complete(checkpoint).await?;
+            Ok(cri::CheckpointContainerResponse {})
+        })
+        .await
     }
 
     async fn checkpoint_pod(
         &self,
-        _: Request<cri::CheckpointPodRequest>,
+        request: Request<cri::CheckpointPodRequest>,
     ) -> Reply<cri::CheckpointPodResponse> {
-        unimplemented("CheckpointPod")
+        let request = request.into_inner();
+        let id = request.pod_sandbox_id;
+        answer("CheckpointPod", &id, async {
+            let (output, containers) = (request.output_path, request.container_ids);
+            let checkpoint = Arc::clone(&self.shim).checkpoint_pod(id.clone(), output, containers);
+            self.shim.complete(checkpoint).await?;
+            Ok(cri::CheckpointPodResponse {})
+        })
+        .await
     }
 
-    async fn restore_pod(&self, _: Request<cri::RestorePodRequest>) -> Reply<cri::RestorePodResponse> {
-        unimplemented("RestorePod")
+    async fn restore_pod(&self, request: Request<cri::RestorePodRequest>) -> Reply<cri::RestorePodResponse> {
+        let path = request.into_inner().checkpoint_path;
+        answer("RestorePod", &path, async {
+            self.shim.ready()?;
+            checkpoint::restore_pod(&path)
+        })
+        .await
     }
 
     async fn get_container_events(
@@ -421,9 +455,8 @@ impl RuntimeService for Cri {
         _: Request<cri::GetEventsRequest>,
     ) -> Reply<Parts<cri::ContainerEventResponse>> {
         answer("GetContainerEvents", "", async {
-            let shim = Arc::clone(&self.shim);
-            let events = BroadcastStream::new(shim.events.subscribe()).map(move |happened| match happened {
-                Ok(happened) => Ok(shim.describe_event(&happened)),
+            let events = BroadcastStream::new(self.shim.events.subscribe()).map(|happened| match happened {
+                Ok(happened) => Ok(Arc::unwrap_or_clone(happened)),
                 Err(BroadcastStreamRecvError::Lagged(missed)) => Err(Status::out_of_range(format!(
                     "{missed} events were missed by reading too slowly; list containers and subscribe again"
                 ))),
@@ -438,21 +471,37 @@ impl RuntimeService for Cri {
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Reply<cri::ListMetricDescriptorsResponse> {
-        unimplemented("ListMetricDescriptors")
+        answer("ListMetricDescriptors", "", async {
+            Ok(cri::ListMetricDescriptorsResponse {
+                descriptors: stats::descriptors(),
+            })
+        })
+        .await
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Reply<cri::ListPodSandboxMetricsResponse> {
-        unimplemented("ListPodSandboxMetrics")
+        answer("ListPodSandboxMetrics", "", async {
+            Ok(cri::ListPodSandboxMetricsResponse {
+                pod_metrics: self.all_metrics().await?,
+            })
+        })
+        .await
     }
 
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Reply<Parts<cri::StreamPodSandboxMetricsResponse>> {
-        unimplemented("StreamPodSandboxMetrics")
+        answer("StreamPodSandboxMetrics", "", async {
+            let all = self.all_metrics().await?;
+            Ok(in_parts(all, |pod_sandbox_metrics| {
+                cri::StreamPodSandboxMetricsResponse { pod_sandbox_metrics }
+            }))
+        })
+        .await
     }
 
     async fn runtime_config(
@@ -478,7 +527,7 @@ impl RuntimeService for Cri {
 
 impl Cri {
     fn sandboxes(&self, filter: Option<cri::PodSandboxFilter>) -> Result<Vec<cri::PodSandbox>, Error> {
-        self.shim.ready()?;
+        self.shim.known()?;
         let filter = filter.unwrap_or_default();
         let all = self
             .shim
@@ -490,7 +539,7 @@ impl Cri {
     }
 
     fn containers(&self, filter: Option<cri::ContainerFilter>) -> Result<Vec<cri::Container>, Error> {
-        self.shim.ready()?;
+        self.shim.known()?;
         let filter = filter.unwrap_or_default();
         let all = self
             .shim
@@ -507,7 +556,7 @@ impl Cri {
         &self,
         filter: Option<cri::ContainerStatsFilter>,
     ) -> Result<Vec<cri::ContainerStats>, Error> {
-        self.shim.ready()?;
+        self.shim.known()?;
         let filter = filter.unwrap_or_default();
         let wanted = cri::ContainerFilter {
             id: filter.id,
@@ -524,19 +573,20 @@ impl Cri {
         &self,
         filter: Option<cri::PodSandboxStatsFilter>,
     ) -> Result<Vec<cri::PodSandboxStats>, Error> {
-        self.shim.ready()?;
+        self.shim.known()?;
         let filter = filter.unwrap_or_default();
         let wanted = cri::PodSandboxFilter {
             id: filter.id,
             label_selector: filter.label_selector,
             state: None,
         };
-        let mut all = Vec::new();
-        for sandbox in self.shim.table.sandboxes() {
-            if filter::sandbox(&wanted, &cri::PodSandbox::from(&*sandbox)) {
-                all.push(self.shim.sandbox_stats(&sandbox).await);
-            }
-        }
-        Ok(all)
+        let mut sandboxes = self.shim.table.sandboxes();
+        sandboxes.retain(|sandbox| filter::sandbox(&wanted, &cri::PodSandbox::from(&**sandbox)));
+        Ok(self.shim.sandbox_stats_of(sandboxes).await)
+    }
+
+    async fn all_metrics(&self) -> Result<Vec<cri::PodSandboxMetrics>, Error> {
+        self.shim.known()?;
+        Ok(self.shim.metrics_of(self.shim.table.sandboxes()).await)
     }
 }

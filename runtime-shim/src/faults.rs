@@ -1,0 +1,73 @@
+//! Every call of CRI that changes something, with every call that it makes to containerd going wrong in every way.
+//!
+//! For each: the call goes wrong once, the shim lives on or dies, and the same call, made again, succeeds. The pod is
+//! then taken through the rest of its life, and in the end nothing is left of it, neither in containerd nor here.
+
+mod rig;
+
+use rstest::rstest;
+use tonic::Code;
+
+use self::rig::{Bench, Step};
+use crate::containerd::fake::Fault;
+
+/// What becomes of the shim when a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// It gets an error, at once or when its patience ends.
+    LivesOn,
+    /// It is gone at that moment, and a new one takes over.
+    Dies,
+}
+
+const CASES: [(Fault, Then); 6] = [
+    (Fault::Refused, Then::LivesOn),
+    (Fault::AnswerLost, Then::LivesOn),
+    (Fault::Silent, Then::LivesOn),
+    (Fault::DoneAndSilent, Then::LivesOn),
+    (Fault::Silent, Then::Dies),
+    (Fault::DoneAndSilent, Then::Dies),
+];
+
+/// More than any call makes.
+const MAX_CALLS: usize = 40;
+
+#[rstest]
+#[case::import(Step::Import)]
+#[case::run(Step::Run)]
+#[case::create(Step::Create)]
+#[case::start(Step::Start)]
+#[case::stop_container(Step::StopContainer)]
+#[case::remove_container(Step::RemoveContainer)]
+#[case::stop_sandbox(Step::StopSandbox)]
+#[case::remove_sandbox(Step::RemoveSandbox)]
+fn whatever_goes_wrong_the_same_call_then_succeeds_and_nothing_is_left(#[case] step: Step) {
+    let bench = Bench::new();
+    let mut struck = Vec::new();
+    for (fault, then) in CASES {
+        for nth in 1.. {
+            assert!(nth < MAX_CALLS, "{step:?} never ends");
+            let Some(call) = bench.one(step, nth, fault, then == Then::Dies) else {
+                break;
+            };
+            struck.push(call);
+        }
+    }
+    assert!(!struck.is_empty(), "{step:?} makes no call");
+}
+
+/// Cheaper than the whole table, and what a person meets first: the words of a containerd that hangs.
+#[test]
+fn a_hung_containerd_is_told_as_such_and_holds_up_nothing_else() {
+    let bench = Bench::new();
+    let mut life = bench.start(bench.image());
+    life.go(Step::Run).unwrap();
+    life.fake.arm(1, Fault::Silent);
+    let status = life.go(Step::Create).unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("no answer within"), "{status:?}");
+    // What the shim knows itself needs no containerd.
+    life.fake.arm(1, Fault::Silent);
+    assert_eq!(life.sandboxes().len(), 1);
+    assert_eq!(life.fake.heal(), None, "a list asked containerd");
+}
