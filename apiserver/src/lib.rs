@@ -17,6 +17,7 @@ mod kind;
 mod logs;
 mod metrics;
 mod namespaces;
+mod on_first_call;
 pub mod outbox;
 mod page_token;
 mod pki;
@@ -89,8 +90,6 @@ pub enum Error {
     Listen(#[from] ListenError),
     #[error("cannot make the default namespace")]
     DefaultNamespace(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("cannot describe the API for reflection")]
-    Reflection(#[from] tonic_reflection::server::Error),
     #[error("asked to stop while the store was not reachable")]
     StoppedBeforeStore,
     #[error(transparent)]
@@ -190,7 +189,7 @@ impl Apiserver {
         let shutdown = self.shutdown;
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", ServingStatus::Serving).await;
-        let routes = server::routes(&self.backend, health_service)?;
+        let routes = server::routes(&self.backend, health_service);
         let metrics = Arc::new(Metrics::new());
         let mut supervisor = Supervisor::new(shutdown.clone());
         supervisor.spawn("health", server::tell_stopping(health, shutdown.clone()));

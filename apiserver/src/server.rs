@@ -24,6 +24,7 @@ use tonic_web::GrpcWebLayer;
 use crate::{
     door::DoorLayer,
     metrics::{self, Metrics},
+    on_first_call::OnFirstCall,
     services::{self, Backend},
 };
 
@@ -34,19 +35,21 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 const STREAMS_PER_CONNECTION: u32 = 1_000;
 
 /// Everything that one server answers to.
-pub(crate) fn routes(
-    backend: &Arc<Backend>,
-    health: HealthServer<impl Health>,
-) -> Result<Routes, tonic_reflection::server::Error> {
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_file_descriptor_set(described())
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    Ok(services::routes(backend)
+pub(crate) fn routes(backend: &Arc<Backend>, health: HealthServer<impl Health>) -> Routes {
+    services::routes(backend)
         .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?))
+        .add_service(OnFirstCall::new(|| {
+            reflection().build_v1().expect("the contracts are whole")
+        }))
+        .add_service(OnFirstCall::new(|| {
+            reflection().build_v1alpha().expect("the contracts are whole")
+        }))
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_file_descriptor_set(described())
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// What is served here: CRI is another program's.

@@ -6,9 +6,6 @@ use clap::Parser;
 use clone8s_controllers::Config;
 use clone8s_daemon::{endpoint::Endpoint, process, telemetry::Telemetry};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Places pods on nodes, and looks after nodes that fall silent
 #[derive(Debug, Parser)]
 #[command(name = "controllers", version)]

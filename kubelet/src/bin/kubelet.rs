@@ -17,9 +17,6 @@ use clone8s_kubelet::{
     },
 };
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Makes the containers of this node match its pods
 ///
 /// Pods come from a folder of manifests, from an API server, and from the node's AMQP queue, each where it is

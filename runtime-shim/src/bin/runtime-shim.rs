@@ -7,9 +7,6 @@ use clone8s_daemon::{process, telemetry::Telemetry};
 use clone8s_runtime_shim::{Config, NetworkConfig, RuntimeHandler};
 use ipnet::Ipv4Net;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Serves the Kubernetes Container Runtime Interface (CRI v1) on containerd's native API
 #[derive(Debug, Parser)]
 #[command(name = "runtime-shim", version, max_term_width = 100)]
