@@ -276,12 +276,21 @@ impl Drop for Node {
         // First whoever would start again what ends.
         self.kubelet.kill();
         self.shim.kill();
-        let link = Path::new("/sys/class/net").join(&self.bridge);
-        if link.exists() {
-            let mut delete = std::process::Command::new("ip");
-            if let Err(error) = crate::command::run(delete.args(["link", "delete", &self.bridge])) {
-                eprintln!("the bridge stays: {error:#}");
-            }
+        // The bridge goes, and its rules. containerd is left out: what it holds goes with the test's folder.
+        let mut teardown = std::process::Command::new(program("runtime-shim"));
+        teardown
+            .arg("teardown")
+            .arg("--containerd")
+            .arg(self.dir.join("no-containerd.sock"))
+            .arg("--state-dir")
+            .arg(self.dir.join("shim-state"))
+            .arg("--root-dir")
+            .arg(self.dir.join("shim-root"))
+            .arg("--cni-conf-dir")
+            .arg(self.dir.join("net.d"))
+            .args(["--bridge-name", &self.bridge]);
+        if let Err(error) = crate::command::run(&mut teardown) {
+            eprintln!("the bridge stays: {error:#}");
         }
     }
 }

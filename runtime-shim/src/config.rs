@@ -3,9 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    time::Duration,
 };
 
 use ipnet::Ipv4Net;
+
+pub use self::ranges::PodRanges;
+
+mod ranges;
 
 /// Everything that [`crate::run`] and [`crate::teardown`] need to know.
 #[derive(Debug, Clone)]
@@ -18,7 +23,7 @@ pub struct Config {
     pub listen: PathBuf,
     /// Pinned namespaces, FIFOs and the files mounted into containers. Lost at a reboot, as they are.
     pub state_dir: PathBuf,
-    /// What must outlive a reboot: the leases of pod addresses.
+    /// What must outlive a reboot.
     pub root_dir: PathBuf,
     /// How pods get their addresses.
     pub network: NetworkConfig,
@@ -71,21 +76,7 @@ impl Config {
                 "bridge name {bridge:?}: must be 1 to 15 characters without '/' and blanks"
             ));
         }
-        if self.network.pod_cidr.prefix_len() > 30 {
-            return Err(format!(
-                "pod CIDR {}: has no room for pods; use a prefix of 30 bits or fewer",
-                self.network.pod_cidr
-            ));
-        }
         Ok(())
-    }
-
-    /// Where host-local keeps its leases for the built-in network.
-    pub(crate) fn cni_state_dir(&self) -> PathBuf {
-        self.network
-            .cni_state_dir
-            .clone()
-            .unwrap_or_else(|| self.root_dir.join("cni"))
     }
 }
 
@@ -96,12 +87,12 @@ pub struct NetworkConfig {
     pub plugin_dirs: Vec<PathBuf>,
     /// Network configuration lists (`.conflist`, `.conf`, `.json`); the first by name is used.
     pub conf_dir: PathBuf,
-    /// The built-in network's addresses; the bridge gets the first.
-    pub pod_cidr: Ipv4Net,
+    /// The built-in network's addresses; the bridge gets the first of each range.
+    pub pod_cidr: PodRanges,
     /// The built-in network's bridge, at most 15 characters.
     pub bridge_name: String,
-    /// Where the built-in network's leases are kept; `<root_dir>/cni` when not given.
-    pub cni_state_dir: Option<PathBuf>,
+    /// How long one CNI plugin may take. One that takes longer is killed.
+    pub plugin_time_limit: Duration,
 }
 
 impl Default for NetworkConfig {
@@ -113,9 +104,9 @@ impl Default for NetworkConfig {
                 "/usr/libexec/cni".into(),
             ],
             conf_dir: "/etc/cni/net.d".into(),
-            pod_cidr: Ipv4Net::new_assert([10, 88, 0, 0].into(), 16),
+            pod_cidr: Ipv4Net::new_assert([10, 88, 0, 0].into(), 16).into(),
             bridge_name: "c8s0".into(),
-            cni_state_dir: None,
+            plugin_time_limit: Duration::from_mins(1),
         }
     }
 }

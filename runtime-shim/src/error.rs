@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use crate::{
     containerd::{ContainerdError, ErrorKind},
     images::ImageError,
-    network::NetworkError,
+    network::{BridgeError, CniError, NetworkError},
 };
 
 /// The outcome of a CRI call.
@@ -93,13 +93,7 @@ impl Error {
             Self::File { .. } => Code::Internal,
             Self::Containerd(error) => containerd_code(error),
             Self::Image(error) => image_code(error),
-            Self::Network(error) => match error {
-                NetworkError::FixedAddress { .. } => Code::FailedPrecondition,
-                // The plugin's or the configuration's failure, told in their words.
-                NetworkError::Conf(_) | NetworkError::Plugin(_) | NetworkError::NoAddress { .. } => {
-                    Code::Unknown
-                }
-            },
+            Self::Network(error) => network_code(error),
         }
     }
 }
@@ -113,6 +107,26 @@ fn containerd_code(error: &ContainerdError) -> Code {
         ErrorKind::TimedOut => Code::DeadlineExceeded,
         // Not this program's bug: the reply tells what containerd or the OCI runtime said.
         ErrorKind::Other => Code::Unknown,
+    }
+}
+
+fn network_code(error: &NetworkError) -> Code {
+    match error {
+        NetworkError::Cni(error) => match error {
+            CniError::FixedAddress { .. } => Code::FailedPrecondition,
+            CniError::Journal { .. } => Code::Internal,
+            // The plugin's or the configuration's failure, told in their words.
+            CniError::Conf(_)
+            | CniError::Plugin(_)
+            | CniError::Result { .. }
+            | CniError::NoAddress { .. } => Code::Unknown,
+        },
+        NetworkError::Bridge(error) => match error {
+            BridgeError::AddressTaken { .. } | BridgeError::PortTaken { .. } => Code::FailedPrecondition,
+            BridgeError::OutsideRange { .. } => Code::InvalidArgument,
+            BridgeError::Exhausted { .. } => Code::ResourceExhausted,
+            BridgeError::Kernel { .. } => Code::Unknown,
+        },
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! CRI client ──gRPC on a unix socket──► server ──► Shim ──► Containerd (containers, tasks, snapshots, content)
-//!                                                   ├─────► pinned namespaces, CNI plugins
+//!                                                   ├─────► pinned namespaces; a bridge by netlink, or CNI plugins
 //!                                                   └─────► log files, fed from FIFOs
 //! link: connect ─► recover ─► ready ─(events end)─► connect …
 //! ```
@@ -53,7 +53,7 @@ use std::{
 
 use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError, unix};
 
-pub use crate::config::{Config, NetworkConfig, RuntimeHandler};
+pub use crate::config::{Config, NetworkConfig, PodRanges, RuntimeHandler};
 pub use crate::containerd::{ContainerdError, ErrorKind};
 pub use crate::images::{ImageError, ImageName};
 pub use crate::teardown::teardown;

@@ -1,28 +1,35 @@
-//! The pod network: CNI plugins, run one after the other (CNI specification 1.0, §3 and §4).
+//! The pod network: CNI plugins where a configuration names some, else the built-in bridge.
 //!
 //! ```text
-//! attach: ADD plugin 1 ─► ADD plugin 2 … ─► Attachment        (on failure: detach, then the error)
-//! detach: DEL plugin n ─► … ─► DEL plugin 1                   (repeatable)
+//! attach ─┬─ a configuration in the folder ─► cni::Cni       ADD by each plugin
+//!         └─ none ─────────────────────────► bridge::Bridge  netlink
+//! detach ──── by what the sandbox's record says, whatever the folder says by then
 //! ```
 
-mod conf;
-mod plugin;
-mod result;
+mod bandwidth;
+mod bridge;
+mod cni;
+mod netlink;
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::Mutex,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
-use ipnet::Ipv4Net;
+use clone8s::cri;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use self::conf::NetworkList;
-pub(crate) use self::{conf::ConfError, plugin::PluginError};
-use crate::{config::Config, error::Error, ids::SandboxId, network::plugin::Invocation, pins, table::lock};
+pub(crate) use self::{
+    bandwidth::Bandwidth,
+    bridge::{BridgeError, Protocol},
+    cni::CniError,
+};
+use self::{
+    bridge::{Bridge, Cable, Wish},
+    cni::{Chain, Cni},
+};
+use crate::{
+    config::{Config, PodRanges},
+    error::{Error, Result},
+    ids::SandboxId,
+};
 
 /// The interface inside the sandbox.
 const INTERFACE: &str = "eth0";
@@ -30,28 +37,17 @@ const INTERFACE: &str = "eth0";
 /// Attaches sandboxes to the node's pod network.
 #[derive(Debug)]
 pub(crate) struct Network {
-    plugin_dirs: Vec<PathBuf>,
-    conf_dir: PathBuf,
-    /// The built-in network, for the range that the caller has given last.
-    builtin: Mutex<NetworkList>,
-    bridge: String,
-    leases: PathBuf,
+    cni: Cni,
+    bridge: Arc<Bridge>,
 }
 
 /// Why a sandbox could not be attached or detached.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NetworkError {
     #[error(transparent)]
-    Conf(#[from] ConfError),
+    Cni(#[from] CniError),
     #[error(transparent)]
-    Plugin(#[from] PluginError),
-    #[error(
-        "network {network} cannot give a pod the fixed address {address}: none of its plugins has the capability \
-         \"ips\""
-    )]
-    FixedAddress { network: String, address: IpAddr },
-    #[error("network {network} gave the pod no address")]
-    NoAddress { network: String },
+    Bridge(#[from] BridgeError),
 }
 
 /// A sandbox to attach.
@@ -60,11 +56,15 @@ pub(crate) struct Request {
     pub(crate) sandbox: SandboxId,
     /// The pinned network namespace.
     pub(crate) netns: PathBuf,
-    pub(crate) pod_namespace: String,
-    pub(crate) pod_name: String,
-    pub(crate) pod_uid: String,
+    /// A file beside it, in which a chain of plugins that has begun is written down until the sandbox has a record.
+    pub(crate) journal: PathBuf,
+    pub(crate) pod: cri::PodSandboxMetadata,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) dns: Option<cri::DnsConfig>,
+    pub(crate) cgroup: String,
     pub(crate) ports: Vec<PortMapping>,
     pub(crate) fixed_address: Option<IpAddr>,
+    pub(crate) bandwidth: Bandwidth,
 }
 
 /// As in the CNI capability `portMappings`.
@@ -73,192 +73,240 @@ pub(crate) struct Request {
 pub(crate) struct PortMapping {
     pub(crate) host_port: u16,
     pub(crate) container_port: u16,
-    /// `tcp`, `udp` or `sctp`.
-    pub(crate) protocol: String,
-    #[serde(rename = "hostIP", default, skip_serializing_if = "String::is_empty")]
-    pub(crate) host_ip: String,
+    pub(crate) protocol: Protocol,
+    /// None for every address of the host.
+    #[serde(rename = "hostIP", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) host_ip: Option<IpAddr>,
 }
 
 /// How a sandbox has been attached: all that detaching it takes, whatever the configuration says by then.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Attachment {
-    list: NetworkList,
-    args: String,
-    capabilities: BTreeMap<String, Value>,
-    result: Option<Value>,
+    #[serde(flatten)]
+    means: Means,
     /// The pod's addresses, the main one first.
     pub(crate) addresses: Vec<IpAddr>,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Means {
+    Bridge {
+        cable: Cable,
+    },
+    /// The built-in network's too, as it was made of plugins.
+    Cni(Chain),
+}
+
+/// What CRI calls the condition `NetworkReady`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) ready: bool,
+    /// Why not; or, of a network that is ready, which files of the folder were passed over.
+    pub(crate) message: String,
+}
+
 impl Network {
     pub(crate) fn new(config: &Config) -> Self {
+        let network = &config.network;
         Self {
-            plugin_dirs: config.network.plugin_dirs.clone(),
-            conf_dir: config.network.conf_dir.clone(),
-            builtin: Mutex::new(NetworkList::builtin(
-                &config.network.bridge_name,
-                config.network.pod_cidr,
-                &config.cni_state_dir(),
-            )),
-            bridge: config.network.bridge_name.clone(),
-            leases: config.cni_state_dir(),
+            cni: Cni {
+                plugin_dirs: network.plugin_dirs.clone(),
+                conf_dir: network.conf_dir.clone(),
+                time_limit: network.plugin_time_limit,
+            },
+            bridge: Arc::new(Bridge::new(&network.bridge_name, network.pod_cidr.clone())),
         }
     }
 
-    /// Why pods cannot be attached, or nothing.
-    pub(crate) fn problem(&self) -> Option<String> {
-        let list = match self.list() {
-            Ok(list) => list,
-            Err(error) => return Some(error.to_string()),
+    /// Whether pods can be attached. What is missing of the built-in network is made.
+    pub(crate) async fn condition(&self) -> Condition {
+        let not_ready = |error: NetworkError| Condition {
+            ready: false,
+            message: error.to_string(),
         };
-        list.programs()
-            .find_map(|program| plugin::find(&self.plugin_dirs, program).err())
-            .map(|error| error.to_string())
+        match self.cni.configured() {
+            Err(error) => not_ready(error.into()),
+            Ok(None) => match self.bridge.ensure().await {
+                Ok(()) => Condition {
+                    ready: true,
+                    message: String::new(),
+                },
+                Err(error) => not_ready(error.into()),
+            },
+            Ok(Some(configured)) => match self.cni.problem(&configured.list).await {
+                Some(error) => not_ready(error.into()),
+                None => Condition {
+                    ready: true,
+                    message: configured.passed_over(),
+                },
+            },
+        }
     }
 
-    /// The node's range for pods, for the built-in network from now on (CRI, UpdateRuntimeConfig). Of two ranges the
-    /// first of IPv4 is used.
-    pub(crate) fn set_pod_cidr(&self, ranges: &str) -> Result<(), Error> {
+    /// The node's ranges for pods, for the built-in network from now on (CRI, UpdateRuntimeConfig).
+    pub(crate) fn set_pod_cidr(&self, ranges: &str) -> Result<()> {
         if ranges.is_empty() {
             return Ok(());
         }
-        let parsed = ranges
-            .split(',')
-            .find_map(|range| range.trim().parse::<Ipv4Net>().ok());
-        let Some(range) = parsed.filter(|range| range.prefix_len() <= 30) else {
-            return Err(Error::invalid(
-                "runtime_config.network_config.pod_cidr",
-                format!("{ranges:?} has no IPv4 range of 30 bits or fewer"),
-            ));
-        };
-        *lock(&self.builtin) = NetworkList::builtin(&self.bridge, range, &self.leases);
+        let ranges: PodRanges = ranges
+            .parse()
+            .map_err(|problem: String| Error::invalid("runtime_config.network_config.pod_cidr", problem))?;
+        self.bridge.set_ranges(ranges);
         Ok(())
+    }
+
+    pub(crate) fn pod_cidr(&self) -> String {
+        self.bridge.ranges().to_string()
     }
 
     /// The name of the network in force.
     pub(crate) fn name(&self) -> String {
-        self.list()
-            .map_or_else(|error| error.to_string(), |list| list.name)
+        match self.cni.configured() {
+            Ok(Some(configured)) => configured.list.name().to_owned(),
+            Ok(None) => format!("{} (built in)", self.bridge.name()),
+            Err(error) => error.to_string(),
+        }
     }
 
-    pub(crate) async fn attach(&self, request: &Request) -> Result<Attachment, NetworkError> {
-        let list = self.list()?.fitted(!request.ports.is_empty());
-        let mut capabilities = BTreeMap::new();
-        if !request.ports.is_empty() {
-            capabilities.insert("portMappings".to_owned(), serde_json::json!(request.ports));
-        }
-        if let Some(address) = request.fixed_address {
-            if !list.has_capability("ips") {
-                return Err(NetworkError::FixedAddress {
-                    network: list.name,
-                    address,
-                });
-            }
-            capabilities.insert("ips".to_owned(), serde_json::json!([address]));
-        }
-        let mut attachment = Attachment {
-            args: cni_args(request),
-            list,
-            capabilities,
-            result: None,
-            addresses: Vec::new(),
-        };
-        let added = self.add(request, &mut attachment).await;
-        let Err(error) = added else { return Ok(attachment) };
-        // A plugin that failed, and those before it, may hold an address or rules.
-        if let Err(undo) = self
-            .detach(&request.sandbox, &request.netns, Some(&attachment))
-            .await
-        {
-            tracing::warn!(sandbox = %request.sandbox, error = %undo, "failed network not cleaned up");
-        }
-        Err(error)
-    }
-
-    async fn add(&self, request: &Request, attachment: &mut Attachment) -> Result<(), NetworkError> {
-        for plugin in &attachment.list.plugins {
-            let conf =
-                attachment
-                    .list
-                    .plugin_conf(plugin, &attachment.capabilities, attachment.result.as_ref());
-            let invocation = Invocation {
-                command: "ADD",
-                sandbox: &request.sandbox,
-                netns: Some(&request.netns),
-                interface: INTERFACE,
-                args: &attachment.args,
+    /// Takes up the sandboxes that there are, in the order in which they were made. At the start, before any call.
+    pub(crate) async fn restore(&self, sandboxes: &[(SandboxId, Attachment)]) -> Result<(), NetworkError> {
+        for (sandbox, attachment) in sandboxes {
+            let (ports, cable) = match &attachment.means {
+                Means::Bridge { cable } => (cable.ports().to_vec(), Some(cable)),
+                Means::Cni(chain) => (chain.ports(), None),
             };
-            let output = plugin::run(&self.plugin_dirs, plugin, &invocation, &conf).await?;
-            attachment.result = Some(output);
+            self.bridge.restore(sandbox, &attachment.addresses, &ports, cable);
         }
-        let result = attachment.result.as_ref();
-        attachment.addresses = result
-            .map(|result| result::addresses(result, INTERFACE))
-            .unwrap_or_default();
-        if attachment.addresses.is_empty() {
-            return Err(NetworkError::NoAddress {
-                network: attachment.list.name.clone(),
-            });
+        let on_bridge = |(_, attachment): &(_, Attachment)| matches!(attachment.means, Means::Bridge { .. });
+        if sandboxes.iter().any(on_bridge) || matches!(self.cni.configured(), Ok(None)) {
+            self.bridge.reconcile().await?;
         }
         Ok(())
     }
 
-    /// Gives the network back. Without an attachment, as for a sandbox that was never finished, what the
-    /// configuration in force would have made is undone.
+    /// Tells plugins that can collect garbage which sandboxes there are (CNI 1.1, GC).
+    pub(crate) async fn collect_garbage(&self, sandboxes: &[SandboxId]) {
+        if let Ok(Some(configured)) = self.cni.configured() {
+            self.cni.collect_garbage(&configured.list, sandboxes).await;
+        }
+    }
+
+    pub(crate) async fn attach(&self, request: &Request) -> Result<Attachment, NetworkError> {
+        if let Some(configured) = self.cni.configured()? {
+            let ranges = self.bridge.ranges();
+            let (chain, addresses) = self.cni.attach(configured.list, request, &ranges).await?;
+            return Ok(Attachment {
+                means: Means::Cni(chain),
+                addresses,
+            });
+        }
+        let wish = Wish {
+            sandbox: request.sandbox.clone(),
+            netns: request.netns.clone(),
+            ports: request.ports.clone(),
+            fixed_address: request.fixed_address,
+        };
+        let cable = self.bridge.attach(&wish).await?;
+        Ok(Attachment {
+            addresses: cable.addresses().collect(),
+            means: Means::Bridge { cable },
+        })
+    }
+
+    /// Gives the network back. Repeatable.
     pub(crate) async fn detach(
         &self,
         sandbox: &SandboxId,
-        netns: &Path,
-        attachment: Option<&Attachment>,
+        netns: &std::path::Path,
+        attachment: &Attachment,
     ) -> Result<(), NetworkError> {
-        let (list, args, capabilities, result) = match attachment {
-            Some(known) => (
-                known.list.clone(),
-                known.args.as_str(),
-                known.capabilities.clone(),
-                known.result.as_ref(),
-            ),
-            None => (self.list()?, "", BTreeMap::new(), None),
-        };
-        // A namespace that is gone, as after a reboot, leaves the plugins only addresses and rules to give back.
-        let netns = pins::is_namespace(netns).then_some(netns);
-        let mut outcome = Ok(());
-        for plugin in list.plugins.iter().rev() {
-            let conf = list.plugin_conf(plugin, &capabilities, result);
-            let invocation = Invocation {
-                command: "DEL",
-                sandbox,
-                netns,
-                interface: INTERFACE,
-                args,
-            };
-            // The others' part is given back even when one fails; the first failure is told.
-            if let Err(error) = plugin::run(&self.plugin_dirs, plugin, &invocation, &conf).await {
-                outcome = outcome.and(Err(error.into()));
+        match &attachment.means {
+            Means::Bridge { cable } => self.bridge.detach(sandbox, cable).await?,
+            Means::Cni(chain) => {
+                self.cni.detach(sandbox, netns, chain).await?;
+                self.bridge.release(sandbox);
             }
         }
-        outcome
+        Ok(())
     }
 
-    /// The configuration in force: the first in the folder, or the built-in one.
-    fn list(&self) -> Result<NetworkList, ConfError> {
-        Ok(conf::load(&self.conf_dir)?.unwrap_or_else(|| lock(&self.builtin).clone()))
+    /// Gives back what a sandbox may have that was never finished.
+    pub(crate) async fn detach_unfinished(
+        &self,
+        sandbox: &SandboxId,
+        netns: &std::path::Path,
+        journal: &std::path::Path,
+    ) -> Result<(), NetworkError> {
+        if let Some(cable) = self.bridge.cable(sandbox) {
+            self.bridge.detach(sandbox, &cable).await?;
+        }
+        self.cni.detach_unfinished(sandbox, netns, journal).await?;
+        Ok(())
+    }
+
+    /// Whether the sandbox's network is as it was made (CNI, CHECK).
+    pub(crate) async fn check(
+        &self,
+        sandbox: &SandboxId,
+        netns: &std::path::Path,
+        attachment: &Attachment,
+    ) -> Result<(), NetworkError> {
+        match &attachment.means {
+            Means::Bridge { cable } => Ok(self.bridge.check(cable)?),
+            Means::Cni(chain) => Ok(self.cni.check(sandbox, netns, chain).await?),
+        }
+    }
+
+    /// Removes what is not any pod's.
+    pub(crate) async fn tear_down(&self) -> Result<(), NetworkError> {
+        Ok(self.bridge.tear_down().await?)
     }
 }
 
-/// Names the pod to plugins that care (CNI conventions, "Kubernetes").
-fn cni_args(request: &Request) -> String {
-    let pairs = [
-        ("K8S_POD_NAMESPACE", request.pod_namespace.as_str()),
-        ("K8S_POD_NAME", request.pod_name.as_str()),
-        ("K8S_POD_INFRA_CONTAINER_ID", request.sandbox.as_str()),
-        ("K8S_POD_UID", request.pod_uid.as_str()),
-    ];
-    pairs
-        .into_iter()
-        // The list's own separators cannot be escaped in it.
-        .filter(|(_, value)| !value.contains([';', '=']))
-        .fold("IgnoreUnknown=1".to_owned(), |list, (key, value)| {
-            format!("{list};{key}={value}")
-        })
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_attachment_by_plugins_reads_back_as_records_have_it() {
+        let stored = json!({
+            "list": {
+                "cniVersion": "1.0.0",
+                "name": "clone8s-c8s0",
+                "plugins": [
+                    {"type": "bridge", "bridge": "c8s0", "capabilities": {"ips": true}},
+                    {"type": "portmap", "snat": true, "capabilities": {"portMappings": true}},
+                ],
+            },
+            "args": "IgnoreUnknown=1;K8S_POD_NAME=web",
+            "capabilities": {"portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "tcp"}]},
+            "result": {"cniVersion": "1.0.0", "ips": [{"address": "10.88.0.2/16"}]},
+            "addresses": ["10.88.0.2"],
+        });
+        let attachment: Attachment = serde_json::from_value(stored).unwrap();
+        let Means::Cni(chain) = &attachment.means else {
+            panic!("{attachment:?}");
+        };
+        assert_eq!(chain.ports().len(), 1);
+        let again = serde_json::to_value(&attachment).unwrap();
+        assert_eq!(serde_json::from_value::<Attachment>(again).unwrap(), attachment);
+    }
+
+    #[test]
+    fn an_attachment_to_the_bridge_reads_back_as_written() {
+        let stored = json!({
+            "cable": {
+                "bridge": "c8s0",
+                "interface": "c8s0123456789ab",
+                "addresses": ["10.88.0.2/16", "fd00::2/64"],
+                "ports": [{"hostPort": 80, "containerPort": 8080, "protocol": "udp", "hostIP": "127.0.0.1"}],
+            },
+            "addresses": ["10.88.0.2", "fd00::2"],
+        });
+        let attachment: Attachment = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&attachment).unwrap(), stored);
+    }
 }

@@ -8,7 +8,7 @@
 
 mod kernel;
 
-pub(crate) use self::kernel::{is_namespace, remove_interface};
+pub(crate) use self::kernel::is_namespace;
 
 use std::{
     collections::BTreeMap,
@@ -80,6 +80,11 @@ impl SandboxDir {
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// What undoes a network that plugins have begun to make.
+    pub(crate) fn network_journal(&self) -> PathBuf {
+        self.path.join("network.json")
     }
 
     pub(crate) fn net(&self) -> PathBuf {
@@ -156,6 +161,29 @@ impl SandboxDir {
         self.path.exists()
             && (!wanted.net || pinned(&self.net()) && pinned(&self.uts()))
             && (!wanted.ipc || pinned(&self.ipc()))
+    }
+
+    /// Whether namespaces may be there, and with them the network's part outside of them.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.file("ns").exists()
+    }
+
+    /// Whether everything has been given back. A folder that is gone, as after a reboot, does not say so: what
+    /// outlives a reboot, such as the leases of CNI plugins, is still held.
+    pub(crate) fn is_released(&self) -> bool {
+        self.path.exists() && !self.is_pinned()
+    }
+
+    /// Lets go of the namespaces and notes it. Repeatable.
+    pub(crate) fn release(&self) -> Result<()> {
+        self.unpin()?;
+        match fs::remove_dir_all(self.file("ns")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::file("remove folder", self.file("ns"))(error));
+            }
+            _ => {}
+        }
+        fs::create_dir_all(&self.path).map_err(Error::file("make folder", &self.path))
     }
 
     /// Lets go of the namespaces; the kernel ends them when the last process in them ends. Repeatable.

@@ -98,6 +98,9 @@ impl Shim {
                 }
             })
             .await;
+        if occasion == Occasion::Start {
+            self.restore_network().await;
+        }
         self.discard_unfinished().await;
         self.discard_snapshots(&snapshots).await;
         if occasion == Occasion::Start {
@@ -120,6 +123,24 @@ impl Shim {
             Ok(sandbox) => self.table.insert_sandbox(Arc::new(sandbox)),
             Err(error) => tracing::error!(sandbox = %id, %error, "cannot take up a sandbox"),
         }
+    }
+
+    /// Sandboxes whose network has not been given back hold their addresses and ports.
+    async fn restore_network(&self) {
+        let mut sandboxes = self.table.sandboxes();
+        sandboxes.sort_by_key(|sandbox| sandbox.detail.created_at);
+        let attached: Vec<_> = sandboxes
+            .iter()
+            .filter(|sandbox| SandboxDir::new(&self.config.state_dir, &sandbox.id).is_pinned())
+            .filter_map(|sandbox| Some((sandbox.id.clone(), sandbox.detail.attachment.clone()?)))
+            .collect();
+        if let Err(error) = self.network.restore(&attached).await {
+            // The node's status tells it too, and tries again.
+            tracing::error!(%error, "pod network not set up");
+        }
+        // Before any call: a pod that is attached meanwhile would be garbage to it.
+        let ids: Vec<_> = attached.into_iter().map(|(id, _)| id).collect();
+        self.network.collect_garbage(&ids).await;
     }
 
     /// Clears away what never became visible: its maker was killed.

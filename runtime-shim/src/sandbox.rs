@@ -128,11 +128,19 @@ impl From<&Sandbox> for cri::PodSandbox {
 
 impl Shim {
     /// For people (CRI, PodSandboxStatus with verbose).
-    pub(crate) fn sandbox_info(&self, sandbox: &Sandbox) -> BTreeMap<String, String> {
+    pub(crate) async fn sandbox_info(&self, sandbox: &Sandbox) -> BTreeMap<String, String> {
         let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
+        let check = match &sandbox.detail.attachment {
+            Some(attachment) if sandbox.is_ready() => {
+                let checked = self.network.check(&sandbox.id, &dir.net(), attachment).await;
+                Some(checked.map_or_else(|error| error.to_string(), |()| "ok".to_owned()))
+            }
+            _ => None,
+        };
         let info = serde_json::json!({
             "networkNamespace": sandbox.wanted.net.then(|| dir.net()),
             "network": sandbox.detail.attachment,
+            "networkCheck": check,
             "cgroupParent": sandbox.cgroup_parent(),
         });
         BTreeMap::from([("info".to_owned(), info.to_string())])

@@ -15,10 +15,13 @@ impl Shim {
             Readiness::Waiting(reason) => (false, "ContainerdNotReady", reason.clone()),
         };
         let runtime = condition("RuntimeReady", ready, reason, message);
-        let network = match self.network.problem() {
-            None => condition("NetworkReady", true, "", String::new()),
-            Some(problem) => condition("NetworkReady", false, "NetworkPluginNotReady", problem),
+        let found = self.network.condition().await;
+        let reason = match (found.ready, found.message.as_str()) {
+            (false, _) => "NetworkPluginNotReady",
+            (true, "") => "",
+            (true, _) => "ConfigurationPassedOver",
         };
+        let network = condition("NetworkReady", found.ready, reason, found.message);
         let handlers = std::iter::once("")
             .chain(self.config.handlers.keys().map(String::as_str))
             .map(|name| cri::RuntimeHandler {

@@ -35,8 +35,8 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
     };
     shim.finish_operations(GRACE).await;
     let mut problems = outcome?;
-    if let Err(error) = pins::remove_interface(&shim.config.network.bridge_name) {
-        problems.push(left("bridge", &shim.config.network.bridge_name, &error));
+    if let Err(error) = shim.network.tear_down().await {
+        problems.push(error.to_string());
     }
     let pinned = pins::found(&shim.config.state_dir);
     problems.extend(pinned.iter().map(|id| format!("namespaces of sandbox {id}")));
@@ -44,11 +44,7 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
         // Their folders stay, so that the next attempt knows what there is to remove.
         return Err(Error::Left(problems.join("; ")));
     }
-    for path in [
-        &shim.config.state_dir,
-        &shim.config.cni_state_dir(),
-        &shim.config.root_dir,
-    ] {
+    for path in [&shim.config.state_dir, &shim.config.root_dir] {
         match fs::remove_dir_all(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 problems.push(left("folder", &path.display().to_string(), &error));

@@ -1,4 +1,4 @@
-//! Pods with a network of their own, on a real containerd with real CNI plugins.
+//! Pods with a network of their own, on a real containerd.
 
 #![allow(clippy::large_futures, reason = "a test holds whole CRI messages")]
 

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use ipnet::Ipv4Net;
+use clone8s_runtime_shim::PodRanges;
 
 use super::layout::{Cluster, Runtime};
 
@@ -65,9 +65,9 @@ pub struct UpArgs {
     #[arg(long, value_name = "NAME", requires = "listen")]
     pub tls_name: Vec<String>,
 
-    /// Addresses for pods
+    /// Addresses for pods: a range of IPv4, one of IPv6, or both with a comma between them
     #[arg(long, value_name = "CIDR", default_value = "10.88.0.0/16")]
-    pub pod_cidr: Ipv4Net,
+    pub pod_cidr: PodRanges,
     /// The bridge that pods are attached to, at most 15 characters
     #[arg(long, value_name = "NAME", default_value = "c8s0")]
     pub bridge: String,
@@ -140,7 +140,7 @@ impl UpArgs {
                 None => Runtime::Own,
             },
             bridge: self.bridge.clone(),
-            pod_cidr: self.pod_cidr,
+            pod_cidr: self.pod_cidr.clone(),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use ipnet::Ipv4Net;
+use clone8s_runtime_shim::PodRanges;
 use serde::{Deserialize, Serialize};
 
 /// What `c8s down` must know of a cluster; kept in the run folder while there is anything to take down.
@@ -18,7 +18,7 @@ pub(crate) struct Cluster {
     pub(crate) node_name: String,
     pub(crate) runtime: Runtime,
     pub(crate) bridge: String,
-    pub(crate) pod_cidr: Ipv4Net,
+    pub(crate) pod_cidr: PodRanges,
 }
 
 /// Which containerd runs the containers.

@@ -117,7 +117,7 @@ pub(super) fn teardown_config(cluster: &Cluster) -> clone8s_runtime_shim::Config
         root_dir: layout.shim_data(),
         network: NetworkConfig {
             conf_dir: layout.cni_conf(),
-            pod_cidr: cluster.pod_cidr,
+            pod_cidr: cluster.pod_cidr.clone(),
             bridge_name: cluster.bridge.clone(),
             ..NetworkConfig::default()
         },

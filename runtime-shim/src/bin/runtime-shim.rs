@@ -1,11 +1,10 @@
 //! The runtime shim as a program of its own.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clone8s_daemon::{process, telemetry::Telemetry};
-use clone8s_runtime_shim::{Config, NetworkConfig, RuntimeHandler};
-use ipnet::Ipv4Net;
+use clone8s_runtime_shim::{Config, NetworkConfig, PodRanges, RuntimeHandler};
 
 /// Serves the Kubernetes Container Runtime Interface (CRI v1) on containerd's native API
 #[derive(Debug, Parser)]
@@ -52,7 +51,7 @@ struct Options {
     /// Folder for pinned namespaces, FIFOs and files mounted into containers (path)
     #[arg(long, global = true, default_value = "/run/clone8s/shim")]
     state_dir: PathBuf,
-    /// Folder for what outlives a reboot: leases of pod addresses (path)
+    /// Folder for what outlives a reboot (path)
     #[arg(long, global = true, default_value = "/var/lib/clone8s/shim")]
     root_dir: PathBuf,
     /// Folder of CNI plugins (path; repeatable, searched in order)
@@ -65,12 +64,12 @@ struct Options {
     /// Folder of CNI network configuration; while it has none, the built-in bridge network is used (path)
     #[arg(long, global = true, default_value = "/etc/cni/net.d")]
     cni_conf_dir: PathBuf,
-    /// Folder for the built-in network's address leases (path; default: cni in the root folder)
-    #[arg(long, global = true)]
-    cni_state_dir: Option<PathBuf>,
-    /// Addresses of the built-in network (IPv4 CIDR)
+    /// How long one CNI plugin may take before it is killed (seconds)
+    #[arg(long, global = true, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    cni_timeout: u64,
+    /// Addresses of the built-in network (CIDR; one of IPv4, one of IPv6, or both with a comma between them)
     #[arg(long, global = true, default_value = "10.88.0.0/16")]
-    pod_cidr: Ipv4Net,
+    pod_cidr: PodRanges,
     /// Bridge of the built-in network (interface name, at most 15 characters)
     #[arg(long, global = true, default_value = "c8s0")]
     bridge_name: String,
@@ -122,7 +121,7 @@ impl From<Options> for Config {
                 conf_dir: options.cni_conf_dir,
                 pod_cidr: options.pod_cidr,
                 bridge_name: options.bridge_name,
-                cni_state_dir: options.cni_state_dir,
+                plugin_time_limit: Duration::from_secs(options.cni_timeout),
             },
             snapshotter: options.snapshotter,
             default_handler: options.default_handler,

@@ -30,23 +30,12 @@ pub(super) fn enter_new(net_and_uts: bool, ipc: bool) -> io::Result<()> {
 }
 
 const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
 
 /// Brings up `lo` in the calling thread's network namespace.
 pub(super) fn set_loopback_up() -> io::Result<()> {
     const LOOPBACK_INDEX: u32 = 1;
     const IFF_UP: u32 = 1;
     change_link(RTM_NEWLINK, LOOPBACK_INDEX, IFF_UP)
-}
-
-/// Removes a network interface of the host. One that is not there is removed already.
-pub(crate) fn remove_interface(name: &str) -> io::Result<()> {
-    let index = match std::fs::read_to_string(Path::new("/sys/class/net").join(name).join("ifindex")) {
-        Ok(text) => text.trim().parse().map_err(io::Error::other)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    change_link(RTM_DELLINK, index, 0)
 }
 
 /// One request to the kernel about a network interface, and its answer (rtnetlink(7)).

@@ -7,7 +7,7 @@ use clone8s::cri;
 use crate::{
     error::{Error, Result},
     ids::SandboxId,
-    network::PortMapping,
+    network::{PortMapping, Protocol},
 };
 
 /// On a sandbox: the address that its pod must have.
@@ -75,15 +75,43 @@ pub(super) fn port_mappings(config: &cri::PodSandboxConfig) -> Result<Vec<PortMa
                 host_port: port(mapping.host_port)?,
                 container_port: port(mapping.container_port)?,
                 protocol: match mapping.protocol() {
-                    cri::Protocol::Tcp => "tcp",
-                    cri::Protocol::Udp => "udp",
-                    cri::Protocol::Sctp => "sctp",
-                }
-                .to_owned(),
-                host_ip: mapping.host_ip.clone(),
+                    cri::Protocol::Tcp => Protocol::Tcp,
+                    cri::Protocol::Udp => Protocol::Udp,
+                    cri::Protocol::Sctp => Protocol::Sctp,
+                },
+                host_ip: host_ip(&mapping.host_ip)?,
             })
         })
         .collect()
+}
+
+fn host_ip(text: &str) -> Result<Option<IpAddr>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text
+        .parse()
+        .map_err(|_| Error::invalid("port_mappings", format!("host_ip {text:?} is not an IP address")))?;
+    Ok(Some(address))
+}
+
+/// Words of resolv.conf are no more than that: another line would be another setting.
+pub(super) fn check_dns(config: &cri::PodSandboxConfig) -> Result<()> {
+    let Some(dns) = &config.dns_config else {
+        return Ok(());
+    };
+    for (field, words) in [
+        ("dns_config.servers", &dns.servers),
+        ("dns_config.searches", &dns.searches),
+        ("dns_config.options", &dns.options),
+    ] {
+        let is_more =
+            |word: &&String| word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control());
+        if let Some(word) = words.iter().find(is_more) {
+            return Err(Error::invalid(field, format!("{word:?} is not one word")));
+        }
+    }
+    Ok(())
 }
 
 /// The address that the pod must have; none where the annotation is absent or means any address.
@@ -137,6 +165,22 @@ mod tests {
     }
 
     #[test]
+    fn a_word_of_dns_that_is_another_line_is_refused_by_its_field() {
+        let config = |option: &str| cri::PodSandboxConfig {
+            dns_config: Some(cri::DnsConfig {
+                options: vec![option.to_owned()],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        check_dns(&config("ndots:5")).unwrap();
+        for bad in ["ndots:5\nnameserver 10.0.0.1", "", "a b"] {
+            let error = check_dns(&config(bad)).unwrap_err().to_string();
+            assert!(error.contains("dns_config.options"), "{error}");
+        }
+    }
+
+    #[test]
     fn only_ports_of_the_host_are_mapped() {
         let mapping = |host_port| cri::PortMapping {
             host_port,
@@ -152,6 +196,12 @@ mod tests {
         assert_eq!((mapped[0].host_port, mapped[0].container_port), (8080, 80));
         config.port_mappings.push(mapping(70_000));
         assert!(port_mappings(&config).is_err());
+        config.port_mappings = vec![cri::PortMapping {
+            host_ip: "localhost".into(),
+            ..mapping(8080)
+        }];
+        let error = port_mappings(&config).unwrap_err().to_string();
+        assert!(error.contains("\"localhost\""), "{error}");
     }
 
     #[rstest]

@@ -26,8 +26,19 @@ pub(super) fn write(
         read("/etc/hosts")?
     };
     let resolv_conf = match &config.dns_config {
-        Some(dns) => resolv_conf(dns),
-        None => read("/etc/resolv.conf")?,
+        Some(dns) if *dns != DnsConfig::default() => resolv_conf(dns),
+        _ => {
+            let own = read("/etc/resolv.conf")?;
+            if wanted.net && asks_only_itself(&own) {
+                // What the host's own resolver asks: in the pod there is none on the loopback.
+                match read("/run/systemd/resolve/resolv.conf")? {
+                    upstream if upstream.is_empty() => own,
+                    upstream => upstream,
+                }
+            } else {
+                own
+            }
+        }
     };
     let hostname = if wanted.net {
         own_hostname(&name)
@@ -43,6 +54,16 @@ pub(super) fn write(
         std::fs::write(&path, text).map_err(Error::file("write", &path))?;
     }
     Ok(())
+}
+
+/// Whether all of a resolv.conf's servers are on the loopback, as with systemd-resolved.
+fn asks_only_itself(resolv_conf: &str) -> bool {
+    let mut servers = resolv_conf.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "nameserver").then(|| words.next())?
+    });
+    let is_loopback = |server: &str| server.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    servers.clone().next().is_some() && servers.all(is_loopback)
 }
 
 /// `/etc/hostname`.
@@ -102,6 +123,16 @@ mod tests {
         let expected = "search a.local local\nnameserver 10.0.0.2\nnameserver 10.0.0.3\noptions ndots:5\n";
         assert_eq!(resolv_conf(&dns), expected);
         assert_eq!(resolv_conf(&DnsConfig::default()), "");
+    }
+
+    #[test]
+    fn a_host_that_asks_only_itself_is_known_by_its_servers() {
+        assert!(asks_only_itself(
+            "search x\nnameserver 127.0.0.53\noptions edns0\n"
+        ));
+        assert!(asks_only_itself("nameserver 127.0.0.53\nnameserver ::1\n"));
+        assert!(!asks_only_itself("nameserver 127.0.0.53\nnameserver 10.0.0.2\n"));
+        assert!(!asks_only_itself("# nameserver 127.0.0.53\n"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::{
     containerd::already_gone,
     error::{Error, Result},
     ids::SandboxId,
-    network,
+    network::{self, Bandwidth},
     pins::{SandboxDir, Wanted},
     record::{SandboxDetail, SandboxRecord},
     shim::Shim,
@@ -32,6 +32,8 @@ impl Shim {
         let wanted = Wanted::from_options(&namespace_options(&config))?;
         let ports = config::port_mappings(&config)?;
         let address = config::fixed_address(&config)?;
+        config::check_dns(&config)?;
+        let bandwidth = Bandwidth::from_annotations(&config.annotations)?;
         let name = config::name(&metadata);
         let _claim = self.table.claim("sandbox", name.clone())?;
         let sandboxes = self.table.sandboxes();
@@ -56,11 +58,14 @@ impl Shim {
         let request = network::Request {
             sandbox: id.clone(),
             netns: dir.net(),
-            pod_namespace: metadata.namespace,
-            pod_name: metadata.name,
-            pod_uid: metadata.uid,
+            journal: dir.network_journal(),
+            pod: metadata,
+            annotations: config.annotations.clone(),
+            dns: config.dns_config.clone(),
+            cgroup: config::cgroup_parent(&config, &id),
             ports,
             fixed_address: address,
+            bandwidth,
         };
         let made = self
             .make_sandbox(&dir, wanted, config, handler, runtime, &request)
@@ -131,9 +136,8 @@ impl Shim {
             self.unsettled.notify_one();
         }
         let dir = SandboxDir::new(&self.config.state_dir, id);
-        if dir.net().exists()
-            && let Err(error) = self.network.detach(id, &dir.net(), None).await
-        {
+        let (netns, journal) = (dir.net(), dir.network_journal());
+        if let Err(error) = self.network.detach_unfinished(id, &netns, &journal).await {
             tracing::warn!(sandbox = %id, %error, "network of an unfinished sandbox not given back");
             self.unsettled.notify_one();
         }

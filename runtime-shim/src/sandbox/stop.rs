@@ -26,12 +26,8 @@ impl Shim {
     }
 
     async fn stop_sandbox_now(self: &Arc<Self>, sandbox: &Sandbox) -> Result<()> {
-        if sandbox.stop_noted.load(Ordering::Relaxed)
-            && !sandbox.is_ready()
-            && !SandboxDir::new(&self.config.state_dir, &sandbox.id)
-                .file("ns")
-                .exists()
-        {
+        let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
+        if sandbox.stop_noted.load(Ordering::Relaxed) && !sandbox.is_ready() && dir.is_released() {
             return Ok(());
         }
         let containers = self.table.containers_of(&sandbox.id);
@@ -43,7 +39,6 @@ impl Shim {
         .await?;
         let was_ready = sandbox.is_ready();
         sandbox.set_state(cri::PodSandboxState::SandboxNotready);
-        let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
         let (object, path) = record::sandbox_stopped(&sandbox.id, now_nanos());
         let paths = [path.as_str()];
         let mark = async {
@@ -55,18 +50,11 @@ impl Shim {
             if let Some(attachment) = &sandbox.detail.attachment {
                 timed(
                     "network",
-                    self.network.detach(&sandbox.id, &dir.net(), Some(attachment)),
+                    self.network.detach(&sandbox.id, &dir.net(), attachment),
                 )
                 .await?;
             }
-            dir.unpin()?;
-            // Its absence says that nothing is left to give back.
-            match std::fs::remove_dir_all(dir.file("ns")) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(Error::file("remove folder", dir.file("ns"))(error))
-                }
-                _ => Ok(()),
-            }
+            dir.release()
         };
         // Each to its end, whatever becomes of the other: a network that is half given back is nobody's.
         let (marked, released) = tokio::join!(mark, release);

@@ -100,7 +100,7 @@ impl RuntimeService for Cri {
             let sandbox = self.shim.table.sandbox(&id)?;
             let containers = self.shim.table.containers_of(&sandbox.id);
             let info = if request.verbose {
-                self.shim.sandbox_info(&sandbox)
+                self.shim.sandbox_info(&sandbox).await
             } else {
                 BTreeMap::new()
             };

@@ -108,10 +108,9 @@ impl Shim {
         let network = &self.config.network;
         json!({
             "network": self.network.name(),
-            "problem": self.network.problem(),
             "pluginDirs": network.plugin_dirs,
             "confDir": network.conf_dir,
-            "podCIDR": network.pod_cidr.to_string(),
+            "podCIDR": self.network.pod_cidr(),
             "bridge": network.bridge_name,
         })
     }

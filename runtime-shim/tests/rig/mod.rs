@@ -2,7 +2,12 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, ensure};
 use clone8s::cri::{
@@ -31,6 +36,11 @@ impl Rig {
     }
 
     pub(crate) async fn start_with(args: &[&str]) -> Self {
+        Self::start_on("24", args).await
+    }
+
+    /// With so many bits of the pods' addresses fixed.
+    pub(crate) async fn start_on(prefix: &str, args: &[&str]) -> Self {
         let dir = TestDir::new();
         let containerd = Containerd::start(&dir).await;
         let archive = dir.dir().join("busybox.tar");
@@ -57,7 +67,7 @@ impl Rig {
             .arg("--cni-conf-dir")
             .arg(dir.dir().join("net.d"))
             .args(["--bridge-name", &bridge])
-            .args(["--pod-cidr", &format!("{subnet}.0/24")])
+            .args(["--pod-cidr", &format!("{subnet}.0/{prefix}")])
             .arg("--archive")
             .arg(&archive)
             .args(["--log", "info,clone8s_runtime_shim=debug"])
@@ -104,6 +114,10 @@ impl Rig {
         .await;
     }
 
+    pub(crate) fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
     /// An address of the pods' network.
     pub(crate) fn address(&self, last: u8) -> String {
         format!("{}.{last}", self.subnet)
@@ -123,20 +137,8 @@ impl Rig {
             self.remove_sandbox(&sandbox.id).await.expect("the sandbox goes");
         }
         self.shim.stop().expect("the shim stops");
-        let mut teardown = Command::new(env!("CARGO_BIN_EXE_runtime-shim"));
-        teardown
-            .arg("teardown")
-            .arg("--containerd")
-            .arg(self.containerd.socket())
-            .arg("--state-dir")
-            .arg(self.dir.dir().join("state"))
-            .arg("--root-dir")
-            .arg(self.dir.dir().join("root"))
-            .arg("--cni-conf-dir")
-            .arg(self.dir.dir().join("net.d"))
-            .args(["--bridge-name", &self.bridge]);
-        // The harness reaps the children of others, and must know its own.
-        command::run(&mut teardown).expect("teardown succeeds");
+        self.tear_down(self.containerd.socket())
+            .expect("teardown succeeds");
         assert!(
             !PathBuf::from("/sys/class/net").join(&self.bridge).exists(),
             "the bridge is left"
@@ -152,6 +154,23 @@ impl Rig {
         let dir = self.dir.clone();
         drop(self);
         dir.assert_nothing_left().await;
+    }
+
+    fn tear_down(&self, containerd: &Path) -> anyhow::Result<String> {
+        let mut teardown = Command::new(env!("CARGO_BIN_EXE_runtime-shim"));
+        teardown
+            .arg("teardown")
+            .arg("--containerd")
+            .arg(containerd)
+            .arg("--state-dir")
+            .arg(self.dir.dir().join("state"))
+            .arg("--root-dir")
+            .arg(self.dir.dir().join("root"))
+            .arg("--cni-conf-dir")
+            .arg(self.dir.dir().join("net.d"))
+            .args(["--bridge-name", &self.bridge]);
+        // The harness reaps the children of others, and must know its own.
+        command::run(&mut teardown)
     }
 
     pub(crate) async fn run_sandbox(&self, config: cri::PodSandboxConfig) -> Result<String, Status> {
@@ -195,6 +214,20 @@ impl Rig {
             .into_inner()
             .status
             .expect("a status"))
+    }
+
+    /// What is told to people who ask for more.
+    pub(crate) async fn sandbox_info(&self, id: &str) -> serde_json::Value {
+        let request = cri::PodSandboxStatusRequest {
+            pod_sandbox_id: id.to_owned(),
+            verbose: true,
+        };
+        let reply = self
+            .runtime()
+            .pod_sandbox_status(request)
+            .await
+            .expect("a status");
+        serde_json::from_str(&reply.into_inner().info["info"]).expect("JSON")
     }
 
     pub(crate) async fn list_sandboxes(&self) -> Vec<cri::PodSandbox> {
@@ -368,44 +401,17 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        // A bridge plugin that finds no namespace leaves its masquerading in the kernel, which loses it at a reboot.
-        remove_masquerading(&self.bridge);
-        // A failed test has not come to its end, where the bridge goes.
+        // A failed test has not come to its end, where the bridge goes and its rules with it.
         if PathBuf::from("/sys/class/net").join(&self.bridge).exists() {
-            let _ = command::run(Command::new("ip").args(["link", "delete", &self.bridge]));
+            self.shim.kill();
+            if let Err(error) = self.tear_down(Path::new("/nonexistent/containerd.sock")) {
+                eprintln!("the bridge stays: {error:#}");
+            }
         }
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             // Only what the test's pods have left empty.
             let _ = fs::remove_dir(hierarchy.path().join(format!("c8s-test-{}", self.dir.id())));
         }
-    }
-}
-
-/// Removes what `iptables -S` lists for the built-in network of a bridge.
-fn remove_masquerading(bridge: &str) {
-    let iptables =
-        |args: &[&str]| command::run(Command::new("iptables").args(["-w", "-t", "nat"]).args(args));
-    let rules = iptables(&["-S", "POSTROUTING"]).unwrap_or_default();
-    for rule in rules
-        .lines()
-        .filter(|rule| rule.contains(&format!("clone8s-{bridge}")))
-    {
-        let (Some(source), Some(chain)) = (
-            rule.split(' ').skip_while(|word| *word != "-s").nth(1),
-            rule.split(' ').skip_while(|word| *word != "-j").nth(1),
-        ) else {
-            continue;
-        };
-        let comment = rule
-            .split("--comment \"")
-            .nth(1)
-            .and_then(|rest| rest.split("\" -j").next());
-        let comment = comment.unwrap_or_default().replace("\\\"", "\"");
-        let matched = ["-s", source, "-m", "comment", "--comment", &comment, "-j", chain];
-        // What one of these cannot remove, the next look at the rules shows.
-        let _ = iptables(&[&["-D", "POSTROUTING"], &matched[..]].concat());
-        let _ = iptables(&["-F", chain]);
-        let _ = iptables(&["-X", chain]);
     }
 }
 
