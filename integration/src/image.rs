@@ -60,7 +60,7 @@ impl Image {
         let applets = [
             "sh", "sleep", "cat", "echo", "true", "false", "httpd", "wget", "hostname", "id", "env", "ls",
             "ip", "nc", "date", "head", "tail", "mkdir", "rm", "kill", "test", "grep", "sed", "seq", "stat",
-            "touch",
+            "touch", "cut", "mount", "paste", "ps", "readlink", "sort", "tr", "uniq", "unshare", "wc",
         ];
         let mut image = Self::empty()
             .copy("/bin/busybox", "/bin/busybox")
@@ -74,9 +74,14 @@ impl Image {
             .file(
                 "/etc/passwd",
                 0o644,
-                "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+                "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n\
+                 web:x:1000:1001:web:/srv:/bin/false\n",
             )
-            .file("/etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\n")
+            .file(
+                "/etc/group",
+                0o644,
+                "root:x:0:\nadm:x:4:web\nweb:x:1001:\nnogroup:x:65534:\n",
+            )
             .env("PATH", "/bin")
             .cmd(["/bin/sleep", "2147483647"])
     }

@@ -1,9 +1,13 @@
 //! The host's cgroup file systems, v1 and v2.
 
+mod limits;
+
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
+
+pub(crate) use self::limits::total;
 
 /// Where the hierarchies are.
 #[derive(Debug, Clone)]
@@ -30,6 +34,21 @@ impl Cgroups {
         self.unified
     }
 
+    /// Whether the kernel limits this here.
+    pub(crate) fn has_controller(&self, name: &str) -> bool {
+        if self.unified {
+            let all = fs::read_to_string(self.root.join("cgroup.controllers")).unwrap_or_default();
+            all.split_whitespace().any(|controller| controller == name)
+        } else {
+            self.root.join(name).join("cgroup.procs").exists()
+        }
+    }
+
+    /// Whether swap has a limit of its own.
+    pub(crate) fn counts_swap(&self) -> bool {
+        limits::counts_swap(&self.root, self.unified)
+    }
+
     /// The folder of a cgroup for a controller (cgroup v1) or for all (v2).
     pub(crate) fn dir(&self, controller: &str, cgroup: &str) -> PathBuf {
         let cgroup = cgroup.trim_start_matches('/');
@@ -40,19 +59,35 @@ impl Cgroups {
         }
     }
 
+    /// Puts a process into a cgroup of every hierarchy, and makes it where it is not there.
+    pub(crate) fn join(&self, cgroup: &str, pid: u32) -> io::Result<()> {
+        for hierarchy in self.hierarchies() {
+            // In v1 a new cgroup of this controller takes no process before its CPUs are chosen; it counts nothing.
+            if hierarchy.ends_with("cpuset") {
+                continue;
+            }
+            let dir = hierarchy.join(cgroup.trim_start_matches('/'));
+            fs::create_dir_all(&dir)?;
+            fs::write(dir.join("cgroup.procs"), pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The roots of all hierarchies.
+    fn hierarchies(&self) -> Vec<PathBuf> {
+        if self.unified {
+            return vec![self.root.clone()];
+        }
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.join("cgroup.procs").exists())
+            .collect()
+    }
+
     /// Removes a cgroup from every hierarchy. What has processes or children stays.
     pub(crate) fn remove_empty(&self, cgroup: &str) {
-        let hierarchies = if self.unified {
-            vec![self.root.clone()]
-        } else {
-            fs::read_dir(&self.root)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.path())
-                .collect()
-        };
-        for hierarchy in hierarchies {
+        for hierarchy in self.hierarchies() {
             // Only empty cgroups can be removed, so an error is the usual answer and means nothing.
             let _ = fs::remove_dir(hierarchy.join(cgroup.trim_start_matches('/')));
         }

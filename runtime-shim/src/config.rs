@@ -35,6 +35,8 @@ pub struct Config {
     pub handlers: BTreeMap<String, RuntimeHandler>,
     /// Registries, as `host` or `host:port`, that are spoken to without TLS. Loopback ones always are.
     pub plain_http: BTreeSet<String>,
+    /// Folders of Container Device Interface files; a later one comes before an earlier one.
+    pub cdi_dirs: Vec<PathBuf>,
     /// Image archives to import at the start: files, or folders of `.tar`, `.tar.gz` and `.tgz` files.
     pub archives: Vec<PathBuf>,
 }
@@ -54,6 +56,7 @@ impl Default for Config {
             default_handler: "runc".into(),
             handlers: handlers.into(),
             plain_http: BTreeSet::new(),
+            cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             archives: Vec::new(),
         }
     }

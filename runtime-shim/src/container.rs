@@ -7,6 +7,7 @@
 //! any ──RemoveContainer: kill, object, snapshot, FIFOs──► (nothing)
 //! ```
 
+mod check;
 mod create;
 mod finish;
 mod recover;
@@ -14,6 +15,7 @@ mod start;
 pub(crate) mod state;
 mod status;
 mod stop;
+mod volumes;
 
 use std::sync::{
     Arc, Mutex,
@@ -24,6 +26,8 @@ use clone8s::cri;
 use containerd_client::types::Mount;
 use tokio::sync::watch;
 
+#[cfg(test)]
+pub(crate) use self::check::check;
 pub(crate) use self::start::ignore_wrong_state;
 use self::state::State;
 use crate::{

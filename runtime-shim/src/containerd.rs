@@ -61,7 +61,9 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
 
     /// Prepares a writable snapshot on `parent` (empty: on nothing).
     async fn prepare_snapshot(&self, snapshot: NewSnapshot<'_>) -> Result<Vec<Mount>>;
-    /// The mounts of an active snapshot.
+    /// Prepares a read-only snapshot of `parent`.
+    async fn view_snapshot(&self, snapshot: NewSnapshot<'_>) -> Result<Vec<Mount>>;
+    /// The mounts of an active or read-only snapshot.
     async fn snapshot_mounts(&self, snapshotter: &str, key: &str) -> Result<Vec<Mount>>;
     async fn commit_snapshot(&self, snapshotter: &str, key: &str, name: &str) -> Result<()>;
     async fn remove_snapshot(&self, snapshotter: &str, key: &str) -> Result<()>;

@@ -1,6 +1,6 @@
 //! Why a CRI call failed, and the one place that turns it into a gRPC status.
 
-use std::{io, path::PathBuf};
+use std::{borrow::Cow, io, path::PathBuf};
 
 use tonic::{Code, Status};
 
@@ -25,10 +25,17 @@ pub(crate) enum Error {
         id: String,
     },
     #[error("{field}: {problem}")]
-    Invalid { field: &'static str, problem: String },
-    /// The host lacks something that the call needs.
+    Invalid {
+        /// The path of the field in the request, such as `config.mounts[1].host_path`.
+        field: Cow<'static, str>,
+        problem: String,
+    },
+    /// A good request that this host or its OCI runtime cannot meet.
     #[error("{field}: {problem}")]
-    Unmet { field: &'static str, problem: String },
+    Unmet {
+        field: Cow<'static, str>,
+        problem: String,
+    },
     #[error("{kind} {id} is {state}; {next_step}")]
     WrongState {
         kind: &'static str,
@@ -61,16 +68,16 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    pub(crate) fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> Self {
         Self::Invalid {
-            field,
+            field: field.into(),
             problem: problem.into(),
         }
     }
 
-    pub(crate) fn unmet(field: &'static str, problem: impl Into<String>) -> Self {
+    pub(crate) fn unmet(field: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> Self {
         Self::Unmet {
-            field,
+            field: field.into(),
             problem: problem.into(),
         }
     }

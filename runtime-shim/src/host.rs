@@ -1,14 +1,10 @@
 //! What this host and this process can give to containers, read once at the start.
 
-use std::{
-    fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
-    path::Path,
-};
+use std::fs;
 
 use crate::{
     cgroups::Cgroups,
-    oci::{self, Host, HostDevice},
+    oci::{self, Host},
 };
 
 /// `CAP_SYS_RESOURCE`, by whose absence a process cannot lower its `oom_score_adj`.
@@ -25,13 +21,14 @@ pub(crate) fn read(cgroups: &Cgroups) -> Host {
     } else {
         own_score.trim().parse().unwrap_or(0)
     };
-    let mut devices = Vec::new();
-    collect_devices(Path::new("/dev"), &mut devices);
     Host {
         cgroup_v2: cgroups.is_unified(),
         capabilities,
         oom_score_adj_floor,
-        devices,
+        hugetlb: cgroups.has_controller("hugetlb"),
+        swap: cgroups.counts_swap(),
+        apparmor: fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+            .is_ok_and(|text| text.starts_with('Y')),
     }
 }
 
@@ -41,29 +38,15 @@ fn status_bits(status: &str, key: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Device nodes, without those that belong to a file system of the container's own.
-fn collect_devices(dir: &Path, devices: &mut Vec<HostDevice>) {
-    const OWN: [&str; 5] = ["pts", "shm", "fd", "mqueue", ".lxc"];
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let Ok(found) = fs::symlink_metadata(&path) else {
-            continue;
-        };
-        let kind = found.file_type();
-        if kind.is_dir() && !OWN.iter().any(|own| entry.file_name() == *own) {
-            collect_devices(&path, devices);
-        } else if (kind.is_char_device() || kind.is_block_device()) && path != Path::new("/dev/console") {
-            devices.push(HostDevice {
-                path,
-                kind: if kind.is_char_device() { 'c' } else { 'b' },
-                major: rustix::fs::major(found.rdev()),
-                minor: rustix::fs::minor(found.rdev()),
-                mode: found.mode() & 0o777,
-                uid: found.uid(),
-                gid: found.gid(),
-            });
-        }
+/// The AppArmor profiles that the kernel has; none on a host without AppArmor.
+pub(crate) fn apparmor_profiles(host: &Host) -> Option<Vec<String>> {
+    if !host.apparmor {
+        return None;
     }
+    let text = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    // Lines of `name (mode)`.
+    let names = text.lines().filter_map(|line| line.rsplit_once(" ("));
+    Some(names.map(|(name, _)| name.to_owned()).collect())
 }
 
 #[cfg(test)]
@@ -75,16 +58,5 @@ mod tests {
         let status = "Name:\tx\nCapBnd:\t0000000000000021\nSeccomp:\t0\n";
         let names = oci::known_capabilities(status_bits(status, "CapBnd:"));
         assert_eq!(names.into_iter().collect::<Vec<_>>(), ["CAP_CHOWN", "CAP_KILL"]);
-    }
-
-    #[test]
-    fn the_hosts_null_device_is_found() {
-        let host = read(&Cgroups::of_host());
-        let null = host
-            .devices
-            .iter()
-            .find(|device| device.path == Path::new("/dev/null"))
-            .unwrap();
-        assert_eq!((null.kind, null.major, null.minor), ('c', 1, 3));
     }
 }

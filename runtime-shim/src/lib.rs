@@ -11,20 +11,24 @@
 //! what CRI says about them is in the objects' extensions. [`shim::Shim`] holds a copy in memory that [`link`]
 //! reads back at the start and after every break.
 
+mod cdi;
 mod cgroups;
 mod checkpoint;
 mod config;
 mod container;
 mod containerd;
+mod devices;
 mod error;
 mod events;
 mod exec;
 #[cfg(test)]
 mod faults;
+mod features;
 mod filter;
 mod host;
 mod ids;
 mod images;
+mod kernel;
 mod link;
 mod logs;
 mod network;
@@ -33,10 +37,12 @@ mod pins;
 mod programs;
 mod record;
 mod recover;
+mod roles;
 mod runtime_options;
 mod sandbox;
 mod server;
 mod shim;
+mod staging;
 mod stats;
 mod status;
 mod steps;
@@ -56,6 +62,7 @@ use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError, unix};
 pub use crate::config::{Config, NetworkConfig, PodRanges, RuntimeHandler};
 pub use crate::containerd::{ContainerdError, ErrorKind};
 pub use crate::images::{ImageError, ImageName};
+pub use crate::roles::run_if_asked;
 pub use crate::teardown::teardown;
 use crate::{
     containerd::{Bounded, Containerd as _, Grpc, Limits},

@@ -1,11 +1,14 @@
 //! From CRI's words to the OCI runtime's: one pure function, [`spec`].
 
+mod apparmor;
 mod capabilities;
 mod mounts;
 mod resources;
 mod seccomp;
 mod types;
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 
@@ -16,16 +19,19 @@ use std::{
 
 use clone8s::cri::{self, NamespaceMode};
 
-use self::types::{Device, DeviceRule, Linux, Namespace, Root, User};
+pub(crate) use self::mounts::not_a_plain_path;
+use self::types::{Device, DeviceRule, IdMapping, Linux, Namespace, Root, User};
 pub(crate) use self::{
     capabilities::{CapabilitySet, known as known_capabilities},
+    mounts::check as check_mounts,
     resources::{clamp_oom_score_adj, resources},
-    types::{LinuxResources, Process, Spec},
+    types::{Hook, Hooks, LinuxResources, Process, Spec},
 };
 use crate::{
+    cdi::Edits,
     error::{Error, Result},
     images::config::RunConfig,
-    pins::Wanted,
+    pins::{IdMappings, IdRange, Wanted},
 };
 
 /// By this annotation containerd's runc shim serves all containers of a sandbox in one process.
@@ -42,7 +48,19 @@ pub(crate) struct Inputs<'a> {
     pub(crate) user: ResolvedUser,
     pub(crate) wanted: Wanted,
     pub(crate) hostname: String,
+    /// Of the pod's user namespace.
+    pub(crate) mappings: Option<IdMappings>,
     pub(crate) files: SandboxFiles,
+    /// Where the PID namespace of the container that it wants to look at will be found.
+    pub(crate) target: Option<PathBuf>,
+    /// Where each of the container's mounts comes from on the host.
+    pub(crate) sources: Vec<String>,
+    /// The devices that it may use; all of the host's for a privileged one.
+    pub(crate) devices: Vec<GrantedDevice>,
+    /// What its CDI devices add.
+    pub(crate) edits: Edits,
+    /// The kernel's AppArmor profiles; none where there is no AppArmor.
+    pub(crate) apparmor_profiles: Option<Vec<String>>,
     /// With a slash in front.
     pub(crate) cgroup: String,
     pub(crate) host: &'a Host,
@@ -64,6 +82,8 @@ pub(crate) struct SandboxFiles {
     pub(crate) net: PathBuf,
     pub(crate) ipc: PathBuf,
     pub(crate) uts: PathBuf,
+    pub(crate) pid: PathBuf,
+    pub(crate) user: PathBuf,
     pub(crate) shm: PathBuf,
     pub(crate) hosts: PathBuf,
     pub(crate) hostname: PathBuf,
@@ -78,8 +98,21 @@ pub(crate) struct Host {
     pub(crate) capabilities: CapabilitySet,
     /// The lowest `oom_score_adj` that may be set.
     pub(crate) oom_score_adj_floor: i32,
-    /// Every device node, for privileged containers.
-    pub(crate) devices: Vec<HostDevice>,
+    /// Whether huge pages can be limited.
+    pub(crate) hugetlb: bool,
+    /// Whether swap can be limited.
+    pub(crate) swap: bool,
+    pub(crate) apparmor: bool,
+}
+
+/// A device that a container may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GrantedDevice {
+    pub(crate) device: HostDevice,
+    /// In the container.
+    pub(crate) path: PathBuf,
+    /// Letters of `rwm`.
+    pub(crate) access: String,
 }
 
 /// A device node of the host.
@@ -108,12 +141,12 @@ pub(crate) fn spec(inputs: &Inputs<'_>) -> Result<Spec> {
         .unwrap_or_default();
 
     let mut annotations: BTreeMap<_, _> = container.annotations.clone();
-    annotations.insert(SANDBOX_ID.into(), inputs.sandbox_id.into());
+    annotations.extend(cri_annotations(inputs));
     let (masked_paths, readonly_paths) = hidden_paths(security);
-    let (devices, device_rules) = devices(inputs, security.privileged)?;
-    let mut resources = resources(&limits, inputs.host.cgroup_v2)?;
+    let (devices, device_rules) = devices(inputs, security.privileged);
+    let mut resources = resources("config.linux.resources", &limits, inputs.host)?;
     resources.devices = device_rules;
-    let mounts = mounts::mounts(inputs, security)?;
+    let mounts = mounts::mounts(inputs, security);
     let propagation = mounts::rootfs_propagation(container);
 
     let process = process(inputs, security, &limits)?;
@@ -126,12 +159,15 @@ pub(crate) fn spec(inputs: &Inputs<'_>) -> Result<Spec> {
         // The pinned namespace has the sandbox's name already.
         hostname: None,
         mounts,
+        hooks: inputs.edits.hooks.clone(),
         annotations,
         linux: Linux {
             sysctl: BTreeMap::new(),
             resources,
             cgroups_path: inputs.cgroup.clone(),
-            namespaces: namespaces(inputs, security)?,
+            namespaces: namespaces(inputs, security),
+            uid_mappings: id_mappings(inputs, |all| &all.uids),
+            gid_mappings: id_mappings(inputs, |all| &all.gids),
             devices,
             seccomp: seccomp::seccomp(security, &process.capabilities)?,
             rootfs_propagation: propagation,
@@ -140,6 +176,28 @@ pub(crate) fn spec(inputs: &Inputs<'_>) -> Result<Spec> {
         },
         process,
     })
+}
+
+/// What containerd's runtimes and the hooks of others know containers by; nobody else's may look like it.
+fn cri_annotations(inputs: &Inputs<'_>) -> Vec<(String, String)> {
+    let pod = inputs.sandbox.metadata.clone().unwrap_or_default();
+    let container = inputs.container.metadata.clone().unwrap_or_default();
+    let image = inputs.container.image.clone().unwrap_or_default();
+    let image = match image.user_specified_image.as_str() {
+        "" => image.image,
+        name => name.to_owned(),
+    };
+    [
+        (SANDBOX_ID, inputs.sandbox_id.to_owned()),
+        ("io.kubernetes.cri.container-type", "container".to_owned()),
+        ("io.kubernetes.cri.container-name", container.name),
+        ("io.kubernetes.cri.image-name", image),
+        ("io.kubernetes.cri.sandbox-name", pod.name),
+        ("io.kubernetes.cri.sandbox-namespace", pod.namespace),
+        ("io.kubernetes.cri.sandbox-uid", pod.uid),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into()
 }
 
 fn process(
@@ -153,23 +211,29 @@ fn process(
         ("", "") => "/",
         ("", cwd) | (cwd, _) => cwd,
     };
+    // An image's relative folder is meant from its root.
+    let cwd = if cwd.starts_with('/') {
+        cwd.to_owned()
+    } else {
+        format!("/{cwd}")
+    };
     Ok(Process {
         terminal: container.tty,
         user: User {
             uid: inputs.user.uid,
             gid: inputs.user.gid,
-            additional_gids: inputs.user.supplemental_gids.clone(),
+            additional_gids: [&inputs.user.supplemental_gids[..], &inputs.edits.groups[..]].concat(),
         },
         args,
         env: environment(inputs)?,
-        cwd: cwd.to_owned(),
+        cwd,
         capabilities: capabilities::of_container(security, &inputs.host.capabilities)?,
         no_new_privileges: security.no_new_privs,
         oom_score_adj: Some(clamp_oom_score_adj(
             limits.oom_score_adj,
             inputs.host.oom_score_adj_floor,
         )),
-        apparmor_profile: None,
+        apparmor_profile: apparmor::profile(security, inputs.apparmor_profiles.as_deref())?,
     })
 }
 
@@ -202,9 +266,7 @@ fn environment(inputs: &Inputs<'_>) -> Result<Vec<String>> {
         }
     };
     set("PATH", PATH.into());
-    if inputs.wanted.net {
-        set("HOSTNAME", format!("HOSTNAME={}", inputs.hostname));
-    }
+    set("HOSTNAME", format!("HOSTNAME={}", inputs.hostname));
     if inputs.container.tty {
         set("TERM", "TERM=xterm".into());
     }
@@ -223,6 +285,9 @@ fn environment(inputs: &Inputs<'_>) -> Result<Vec<String>> {
             .map_err(|_| Error::invalid("config.envs", format!("{} is not UTF-8", env.key)))?;
         set(&env.key, format!("{}={value}", env.key));
     }
+    for entry in &inputs.edits.env {
+        set(entry.split('=').next().unwrap_or_default(), entry.clone());
+    }
     if !values.contains_key("HOME") {
         order.push("HOME".into());
         values.insert("HOME".into(), format!("HOME={}", inputs.user.home));
@@ -233,7 +298,26 @@ fn environment(inputs: &Inputs<'_>) -> Result<Vec<String>> {
         .collect())
 }
 
-fn namespaces(inputs: &Inputs<'_>, security: &cri::LinuxContainerSecurityContext) -> Result<Vec<Namespace>> {
+/// Whose processes a container sees. A container that says nothing about namespaces follows its sandbox.
+pub(crate) fn processes(sandbox: &cri::PodSandboxConfig, container: &cri::ContainerConfig) -> NamespaceMode {
+    namespace_options(container)
+        .cloned()
+        .unwrap_or_else(|| crate::sandbox::namespace_options(sandbox))
+        .pid()
+}
+
+/// A container's own options, if it has any.
+pub(crate) fn namespace_options(container: &cri::ContainerConfig) -> Option<&cri::NamespaceOption> {
+    container
+        .linux
+        .as_ref()?
+        .security_context
+        .as_ref()?
+        .namespace_options
+        .as_ref()
+}
+
+fn namespaces(inputs: &Inputs<'_>, security: &cri::LinuxContainerSecurityContext) -> Vec<Namespace> {
     let joined = |kind: &str, path: &Path| Namespace {
         kind: kind.to_owned(),
         path: Some(path.to_owned()),
@@ -243,19 +327,14 @@ fn namespaces(inputs: &Inputs<'_>, security: &cri::LinuxContainerSecurityContext
         path: None,
     };
     let mut all = vec![own("mount")];
-    let options = security
-        .namespace_options
-        .clone()
-        .unwrap_or_else(|| crate::sandbox::namespace_options(inputs.sandbox));
-    match options.pid() {
+    match processes(inputs.sandbox, inputs.container) {
         NamespaceMode::Container => all.push(own("pid")),
         NamespaceMode::Node => {}
-        mode @ (NamespaceMode::Pod | NamespaceMode::Target) => {
-            return Err(Error::invalid(
-                "config.linux.security_context.namespace_options.pid",
-                format!("{} is not implemented; use CONTAINER or NODE", mode.as_str_name()),
-            ));
-        }
+        NamespaceMode::Pod => all.push(joined("pid", &inputs.files.pid)),
+        NamespaceMode::Target => all.extend(inputs.target.as_deref().map(|path| joined("pid", path))),
+    }
+    if inputs.wanted.user {
+        all.push(joined("user", &inputs.files.user));
     }
     if inputs.wanted.net {
         all.push(joined("network", &inputs.files.net));
@@ -267,89 +346,48 @@ fn namespaces(inputs: &Inputs<'_>, security: &cri::LinuxContainerSecurityContext
     if inputs.host.cgroup_v2 && !security.privileged {
         all.push(own("cgroup"));
     }
-    Ok(all)
+    all
 }
 
-/// What of `/proc` and `/sys` containers must not read, and not write, unless the caller says otherwise.
+/// Beside the path of the user namespace: runc up to 1.1 wants both, later ones check that they agree.
+fn id_mappings(inputs: &Inputs<'_>, of: impl Fn(&IdMappings) -> &Vec<IdRange>) -> Vec<IdMapping> {
+    let ranges = inputs.mappings.as_ref().map(of).into_iter().flatten();
+    ranges
+        .map(|range| IdMapping {
+            container_id: range.inside,
+            host_id: range.outside,
+            size: range.length,
+        })
+        .collect()
+}
+
+/// What of `/proc` and `/sys` the container must not read, and not write: as asked for. A caller that names nothing
+/// wants nothing hidden (Kubernetes' `procMount: Unmasked`), as containerd understands it too.
 fn hidden_paths(security: &cri::LinuxContainerSecurityContext) -> (Vec<String>, Vec<String>) {
     if security.privileged {
         return (Vec::new(), Vec::new());
     }
-    let usual = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
-    let masked = match security.masked_paths.as_slice() {
-        [] => usual(&[
-            "/proc/acpi",
-            "/proc/asound",
-            "/proc/kcore",
-            "/proc/keys",
-            "/proc/latency_stats",
-            "/proc/sched_debug",
-            "/proc/scsi",
-            "/proc/timer_list",
-            "/proc/timer_stats",
-            "/sys/devices/virtual/powercap",
-            "/sys/firmware",
-        ]),
-        given => given.to_vec(),
-    };
-    let readonly = match security.readonly_paths.as_slice() {
-        [] => usual(&[
-            "/proc/bus",
-            "/proc/fs",
-            "/proc/irq",
-            "/proc/sys",
-            "/proc/sysrq-trigger",
-        ]),
-        given => given.to_vec(),
-    };
-    (masked, readonly)
+    (security.masked_paths.clone(), security.readonly_paths.clone())
 }
 
-/// The devices to make, and who may use what. A privileged container has every device of the host.
-fn devices(inputs: &Inputs<'_>, privileged: bool) -> Result<(Vec<Device>, Vec<DeviceRule>)> {
-    if privileged {
-        let devices = inputs
-            .host
-            .devices
-            .iter()
-            .map(|device| make(device, device.path.clone()))
-            .collect();
-        return Ok((devices, vec![DeviceRule::all(true)]));
-    }
-    let mut devices = Vec::new();
-    let mut rules = vec![DeviceRule::all(false)];
-    for device in &inputs.container.devices {
-        let host_path = Path::new(&device.host_path);
-        let found = inputs
-            .host
-            .devices
-            .iter()
-            .find(|found| found.path == host_path)
-            .ok_or_else(|| {
-                Error::invalid(
-                    "config.devices",
-                    format!("{} is not a device of this host", device.host_path),
-                )
-            })?;
-        if device.permissions.is_empty() || device.permissions.contains(|c| !"rwm".contains(c)) {
-            return Err(Error::invalid(
-                "config.devices",
-                format!(
-                    "permissions {:?} of {}: must be letters of \"rwm\"",
-                    device.permissions, device.host_path
-                ),
-            ));
+/// The devices to make, and who may use what. Of two for one path the last counts.
+fn devices(inputs: &Inputs<'_>, privileged: bool) -> (Vec<Device>, Vec<DeviceRule>) {
+    let granted = inputs.devices.iter().chain(&inputs.edits.devices);
+    let mut devices: BTreeMap<&Path, Device> = BTreeMap::new();
+    let mut rules = vec![DeviceRule::all(privileged)];
+    for granted in granted {
+        devices.insert(&granted.path, make(&granted.device, granted.path.clone()));
+        if !privileged {
+            rules.push(DeviceRule {
+                allow: true,
+                kind: Some(granted.device.kind),
+                major: Some(granted.device.major),
+                minor: Some(granted.device.minor),
+                access: granted.access.clone(),
+            });
         }
-        devices.push(make(found, PathBuf::from(&device.container_path)));
-        rules.push(DeviceRule {
-            allow: true,
-            kind: Some(found.kind),
-            major: Some(found.major),
-            minor: Some(found.minor),
-            access: device.permissions.clone(),
-        });
     }
-    Ok((devices, rules))
+    (devices.into_values().collect(), rules)
 }
 
 fn make(device: &HostDevice, path: PathBuf) -> Device {

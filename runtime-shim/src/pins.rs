@@ -1,31 +1,42 @@
 //! A sandbox's namespaces, kept alive without a process by bind mounts of `/proc/thread-self/ns/*`.
 //!
 //! ```text
-//! <state_dir>/sandboxes/<id>/ns/{net,ipc,uts}   pins
-//!                            shm                /dev/shm of the sandbox's containers
+//! <state_dir>/sandboxes/<id>/ns/{user,net,ipc,uts}   pins
+//!                            ns/pid, ns/init.pid     a shared PID namespace and its first process, once one is wanted
+//!                            shm                     /dev/shm of the sandbox's containers
 //!                            hostname, hosts, resolv.conf
 //! ```
 
+mod init;
 mod kernel;
+mod mappings;
 
-pub(crate) use self::kernel::is_namespace;
+pub(crate) use self::{
+    init::PodInit,
+    kernel::is_namespace,
+    mappings::{IdMappings, IdRange},
+};
 
 use std::{
     collections::BTreeMap,
+    ffi::CString,
+    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use clone8s::cri::NamespaceMode;
 use rustix::mount::{MountFlags, UnmountFlags};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
     ids::SandboxId,
+    roles::Held,
 };
 
 /// `/dev/shm` of a sandbox, as large as docker's and containerd's.
-const SHM_OPTIONS: &std::ffi::CStr = c"mode=1777,size=67108864";
+const SHM_OPTIONS: &str = "mode=1777,size=67108864";
 
 /// Which namespaces a sandbox has of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,35 +44,67 @@ pub(crate) struct Wanted {
     /// Network and, with it, the host name.
     pub(crate) net: bool,
     pub(crate) ipc: bool,
+    /// Users, and with them everything that a user namespace owns.
+    pub(crate) user: bool,
 }
 
 impl Wanted {
-    /// Decides from CRI's options; modes that the shim cannot serve are refused.
+    /// Decides from CRI's options; modes that make no sense for a sandbox are refused.
     pub(crate) fn from_options(options: &clone8s::cri::NamespaceOption) -> Result<Self> {
+        let path = |field: &str| format!("config.linux.security_context.namespace_options.{field}");
         let own = |field, mode| match mode {
             NamespaceMode::Pod => Ok(true),
             NamespaceMode::Node => Ok(false),
             NamespaceMode::Container | NamespaceMode::Target => {
-                Err(Error::invalid(field, "must be POD or NODE for a sandbox"))
+                Err(Error::invalid(path(field), "must be POD or NODE for a sandbox"))
             }
         };
-        if options.pid() == NamespaceMode::Pod {
+        if options.pid() == NamespaceMode::Target {
+            return Err(Error::invalid(path("pid"), "TARGET is for containers alone"));
+        }
+        let wanted = Self {
+            net: own("network", options.network())?,
+            ipc: own("ipc", options.ipc())?,
+            user: IdMappings::of_sandbox(options)?.is_some(),
+        };
+        // The kernel lets a user namespace mount only what belongs to it.
+        if wanted.user && !(wanted.net && wanted.ipc && options.pid() != NamespaceMode::Node) {
             return Err(Error::invalid(
-                "namespace_options.pid",
-                "a process namespace that containers share is not implemented; use CONTAINER or NODE",
+                path("userns_options"),
+                "a pod with users of its own cannot share the host's network, IPC or processes",
             ));
         }
-        let user = options.userns_options.as_ref();
-        if user.is_some_and(|user| user.mode() == NamespaceMode::Pod) {
-            return Err(Error::invalid(
-                "namespace_options.userns_options",
-                "user namespaces are not implemented",
-            ));
+        Ok(wanted)
+    }
+}
+
+/// What is set up in new namespaces from within.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub(crate) net: bool,
+    pub(crate) ipc: bool,
+    pub(crate) hostname: String,
+    /// Files of kernel parameters and their values.
+    pub(crate) sysctls: Vec<(PathBuf, String)>,
+}
+
+impl Setup {
+    /// Moves the calling thread into the namespaces. It must end there.
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        kernel::enter_new(self.net, self.ipc)?;
+        if self.net {
+            kernel::set_loopback_up()?;
+            rustix::system::sethostname(self.hostname.as_bytes())?;
         }
-        Ok(Self {
-            net: own("namespace_options.network", options.network())?,
-            ipc: own("namespace_options.ipc", options.ipc())?,
-        })
+        for (path, value) in &self.sysctls {
+            fs::write(path, value).map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("write {value:?} to {}: {error}", path.display()),
+                )
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -87,6 +130,11 @@ impl SandboxDir {
         self.path.join("network.json")
     }
 
+    /// The folder of the pins.
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.path.join("ns")
+    }
+
     pub(crate) fn net(&self) -> PathBuf {
         self.path.join("ns/net")
     }
@@ -99,6 +147,14 @@ impl SandboxDir {
         self.path.join("ns/uts")
     }
 
+    pub(crate) fn user(&self) -> PathBuf {
+        self.path.join("ns/user")
+    }
+
+    pub(crate) fn pid(&self) -> PathBuf {
+        self.path.join("ns/pid")
+    }
+
     pub(crate) fn shm(&self) -> PathBuf {
         self.path.join("shm")
     }
@@ -107,21 +163,27 @@ impl SandboxDir {
     pub(crate) async fn make(
         &self,
         wanted: Wanted,
+        mappings: Option<IdMappings>,
         hostname: &str,
         sysctls: &BTreeMap<String, String>,
     ) -> Result<()> {
-        let files = sysctls
+        let sysctls = sysctls
             .iter()
             .map(|(name, value)| Ok((sysctl_file(name, wanted)?, value.clone())))
             .collect::<Result<Vec<_>>>()?;
+        let setup = Setup {
+            net: wanted.net,
+            ipc: wanted.ipc,
+            hostname: hostname.to_owned(),
+            sysctls,
+        };
         let dir = self.clone();
-        let hostname = hostname.to_owned();
         // Not on a thread of the async runtime: a thread that has entered another namespace must end there.
         let (reply, done) = tokio::sync::oneshot::channel();
         std::thread::Builder::new()
             .name("make-namespaces".into())
             .spawn(move || {
-                let _ = reply.send(dir.make_here(wanted, &hostname, &files));
+                let _ = reply.send(dir.make_here(&setup, mappings.as_ref()));
             })
             .map_err(Error::file("start a thread to make", &self.path))?;
         done.await
@@ -129,30 +191,47 @@ impl SandboxDir {
             .map_err(Error::file("make namespaces in", &self.path))
     }
 
-    fn make_here(&self, wanted: Wanted, hostname: &str, sysctls: &[(PathBuf, String)]) -> io::Result<()> {
-        fs::create_dir_all(self.path.join("ns"))?;
-        kernel::enter_new(wanted.net, wanted.ipc)?;
-        if wanted.net {
-            kernel::set_loopback_up()?;
-            rustix::system::sethostname(hostname.as_bytes())?;
-            pin("net", &self.net())?;
-            pin("uts", &self.uts())?;
+    fn make_here(&self, setup: &Setup, mappings: Option<&IdMappings>) -> io::Result<()> {
+        fs::create_dir_all(self.pins())?;
+        let mut names = Vec::new();
+        if setup.net {
+            names.extend(["net", "uts"]);
         }
-        if wanted.ipc {
-            pin("ipc", &self.ipc())?;
-            fs::create_dir(self.shm())?;
-            let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-            rustix::mount::mount("shm", self.shm(), "tmpfs", safe, SHM_OPTIONS)?;
+        if setup.ipc {
+            names.push("ipc");
+            self.make_shm(mappings)?;
         }
-        for (path, value) in sysctls {
-            fs::write(path, value).map_err(|error| {
-                io::Error::new(
-                    error.kind(),
-                    format!("write {value:?} to {}: {error}", path.display()),
-                )
-            })?;
+        if let Some(mappings) = mappings {
+            let held = Held::make(mappings, Some(setup))?;
+            names.push("user");
+            for name in names {
+                pin(&held.namespace(name), &self.pins().join(name))?;
+            }
+            return Ok(());
+        }
+        setup.enter()?;
+        for name in names {
+            let own = PathBuf::from("/proc/thread-self/ns").join(name);
+            pin(&own, &self.pins().join(name))?;
         }
         Ok(())
+    }
+
+    fn make_shm(&self, mappings: Option<&IdMappings>) -> io::Result<()> {
+        let mut options = SHM_OPTIONS.to_owned();
+        if let Some((uid, gid)) = mappings.and_then(IdMappings::root) {
+            let _ = write!(options, ",uid={uid},gid={gid}");
+        }
+        fs::create_dir(self.shm())?;
+        let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let options = CString::new(options)?;
+        Ok(rustix::mount::mount(
+            "shm",
+            self.shm(),
+            "tmpfs",
+            safe,
+            options.as_c_str(),
+        )?)
     }
 
     /// Whether every wanted pin is there: a reboot loses them.
@@ -161,6 +240,8 @@ impl SandboxDir {
         self.path.exists()
             && (!wanted.net || pinned(&self.net()) && pinned(&self.uts()))
             && (!wanted.ipc || pinned(&self.ipc()))
+            && (!wanted.user || pinned(&self.user()))
+            && (!pinned(&self.pid()) || self.init().is_some())
     }
 
     /// Whether namespaces may be there, and with them the network's part outside of them.
@@ -188,7 +269,15 @@ impl SandboxDir {
 
     /// Lets go of the namespaces; the kernel ends them when the last process in them ends. Repeatable.
     pub(crate) fn unpin(&self) -> Result<()> {
-        for path in [self.net(), self.uts(), self.ipc(), self.shm()] {
+        let pins = [
+            self.net(),
+            self.uts(),
+            self.ipc(),
+            self.pid(),
+            self.user(),
+            self.shm(),
+        ];
+        for path in pins {
             match rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
                 // Not a mount, or not there.
                 Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
@@ -224,28 +313,38 @@ fn all(state_dir: &Path) -> PathBuf {
 
 /// The file of a kernel parameter that belongs to a namespace of the sandbox's own.
 fn sysctl_file(name: &str, wanted: Wanted) -> Result<PathBuf> {
-    let refuse = |problem: &str| {
-        Err(Error::invalid(
-            "config.linux.sysctls",
-            format!("{name}: {problem}"),
-        ))
-    };
-    let is_net = name.starts_with("net.");
-    let is_ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."]
-        .iter()
-        .any(|start| name.starts_with(start));
-    if name.contains('/') || !is_net && !is_ipc {
-        return refuse("not a parameter of the network or IPC namespace; set it on the host");
+    let refuse = |problem: &str| Err(Error::invalid(format!("config.linux.sysctls[{name}]"), problem));
+    // sysctl(8): in the form with dots, a slash stands for a dot within a part, such as eth0/100.
+    let parts: Vec<_> = name.split('.').map(|part| part.replace('/', ".")).collect();
+    if parts.iter().any(|part| part.trim_matches('.').is_empty()) {
+        return refuse("not the name of a kernel parameter");
     }
-    if is_net && !wanted.net || is_ipc && !wanted.ipc {
+    let is_net = name.starts_with("net.");
+    let is_ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."]
+        .iter()
+        .any(|start| name.starts_with(start))
+        || name == "kernel.sem";
+    let is_uts = name == "kernel.domainname";
+    if !is_net && !is_ipc && !is_uts {
+        return refuse(
+            "not a parameter of the network, IPC or UTS namespace; it would change the whole host, set it there",
+        );
+    }
+    if (is_net || is_uts) && !wanted.net || is_ipc && !wanted.ipc {
         return refuse("the sandbox shares this namespace with the host");
     }
-    Ok(Path::new("/proc/sys").join(name.replace('.', "/")))
+    let path = parts
+        .iter()
+        .fold(PathBuf::from("/proc/sys"), |path, part| path.join(part));
+    if !path.exists() && !is_net {
+        return refuse("this kernel has no such parameter");
+    }
+    Ok(path)
 }
 
-fn pin(namespace: &str, path: &Path) -> io::Result<()> {
+fn pin(namespace: &Path, path: &Path) -> io::Result<()> {
     fs::File::create(path)?;
-    rustix::mount::mount_bind(format!("/proc/thread-self/ns/{namespace}"), path)?;
+    rustix::mount::mount_bind(namespace, path)?;
     Ok(())
 }
 
@@ -257,9 +356,13 @@ mod tests {
     async fn a_pinned_namespace_is_not_the_hosts_and_goes_without_a_trace() {
         let state = tempfile::tempdir().unwrap();
         let dir = SandboxDir::new(state.path(), &SandboxId::from("s1"));
-        let wanted = Wanted { net: true, ipc: true };
+        let wanted = Wanted {
+            net: true,
+            ipc: true,
+            user: false,
+        };
         let sysctls = BTreeMap::from([("net.ipv4.ip_unprivileged_port_start".to_owned(), "80".to_owned())]);
-        dir.make(wanted, "web-1", &sysctls).await.unwrap();
+        dir.make(wanted, None, "web-1", &sysctls).await.unwrap();
         assert!(dir.is_whole(wanted));
         for namespace in ["net", "uts", "ipc"] {
             let own = fs::metadata(dir.file("ns").join(namespace)).unwrap();
@@ -282,10 +385,45 @@ mod tests {
         let wanted = Wanted {
             net: false,
             ipc: false,
+            user: false,
         };
-        dir.make(wanted, "ignored", &BTreeMap::new()).await.unwrap();
+        dir.make(wanted, None, "ignored", &BTreeMap::new()).await.unwrap();
         assert!(dir.is_whole(wanted));
         assert!(!dir.net().exists());
         dir.remove().unwrap();
+    }
+
+    #[rstest::rstest]
+    #[case("net.ipv4.ip_forward", Some("/proc/sys/net/ipv4/ip_forward"))]
+    #[case(
+        "net.ipv4.conf.eth0/100.rp_filter",
+        Some("/proc/sys/net/ipv4/conf/eth0.100/rp_filter")
+    )]
+    #[case("kernel.shm_rmid_forced", Some("/proc/sys/kernel/shm_rmid_forced"))]
+    #[case("fs.mqueue.msg_max", Some("/proc/sys/fs/mqueue/msg_max"))]
+    #[case("kernel.domainname", Some("/proc/sys/kernel/domainname"))]
+    #[case::of_the_host("kernel.panic", None)]
+    #[case::of_the_host_too("vm.swappiness", None)]
+    #[case::unknown("kernel.shm_nonesuch", None)]
+    #[case::leading_up("net.//.//.kernel.panic", None)]
+    #[case::leading_nowhere("net..kernel", None)]
+    #[case::a_path("net/ipv4/ip_forward", None)]
+    fn a_kernel_parameter_is_one_of_the_pods_own(#[case] name: &str, #[case] expected: Option<&str>) {
+        let wanted = Wanted {
+            net: true,
+            ipc: true,
+            user: false,
+        };
+        assert_eq!(sysctl_file(name, wanted).ok().as_deref(), expected.map(Path::new));
+        let shared = Wanted {
+            net: false,
+            ipc: false,
+            user: false,
+        };
+        let error = sysctl_file(name, shared).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("config.linux.sysctls[{name}]")),
+            "{error}"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | object | kind | extensions |
 //! |---|---|---|
-//! | sandbox, without a task | `sandbox` | the CRI config; what was made for it |
+//! | sandbox, without a task | `sandbox` | the CRI config; what was made for it; its limits if changed |
 //! | container | `container` | the CRI config; what was made of it; its limits if changed; how it ended |
 
 use std::{collections::HashMap, net::IpAddr};
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     ids::{ContainerId, SandboxId},
     network::Attachment,
+    sandbox::PodLimits,
 };
 
 pub(crate) const KIND: &str = "clone8s.io/kind";
@@ -95,6 +96,8 @@ pub(crate) struct SandboxRecord {
     pub(crate) config: cri::PodSandboxConfig,
     pub(crate) detail: SandboxDetail,
     pub(crate) stopped: bool,
+    /// As of the last update.
+    pub(crate) limits: Option<PodLimits>,
 }
 
 #[derive(Debug, Clone)]
@@ -168,6 +171,25 @@ pub(crate) fn container_resources(id: &ContainerId, resources: &cri::LinuxContai
     )
 }
 
+/// The request that changed them has a place for both.
+pub(crate) fn sandbox_limits(id: &SandboxId, limits: &PodLimits) -> Update {
+    let request = cri::UpdatePodSandboxResourcesRequest {
+        overhead: limits.overhead.clone(),
+        resources: limits.resources.clone(),
+        ..Default::default()
+    };
+    let value = message("runtime.v1.UpdatePodSandboxResourcesRequest", &request);
+    extension(id.as_str(), RESOURCES, value)
+}
+
+fn read_limits(object: &Object) -> Result<PodLimits, String> {
+    let request: cri::UpdatePodSandboxResourcesRequest = read_message(object, RESOURCES)?;
+    Ok(PodLimits {
+        overhead: request.overhead,
+        resources: request.resources,
+    })
+}
+
 fn label(id: &str, key: &str, at: i64) -> Update {
     let labels = HashMap::from([(key.to_owned(), at.to_string())]);
     let object = Object {
@@ -196,6 +218,11 @@ pub(crate) fn read(object: &Object) -> Result<Record, String> {
             config: read_message(object, CONFIG)?,
             detail: read_json(object, DETAIL)?,
             stopped: object.labels.contains_key(STOPPED),
+            limits: object
+                .extensions
+                .get(RESOURCES)
+                .map(|_| read_limits(object))
+                .transpose()?,
         }))),
         Some(KIND_CONTAINER) => Ok(Record::Container(Box::new(ContainerRecord {
             id: object.id.clone().into(),

@@ -19,6 +19,7 @@ use crate::{
     record::{self, ContainerRecord, Record, SandboxRecord},
     sandbox::{Sandbox, namespace_options},
     shim::Shim,
+    staging::{self, Stage},
     time,
 };
 
@@ -72,7 +73,7 @@ impl Shim {
         for record in sandboxes.into_values() {
             // Its maker may be at work, or done by now.
             if !self.table.is_taken(record.id.as_str()) {
-                self.adopt_sandbox(*record);
+                self.adopt_sandbox(*record).await;
             }
         }
         for container in &known_containers {
@@ -101,7 +102,7 @@ impl Shim {
         if occasion == Occasion::Start {
             self.restore_network().await;
         }
-        self.discard_unfinished().await;
+        self.discard_unfinished(occasion).await;
         self.discard_snapshots(&snapshots).await;
         if occasion == Occasion::Start {
             self.discard_leases().await?;
@@ -109,7 +110,7 @@ impl Shim {
         Ok(())
     }
 
-    fn adopt_sandbox(&self, record: SandboxRecord) {
+    async fn adopt_sandbox(self: &Arc<Self>, record: SandboxRecord) {
         let id = record.id.clone();
         let wanted = Wanted::from_options(&namespace_options(&record.config));
         let dir = SandboxDir::new(&self.config.state_dir, &id);
@@ -120,7 +121,11 @@ impl Shim {
             PodSandboxState::SandboxNotready
         };
         match Sandbox::from_record(record, state) {
-            Ok(sandbox) => self.table.insert_sandbox(Arc::new(sandbox)),
+            Ok(sandbox) => {
+                let sandbox = Arc::new(sandbox);
+                self.table.insert_sandbox(Arc::clone(&sandbox));
+                self.adopt_init(&sandbox).await;
+            }
             Err(error) => tracing::error!(sandbox = %id, %error, "cannot take up a sandbox"),
         }
     }
@@ -144,11 +149,20 @@ impl Shim {
     }
 
     /// Clears away what never became visible: its maker was killed.
-    async fn discard_unfinished(&self) {
+    async fn discard_unfinished(&self, occasion: Occasion) {
         for id in pins::found(&self.config.state_dir) {
             if !self.table.is_taken(id.as_str()) {
                 tracing::info!(sandbox = %id, "clearing away an unfinished sandbox");
                 self.discard_sandbox(&id).await;
+            }
+        }
+        for id in staging::found(&self.config.state_dir) {
+            // A start may be under way.
+            if occasion == Occasion::Reconnect && self.table.is_taken(id.as_str()) {
+                continue;
+            }
+            if let Err(error) = Stage::new(&self.config.state_dir, &id).clear() {
+                tracing::warn!(container = %id, %error, "mounts of a start that was cut off not removed");
             }
         }
         for id in logs::found(&self.config.state_dir) {
@@ -183,8 +197,11 @@ impl Shim {
 
     /// Snapshots of containers whose objects are gone. Others are images', under names of other forms.
     async fn discard_snapshots(&self, snapshots: &[String]) {
-        let of_containers = snapshots.iter().filter(|name| ContainerId::is_one(name));
-        for name in of_containers.filter(|name| !self.table.is_taken(name)) {
+        let leftover = snapshots.iter().filter(|name| {
+            let container = staging::container_of(name);
+            ContainerId::is_one(container) && !self.table.is_taken(container)
+        });
+        for name in leftover {
             let removed = self
                 .containerd
                 .remove_snapshot(&self.config.snapshotter, name)

@@ -9,6 +9,8 @@
 
 mod config;
 mod files;
+mod limits;
+mod processes;
 mod run;
 mod stop;
 
@@ -21,8 +23,10 @@ use std::{
 };
 
 use clone8s::cri;
+use tokio_util::sync::DropGuard;
 
-pub(crate) use self::config::namespace_options;
+pub(crate) use self::config::{is_privileged, namespace_options, user_mappings};
+pub(crate) use self::limits::PodLimits;
 use crate::{
     error::Result,
     ids::SandboxId,
@@ -44,8 +48,12 @@ pub(crate) struct Sandbox {
     stop_noted: AtomicBool,
     /// Whether someone has learned its id. Whoever asks for the same again, cut off before, is given this one.
     answered: AtomicBool,
+    /// As of the last update; none where there was none.
+    limits: Mutex<Option<PodLimits>>,
     /// One change at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Who looks after the first process of its shared PID namespace; none while there is no such process.
+    init_watch: tokio::sync::Mutex<Option<DropGuard>>,
 }
 
 impl Sandbox {
@@ -58,7 +66,9 @@ impl Sandbox {
             state: Mutex::new(state),
             stop_noted: AtomicBool::new(record.stopped),
             answered: AtomicBool::new(false),
+            limits: Mutex::new(record.limits),
             changing: tokio::sync::Mutex::new(()),
+            init_watch: tokio::sync::Mutex::default(),
         })
     }
 
@@ -103,7 +113,16 @@ impl Sandbox {
 
     /// The host name of its containers.
     pub(crate) fn hostname(&self) -> String {
-        config::hostname(&self.config)
+        if self.wanted.net {
+            config::hostname(&self.config)
+        } else {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        }
+    }
+
+    /// Of its own processes: that of a shared PID namespace.
+    fn own_cgroup(&self) -> String {
+        format!("{}/{}", self.cgroup_parent(), self.id)
     }
 
     /// Relative to the root of each cgroup hierarchy, with a slash in front.
@@ -137,11 +156,16 @@ impl Shim {
             }
             _ => None,
         };
+        let limits = sandbox.limits();
         let info = serde_json::json!({
             "networkNamespace": sandbox.wanted.net.then(|| dir.net()),
             "network": sandbox.detail.attachment,
             "networkCheck": check,
             "cgroupParent": sandbox.cgroup_parent(),
+            "memoryLimit": limits.resources.as_ref().map(|limits| limits.memory_limit_in_bytes),
+            "cpuQuota": limits.resources.as_ref().map(|limits| limits.cpu_quota),
+            // Of the first process of a shared PID namespace.
+            "pid": dir.init().map(|init| init.pid),
         });
         BTreeMap::from([("info".to_owned(), info.to_string())])
     }

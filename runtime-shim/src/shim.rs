@@ -19,6 +19,7 @@ use crate::{
     containerd::Containerd,
     error::{Error, Result},
     events::Events,
+    features::KnownFeatures,
     host,
     images::Images,
     network::Network,
@@ -42,6 +43,7 @@ pub(crate) struct Shim {
     pub(crate) programs: Programs,
     pub(crate) rates: Rates,
     pub(crate) layers: Layers,
+    pub(crate) known_features: KnownFeatures,
     pub(crate) readiness: watch::Sender<Readiness>,
     /// Something could not be undone or recorded: containerd's state is to be read again.
     pub(crate) unsettled: Notify,
@@ -78,6 +80,7 @@ impl Shim {
             programs: Programs::default(),
             rates: Rates::default(),
             layers: Layers::default(),
+            known_features: KnownFeatures::default(),
             readiness: watch::Sender::new(Readiness::Waiting("containerd has not answered yet".into())),
             unsettled: Notify::new(),
             recovered: OnceLock::new(),
@@ -126,6 +129,7 @@ impl Shim {
         for container in self.table.containers() {
             container.close_log();
         }
+        self.unwatch_inits().await;
         self.operations.close();
         if timeout(grace, self.operations.wait()).await.is_err() {
             tracing::warn!(

@@ -86,6 +86,9 @@ struct Options {
     /// Registry to speak to without TLS (HOST or HOST:PORT; repeatable; loopback ones always are)
     #[arg(long, global = true, value_name = "REGISTRY")]
     plain_http: Vec<String>,
+    /// Folder of Container Device Interface (CDI) files (path; repeatable, a later one comes before an earlier one)
+    #[arg(long, global = true, default_values = ["/etc/cdi", "/var/run/cdi"])]
+    cdi_dir: Vec<PathBuf>,
     /// Image archive to import at the start: a file, or a folder of .tar and .tar.gz files (path; repeatable)
     #[arg(long, global = true)]
     archive: Vec<PathBuf>,
@@ -127,12 +130,16 @@ impl From<Options> for Config {
             default_handler: options.default_handler,
             handlers,
             plain_http: options.plain_http.into_iter().collect(),
+            cdi_dirs: options.cdi_dir,
             archives: options.archive,
         }
     }
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = clone8s_runtime_shim::run_if_asked() {
+        return code;
+    }
     let cli = Cli::parse();
     let config = Config::from(cli.options);
     process::run(&cli.telemetry, |shutdown| async move {

@@ -6,21 +6,25 @@ use std::{
 };
 
 use clone8s::cri;
-use containerd_client::services::v1 as api;
+use containerd_client::{services::v1 as api, types::Mount};
 
-use super::{Container, state::State};
+use super::{Container, check::is_privileged, state::State, volumes::Volumes};
 use crate::{
+    cdi,
     containerd::{NewSnapshot, already_gone},
+    devices,
     error::{Error, Result},
+    host,
     ids::ContainerId,
     images::{Image, NamedImage},
     logs::Fifos,
-    oci::{self, Inputs, ResolvedUser, SandboxFiles},
-    pins::SandboxDir,
+    oci::{self, GrantedDevice, Inputs, ResolvedUser, SandboxFiles},
+    pins::{IdMappings, SandboxDir},
     record::{self, ContainerDetail, ContainerRecord},
     runtime_options,
-    sandbox::Sandbox,
+    sandbox::{Sandbox, user_mappings},
     shim::Shim,
+    staging::{self, Stage},
     steps::timed,
     table::lock,
     time::now_nanos,
@@ -36,7 +40,11 @@ impl Shim {
             .metadata
             .clone()
             .ok_or_else(|| Error::invalid("config.metadata", "missing"))?;
+        if sandbox_id.is_empty() {
+            return Err(Error::invalid("pod_sandbox_id", "missing"));
+        }
         let sandbox = self.table.sandbox(&sandbox_id)?;
+        super::check::check(&config, &sandbox.config)?;
         if !sandbox.is_ready() {
             return Err(Error::WrongState {
                 kind: "sandbox",
@@ -81,16 +89,32 @@ impl Shim {
     }
 
     async fn create(
-        &self,
-        sandbox: &Sandbox,
+        self: &Arc<Self>,
+        sandbox: &Arc<Sandbox>,
         config: cri::ContainerConfig,
         image: &NamedImage,
         user: ResolvedUser,
     ) -> Result<ContainerId> {
+        let processes = oci::processes(&sandbox.config, &config);
+        self.target_of(sandbox, &config)?;
         let id = ContainerId::random();
         let _making = self.table.making(id.as_str());
         let cgroup = format!("{}/{id}", sandbox.cgroup_parent());
         let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
+        let mut devices: Vec<GrantedDevice> = if is_privileged(&config) {
+            let all = devices::all().into_iter();
+            all.map(|device| GrantedDevice {
+                path: device.path.clone(),
+                device,
+                access: "rwm".into(),
+            })
+            .collect()
+        } else {
+            Vec::new()
+        };
+        devices.extend(devices::granted(&config)?);
+        let volumes = timed("volumes", self.volumes(sandbox, &id, &config)).await?;
+        let mappings = user_mappings(&sandbox.config)?;
         let spec = oci::spec(&Inputs {
             sandbox_id: sandbox.id.as_str(),
             sandbox: &sandbox.config,
@@ -99,10 +123,19 @@ impl Shim {
             user: user.clone(),
             wanted: sandbox.wanted,
             hostname: sandbox.hostname(),
+            mappings: mappings.clone(),
+            target: (processes == cri::NamespaceMode::Target)
+                .then(|| Stage::new(&self.config.state_dir, &id).pid()),
+            sources: volumes.sources.clone(),
+            devices,
+            edits: cdi::resolve(&self.config.cdi_dirs, &cdi::requested(&config))?,
+            apparmor_profiles: host::apparmor_profiles(&self.host),
             files: SandboxFiles {
                 net: dir.net(),
                 ipc: dir.ipc(),
                 uts: dir.uts(),
+                pid: dir.pid(),
+                user: dir.user(),
                 shm: dir.shm(),
                 hosts: dir.file("hosts"),
                 hostname: dir.file("hostname"),
@@ -111,7 +144,10 @@ impl Shim {
             cgroup: cgroup.clone(),
             host: &self.host,
         })?;
-        make_missing_sources(&config)?;
+        if processes == cri::NamespaceMode::Pod {
+            self.share_processes(sandbox).await?;
+        }
+        volumes.make_missing()?;
         let record = ContainerRecord {
             detail: ContainerDetail {
                 sandbox: sandbox.id.to_string(),
@@ -141,7 +177,12 @@ impl Shim {
             ..Default::default()
         };
         record.write(&mut object);
-        let made = self.make_container(record, object, &image.image.top()).await;
+        object
+            .labels
+            .extend(volumes.labels(&self.config.snapshotter, &id));
+        let made = self
+            .make_container(record, object, &image.image.top(), &volumes, mappings.as_ref())
+            .await;
         match made {
             Ok(container) => {
                 let container = Arc::new(container);
@@ -150,6 +191,13 @@ impl Shim {
                 Ok(id)
             }
             Err(error) => {
+                for key in volumes.snapshots(&id) {
+                    // What stays is nobody's, and containerd collects it.
+                    let _ = self
+                        .containerd
+                        .remove_snapshot(&self.config.snapshotter, &key)
+                        .await;
+                }
                 self.discard_container(&id).await;
                 Err(error)
             }
@@ -161,6 +209,8 @@ impl Shim {
         record: ContainerRecord,
         object: api::Container,
         parent: &str,
+        volumes: &Volumes,
+        mappings: Option<&IdMappings>,
     ) -> Result<Container> {
         // The object first: it refers to the snapshot's key, and so keeps the snapshot from being collected.
         timed("object", self.containerd.create_container(object)).await?;
@@ -170,7 +220,15 @@ impl Shim {
             parent,
             lease: None,
         };
-        let mounts = timed("snapshot", self.containerd.prepare_snapshot(snapshot)).await?;
+        let mounts = timed("snapshot", self.prepare(&record.id, snapshot, volumes)).await?;
+        if let Some(mappings) = mappings {
+            staging::own_root(&mounts, mappings).map_err(|error| {
+                Error::unmet(
+                    "config.linux.security_context.namespace_options.userns_options",
+                    format!("the root of the container cannot be given to the pod's users: {error}"),
+                )
+            })?;
+        }
         let container = Container::from_record(record, State::Created);
         self.fifos(&container).make()?;
         *lock(&container.rootfs) = Some(mounts);
@@ -193,6 +251,19 @@ impl Shim {
             tracing::warn!(container = %id, %error, "unfinished container not removed");
             self.unsettled.notify_one();
         }
+    }
+
+    /// The container's own snapshot, and those of the images that it mounts.
+    async fn prepare(&self, id: &ContainerId, own: NewSnapshot<'_>, volumes: &Volumes) -> Result<Vec<Mount>> {
+        for (index, image) in &volumes.images {
+            let view = NewSnapshot {
+                key: &staging::image_snapshot(id, *index),
+                parent: &image.top(),
+                ..own
+            };
+            self.containerd.view_snapshot(view).await?;
+        }
+        Ok(self.containerd.prepare_snapshot(own).await?)
     }
 
     /// CRI: a user by number or by name, else the image's, else root; with the groups that the image lists.
@@ -239,6 +310,9 @@ impl Shim {
         for &group in &security.supplemental_groups {
             groups.push(id("config.linux.security_context.supplemental_groups", group)?);
         }
+        // Of one's own group too: whoever is denied by it must not get past that as another
+        // (setgroups(2), "negative" permissions).
+        groups.push(gid);
         groups.sort_unstable();
         groups.dedup();
         Ok(ResolvedUser {
@@ -265,15 +339,4 @@ fn log_path(directory: &str, path: &str) -> String {
         ("", _) | (_, "") => String::new(),
         (directory, path) => Path::new(directory).join(path).display().to_string(),
     }
-}
-
-/// Host paths that do not exist are made as folders, as kubelets expect of a runtime.
-fn make_missing_sources(config: &cri::ContainerConfig) -> Result<()> {
-    for mount in &config.mounts {
-        let path = Path::new(&mount.host_path);
-        if !path.exists() {
-            std::fs::create_dir_all(path).map_err(Error::file("make mount source", path))?;
-        }
-    }
-    Ok(())
 }

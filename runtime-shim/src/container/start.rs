@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use containerd_client::services::v1::CreateTaskRequest;
+use containerd_client::{services::v1::CreateTaskRequest, types::Mount};
 use tokio::time::timeout;
 
 use super::{Container, state::State};
@@ -15,6 +15,7 @@ use crate::{
     logs::Pump,
     record::{self, ContainerExit},
     shim::Shim,
+    staging::Stage,
     steps::timed,
     table::lock,
     time::now_nanos,
@@ -63,6 +64,23 @@ impl Shim {
                     .await?
             }
         };
+        let mut order = self.order(&container, &sandbox).await?;
+        let stage = Stage::new(&self.config.state_dir, &container.id);
+        let rootfs = if order.users.is_some() {
+            order.rootfs = Some(rootfs);
+            vec![Mount {
+                r#type: "bind".into(),
+                source: stage.rootfs().display().to_string(),
+                options: vec!["rbind".into(), "rw".into()],
+                ..Default::default()
+            }]
+        } else {
+            rootfs
+        };
+        if let Err(error) = stage.set(order).await {
+            self.record_failed_start(&container, &error).await;
+            return Err(error);
+        }
         let fifos = self.fifos(&container);
         let (pump, output, keeper) = Pump::open(&fifos, &container.detail.log_path)?;
         let request = CreateTaskRequest {
@@ -83,7 +101,7 @@ impl Shim {
         };
         *lock(&container.log) = Some(Arc::new(pump));
         self.own(output);
-        let started = self.start_task(&container, request).await;
+        let started = self.start_task(&container, request, &stage).await;
         drop(keeper);
         if let Err(error) = started {
             self.record_failed_start(&container, &error).await;
@@ -96,9 +114,13 @@ impl Shim {
         self: &Arc<Self>,
         container: &Arc<Container>,
         request: CreateTaskRequest,
+        stage: &Stage,
     ) -> Result<()> {
         container.set_task(true);
-        let pid = timed("task create", self.containerd.create_task(request)).await?;
+        let created = timed("task create", self.containerd.create_task(request)).await;
+        // Made or not: the container has its own copies.
+        stage.clear()?;
+        let pid = created?;
         let started_at = now_nanos();
         // Recorded beside the start, not after it: after a crash, a start without a record is seen by its task, and
         // a record without a start by the task's state.

@@ -100,14 +100,19 @@ impl Shim {
         let container = self.table.container(&id)?;
         let _changing = container.changing.lock().await;
         let limits = merged(container.resources(), change);
-        let resources = oci::resources(&limits, self.cgroups.is_unified())?;
+        let resources = oci::resources("linux", &limits, &self.host)?;
         match container.state() {
-            State::Running { .. } => {
+            State::Running { pid, .. } => {
                 let any = prost_types::Any {
                     type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
                     value: serde_json::to_vec(&resources).unwrap_or_default(),
                 };
                 self.containerd.update_task(container.id.as_str(), any).await?;
+                if limits.oom_score_adj != container.resources().oom_score_adj {
+                    let score = oci::clamp_oom_score_adj(limits.oom_score_adj, self.host.oom_score_adj_floor);
+                    let path = format!("/proc/{pid}/oom_score_adj");
+                    std::fs::write(&path, score.to_string()).map_err(Error::file("write", path))?;
+                }
             }
             // They take effect with the start.
             State::Created => self.rewrite_spec(&container, &resources).await?,

@@ -11,11 +11,15 @@ use crate::{
     containerd::already_gone,
     error::{Error, Result},
     shim::Shim,
+    staging::{self, Stage},
     steps::timed,
 };
 
 /// How long a killed process may take to be gone: the kernel may have to write out its memory first.
 const KILL_LIMIT: Duration = Duration::from_mins(1);
+
+/// Nobody waits longer, and clocks reckon with it.
+const LONGEST_GRACE: Duration = Duration::from_hours(24 * 365);
 
 /// The signal that asks a container to stop: the caller's, else the image's, else SIGTERM.
 pub(super) fn stop_signal(config: &cri::ContainerConfig, image: &str) -> Result<u32> {
@@ -101,14 +105,16 @@ fn signal_number(name: &str) -> Option<u32> {
 }
 
 impl Shim {
-    /// CRI: a timeout of zero seconds or less kills at once. Several calls may wait at a time; the shortest wins.
+    /// CRI: repeatable, also for a container that is not there. A timeout of zero seconds or less kills at once. Several calls may wait at a time; the shortest wins.
     pub(crate) async fn stop_container(self: Arc<Self>, id: String, timeout_seconds: i64) -> Result<()> {
-        let container = self.table.container(&id)?;
+        let Ok(container) = self.table.container(&id) else {
+            return Ok(());
+        };
         if !matches!(container.state(), State::Running { .. }) {
             return Ok(());
         }
         if let Ok(grace @ 1..) = u64::try_from(timeout_seconds) {
-            let deadline = Instant::now() + Duration::from_secs(grace);
+            let deadline = Instant::now() + Duration::from_secs(grace).min(LONGEST_GRACE);
             let signal = container.detail.stop_signal;
             let sent = self.containerd.kill(container.id.as_str(), None, signal).await;
             already_gone(sent).or_else(ignore_wrong_state)?;
@@ -160,6 +166,14 @@ impl Shim {
         self.rates.forget(&container.detail.cgroup);
         self.layers.forget(id);
         self.fifos(container).remove()?;
+        Stage::new(&self.config.state_dir, &container.id).clear()?;
+        for (index, mount) in container.config.mounts.iter().enumerate() {
+            if staging::image_of(mount).is_some() {
+                let key = staging::image_snapshot(&container.id, index);
+                let view = self.containerd.remove_snapshot(&self.config.snapshotter, &key);
+                already_gone(timed("image volume", view).await)?;
+            }
+        }
         let removed = timed(
             "snapshot",
             self.containerd.remove_snapshot(&self.config.snapshotter, id),

@@ -231,6 +231,11 @@ impl<C: Containerd> Containerd for Bounded<C> {
         .await
     }
 
+    async fn view_snapshot(&self, snapshot: NewSnapshot<'_>) -> Result<Vec<Mount>> {
+        self.record("view snapshot", snapshot.key, self.inner.view_snapshot(snapshot))
+            .await
+    }
+
     async fn snapshot_mounts(&self, snapshotter: &str, key: &str) -> Result<Vec<Mount>> {
         self.record(
             "get mounts of snapshot",

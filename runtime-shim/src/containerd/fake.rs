@@ -344,23 +344,13 @@ impl Containerd for Fake {
     }
 
     async fn prepare_snapshot(&self, new: NewSnapshot<'_>) -> Result<Vec<Mount>> {
-        self.call("prepare_snapshot", new.key, |state| {
-            if state.snapshots.contains_key(new.key) {
-                return Err(ErrorKind::AlreadyExists);
-            }
-            let is_committed = |parent: &Snapshot| parent.kind == SnapshotKind::Committed;
-            if !new.parent.is_empty() && !state.snapshots.get(new.parent).is_some_and(is_committed) {
-                return Err(ErrorKind::NotFound);
-            }
-            state.hold_snapshot(new.lease, new.key)?;
-            let snapshot = Snapshot {
-                parent: new.parent.to_owned(),
-                kind: SnapshotKind::Active,
-            };
-            state.snapshots.insert(new.key.to_owned(), snapshot);
-            Ok(vec![state::mount()])
-        })
-        .await
+        self.call("prepare_snapshot", new.key, |state| add_snapshot(state, new))
+            .await
+    }
+
+    async fn view_snapshot(&self, new: NewSnapshot<'_>) -> Result<Vec<Mount>> {
+        self.call("view_snapshot", new.key, |state| add_snapshot(state, new))
+            .await
     }
 
     async fn snapshot_mounts(&self, _: &str, key: &str) -> Result<Vec<Mount>> {
@@ -591,4 +581,22 @@ impl Containerd for Fake {
         let events = BroadcastStream::new(self.events.subscribe());
         Ok(events.filter_map(|event| async { event.ok().map(Ok) }).boxed())
     }
+}
+
+/// Both kinds can only be mounted or removed.
+fn add_snapshot(state: &mut State, new: NewSnapshot<'_>) -> Result<Vec<Mount>, ErrorKind> {
+    if state.snapshots.contains_key(new.key) {
+        return Err(ErrorKind::AlreadyExists);
+    }
+    let is_committed = |parent: &Snapshot| parent.kind == SnapshotKind::Committed;
+    if !new.parent.is_empty() && !state.snapshots.get(new.parent).is_some_and(is_committed) {
+        return Err(ErrorKind::NotFound);
+    }
+    state.hold_snapshot(new.lease, new.key)?;
+    let snapshot = Snapshot {
+        parent: new.parent.to_owned(),
+        kind: SnapshotKind::Active,
+    };
+    state.snapshots.insert(new.key.to_owned(), snapshot);
+    Ok(vec![state::mount()])
 }

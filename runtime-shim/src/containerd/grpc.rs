@@ -362,6 +362,17 @@ impl Containerd for Grpc {
             .mounts)
     }
 
+    async fn view_snapshot(&self, snapshot: NewSnapshot<'_>) -> Result<Vec<Mount>> {
+        let request = snap::ViewSnapshotRequest {
+            snapshotter: snapshot.snapshotter.to_owned(),
+            key: snapshot.key.to_owned(),
+            parent: snapshot.parent.to_owned(),
+            ..Default::default()
+        };
+        let reply = self.snapshots().view(leased(request, snapshot.lease)).await;
+        Ok(call("view snapshot", snapshot.key, async { reply }).await?.mounts)
+    }
+
     async fn snapshot_mounts(&self, snapshotter: &str, key: &str) -> Result<Vec<Mount>> {
         let request = snap::MountsRequest {
             snapshotter: snapshotter.to_owned(),

@@ -5,7 +5,7 @@ use std::{io, io::Read as _, path::Path, sync::Arc};
 use containerd_client::types::Mount;
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
-    mount::{MountFlags, MountPropagationFlags, UnmountFlags},
+    mount::{MountPropagationFlags, UnmountFlags},
     thread::UnshareFlags,
 };
 
@@ -13,6 +13,7 @@ use super::{Image, ImageError, Images, Result};
 use crate::{
     containerd::{NewSnapshot, already_gone},
     ids::LeaseId,
+    kernel,
     table::lock,
 };
 
@@ -190,53 +191,18 @@ impl Images {
 }
 
 /// Mounts the snapshot where no other process sees it, and reads the two files.
-#[expect(
-    unsafe_code,
-    reason = "unshare is unsafe for the sake of a flag that is not used here"
-)]
 fn read_from(mounts: &[Mount]) -> io::Result<Users> {
-    // SAFETY: the call is unsafe for CLONE_FILES, with which threads lose sight of each other's descriptors;
-    // CLONE_NEWNS does not touch the descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    kernel::unshare(UnshareFlags::NEWNS)?;
     rustix::mount::mount_change(
         "/",
         MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
     )?;
     let root = tempfile::tempdir()?;
-    for mount in mounts {
-        mount_one(mount, root.path())?;
-    }
+    crate::staging::mount_layers(mounts, root.path())?;
     let read = read_file(root.path(), "etc/passwd")
         .and_then(|passwd| Ok(Users::parse(&passwd, &read_file(root.path(), "etc/group")?)));
     rustix::mount::unmount(root.path(), UnmountFlags::empty())?;
     read
-}
-
-fn mount_one(mount: &Mount, target: &Path) -> io::Result<()> {
-    let has = |flag: &str| mount.options.iter().any(|option| option == flag);
-    if mount.r#type == "bind" || has("bind") || has("rbind") {
-        return Ok(rustix::mount::mount_bind(&mount.source, target)?);
-    }
-    let words = ["ro", "rw", "bind", "rbind"];
-    let data: Vec<_> = mount
-        .options
-        .iter()
-        .map(String::as_str)
-        .filter(|option| !words.contains(option))
-        .collect();
-    let data = std::ffi::CString::new(data.join(","))?;
-    let flags = if has("ro") {
-        MountFlags::RDONLY
-    } else {
-        MountFlags::empty()
-    };
-    Ok(rustix::mount::mount(
-        &mount.source,
-        target,
-        &mount.r#type,
-        flags,
-        data.as_c_str(),
-    )?)
 }
 
 /// A file of an untrusted tree: no link in it leads out of it. Empty when it is not there.

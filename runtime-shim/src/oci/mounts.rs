@@ -6,10 +6,7 @@ use super::{Inputs, types::Mount};
 use crate::error::{Error, Result};
 
 /// The kernel's file systems, the sandbox's files, then the caller's mounts, parents before children.
-pub(super) fn mounts(
-    inputs: &Inputs<'_>,
-    security: &cri::LinuxContainerSecurityContext,
-) -> Result<Vec<Mount>> {
+pub(super) fn mounts(inputs: &Inputs<'_>, security: &cri::LinuxContainerSecurityContext) -> Vec<Mount> {
     let container = inputs.container;
     let given = |path: &str| {
         container
@@ -36,8 +33,9 @@ pub(super) fn mounts(
     let mut theirs = container
         .mounts
         .iter()
-        .map(requested)
-        .collect::<Result<Vec<_>>>()?;
+        .zip(&inputs.sources)
+        .map(|(mount, source)| requested(mount, source))
+        .collect::<Vec<_>>();
     theirs.sort_by_key(|mount| {
         mount
             .destination
@@ -46,7 +44,16 @@ pub(super) fn mounts(
             .count()
     });
     all.extend(theirs);
-    Ok(all)
+    all.extend(inputs.edits.mounts.iter().map(|mount| Mount {
+        destination: clean(&mount.container_path).to_owned(),
+        kind: mount.kind.clone().unwrap_or_else(|| "bind".to_owned()),
+        source: mount.host_path.clone(),
+        options: match mount.options.as_slice() {
+            [] => ["rbind", "rprivate", "nosuid", "nodev"].map(str::to_owned).into(),
+            given => given.to_vec(),
+        },
+    }));
+    all
 }
 
 /// A mount that is to pass new mounts on needs a root that does.
@@ -122,33 +129,110 @@ fn kernel_file_systems(inputs: &Inputs<'_>, security: &cri::LinuxContainerSecuri
     ]
 }
 
-fn requested(mount: &cri::Mount) -> Result<Mount> {
-    let path = &mount.container_path;
-    let refuse = |problem: &str| Err(Error::invalid("config.mounts", format!("{path}: {problem}")));
+/// What a caller may add to a mount: flags of the kernel that only take something away, and times of access.
+const MOUNT_OPTIONS: [&str; 12] = [
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "nosuid",
+    "nosymfollow",
+    "relatime",
+    "rnodev",
+    "rnoexec",
+    "rnosuid",
+    "ro",
+    "strictatime",
+];
+
+/// What is wrong with the mounts in themselves, by field.
+pub(crate) fn check(container: &cri::ContainerConfig) -> Result<()> {
+    for (index, mount) in container.mounts.iter().enumerate() {
+        let refuse = |field: &str, problem: String| {
+            Err(Error::invalid(format!("config.mounts[{index}].{field}"), problem))
+        };
+        let to = &mount.container_path;
+        if to.is_empty() {
+            return refuse("container_path", "missing".into());
+        }
+        if let Some(problem) = not_a_plain_path(to) {
+            return refuse("container_path", format!("{to}: {problem}"));
+        }
+        if to.split('/').all(|part| matches!(part, "" | ".")) {
+            return refuse(
+                "container_path",
+                "the container's root cannot be mounted over".into(),
+            );
+        }
+        let is_image = crate::staging::image_of(mount).is_some();
+        if !is_image {
+            if mount.host_path.is_empty() {
+                return refuse("host_path", "missing".into());
+            }
+            if let Some(problem) = not_a_plain_path(&mount.host_path) {
+                return refuse("host_path", format!("{}: {problem}", mount.host_path));
+            }
+        }
+        if MountPropagation::try_from(mount.propagation).is_err() {
+            return refuse("propagation", format!("{} is no propagation", mount.propagation));
+        }
+        let is_private = mount.propagation() == MountPropagation::PropagationPrivate;
+        if is_image && !is_private {
+            return refuse(
+                "propagation",
+                "an image has no mounts to pass on; use PRIVATE".into(),
+            );
+        }
+        if mount.recursive_read_only && !(mount.readonly && is_private) {
+            return refuse(
+                "recursive_read_only",
+                "needs readonly and private propagation beside it".into(),
+            );
+        }
+        if let Some(option) = mount
+            .mount_options
+            .iter()
+            .find(|option| !MOUNT_OPTIONS.contains(&option.as_str()))
+        {
+            let problem = format!("{option:?} is not among {}", MOUNT_OPTIONS.join(", "));
+            return refuse("mount_options", problem);
+        }
+    }
+    Ok(())
+}
+
+/// Why a path does not say plainly where it leads.
+pub(crate) fn not_a_plain_path(path: &str) -> Option<&'static str> {
     if !path.starts_with('/') {
-        return refuse("the container path must be absolute");
+        return Some("must be absolute");
     }
-    if mount.image.as_ref().is_some_and(|image| !image.image.is_empty()) {
-        return refuse("mounts of images are not implemented");
+    if path.split('/').any(|part| part == "..") {
+        return Some("must not have \"..\" in it");
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return refuse("mounts with user mappings are not implemented");
-    }
-    if mount.host_path.is_empty() {
-        return refuse("no host path");
-    }
-    if mount.recursive_read_only {
-        return refuse("recursive read-only mounts are not implemented");
-    }
+    path.contains('\0').then_some("must not have a NUL in it")
+}
+
+/// A mount that [`check`] has passed.
+fn requested(mount: &cri::Mount, source: &str) -> Mount {
     let propagation = match mount.propagation() {
         MountPropagation::PropagationPrivate => "rprivate",
         MountPropagation::PropagationHostToContainer => "rslave",
         MountPropagation::PropagationBidirectional => "rshared",
     };
-    let access = if mount.readonly { "ro" } else { "rw" };
-    let mut bound = bind(clean(path), &mount.host_path, &["rbind", propagation, access]);
+    // What others run from is nobody's to write to.
+    let readonly = mount.readonly || crate::staging::image_of(mount).is_some();
+    let access = match (readonly, mount.recursive_read_only) {
+        (_, true) => "rro",
+        (true, false) => "ro",
+        (false, false) => "rw",
+    };
+    let mut bound = bind(
+        clean(&mount.container_path),
+        source,
+        &["rbind", propagation, access],
+    );
     bound.options.extend(mount.mount_options.iter().cloned());
-    Ok(bound)
+    bound
 }
 
 fn bind(destination: &str, source: &str, options: &[&str]) -> Mount {

@@ -16,6 +16,8 @@ pub(crate) struct Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hostname: Option<String>,
     pub(crate) mounts: Vec<Mount>,
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub(crate) hooks: Hooks,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) linux: Linux,
 }
@@ -56,6 +58,55 @@ pub(crate) struct Capabilities {
     pub(crate) ambient: Vec<String>,
 }
 
+/// Programs to run at points of a container's life.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Hooks {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) prestart: Vec<Hook>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) create_runtime: Vec<Hook>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) create_container: Vec<Hook>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) start_container: Vec<Hook>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststart: Vec<Hook>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) poststop: Vec<Hook>,
+}
+
+impl Hooks {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The hooks of a point by the specification's name for it.
+    pub(crate) fn of(&mut self, name: &str) -> Option<&mut Vec<Hook>> {
+        Some(match name {
+            "prestart" => &mut self.prestart,
+            "createRuntime" => &mut self.create_runtime,
+            "createContainer" => &mut self.create_container,
+            "startContainer" => &mut self.start_container,
+            "poststart" => &mut self.poststart,
+            "poststop" => &mut self.poststop,
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Hook {
+    pub(crate) path: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) args: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) env: Vec<String>,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout: Option<i64>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Root {
     pub(crate) path: String,
@@ -80,6 +131,10 @@ pub(crate) struct Linux {
     pub(crate) cgroups_path: String,
     pub(crate) namespaces: Vec<Namespace>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) uid_mappings: Vec<IdMapping>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) gid_mappings: Vec<IdMapping>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) devices: Vec<Device>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seccomp: Option<Seccomp>,
@@ -94,6 +149,15 @@ pub(crate) struct Namespace {
     pub(crate) kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct IdMapping {
+    #[serde(rename = "containerID")]
+    pub(crate) container_id: u32,
+    #[serde(rename = "hostID")]
+    pub(crate) host_id: u32,
+    pub(crate) size: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

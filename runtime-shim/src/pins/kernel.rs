@@ -11,10 +11,6 @@ use rustix::{
 const NSFS: i64 = 0x6e73_6673;
 
 /// Moves the calling thread into new namespaces. The thread must not do anything else afterwards.
-#[expect(
-    unsafe_code,
-    reason = "unshare is unsafe for the sake of flags that are not used here"
-)]
 pub(super) fn enter_new(net_and_uts: bool, ipc: bool) -> io::Result<()> {
     let mut flags = UnshareFlags::empty();
     if net_and_uts {
@@ -23,10 +19,7 @@ pub(super) fn enter_new(net_and_uts: bool, ipc: bool) -> io::Result<()> {
     if ipc {
         flags |= UnshareFlags::NEWIPC;
     }
-    // SAFETY: the call is unsafe for CLONE_FILES, with which threads lose sight of each other's descriptors; no
-    // flag here touches the descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(flags) }?;
-    Ok(())
+    crate::kernel::unshare(flags)
 }
 
 const RTM_NEWLINK: u16 = 16;

@@ -8,23 +8,63 @@ use crate::{
     error::{Error, Result},
     ids::SandboxId,
     network::{PortMapping, Protocol},
+    oci::not_a_plain_path,
+    pins::IdMappings,
 };
 
 /// On a sandbox: the address that its pod must have.
 const FIXED_ADDRESS: &str = "clone8s.io/pod-ip";
 
-/// A config without options means the usual: all namespaces the sandbox's own, but processes each container's.
+/// The options, or CRI's zeros for them: everything the pod's own, and its containers share their processes.
 pub(crate) fn namespace_options(config: &cri::PodSandboxConfig) -> cri::NamespaceOption {
+    let linux = config.linux.as_ref();
+    linux
+        .and_then(|linux| linux.security_context.as_ref())
+        .and_then(|security| security.namespace_options.clone())
+        .unwrap_or_default()
+}
+
+/// Whether its containers may be privileged.
+pub(crate) fn is_privileged(config: &cri::PodSandboxConfig) -> bool {
     let security = config
         .linux
         .as_ref()
         .and_then(|linux| linux.security_context.as_ref());
-    security
-        .and_then(|security| security.namespace_options.clone())
-        .unwrap_or(cri::NamespaceOption {
-            pid: cri::NamespaceMode::Container.into(),
-            ..Default::default()
-        })
+    security.is_some_and(|security| security.privileged)
+}
+
+/// What is wrong with a config in itself, by field.
+pub(super) fn check(config: &cri::PodSandboxConfig) -> Result<()> {
+    let refuse = |field: &str, problem: String| Err(Error::invalid(format!("config.{field}"), problem));
+    if config
+        .metadata
+        .as_ref()
+        .is_none_or(|metadata| metadata.name.is_empty())
+    {
+        return refuse("metadata.name", "missing".into());
+    }
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if !config.hostname.chars().all(is_name) || config.hostname.len() > 253 {
+        let problem = format!("{:?} is no host name (RFC 1123)", config.hostname);
+        return refuse("hostname", problem);
+    }
+    if !config.log_directory.is_empty()
+        && let Some(problem) = not_a_plain_path(&config.log_directory)
+    {
+        return refuse("log_directory", format!("{:?} {problem}", config.log_directory));
+    }
+    if let Some(linux) = &config.linux {
+        let parent = &linux.cgroup_parent;
+        if parent.split('/').any(|part| part == ".." || part == ".") || parent.contains('\0') {
+            return refuse("linux.cgroup_parent", format!("{parent:?} must not lead up"));
+        }
+    }
+    Ok(())
+}
+
+/// Whom of the host its users are; none where they are the host's own.
+pub(crate) fn user_mappings(config: &cri::PodSandboxConfig) -> Result<Option<IdMappings>> {
+    IdMappings::of_sandbox(&namespace_options(config))
 }
 
 pub(super) fn hostname(config: &cri::PodSandboxConfig) -> String {
@@ -32,12 +72,35 @@ pub(super) fn hostname(config: &cri::PodSandboxConfig) -> String {
         "" => config
             .metadata
             .as_ref()
-            .map(|metadata| metadata.name.clone())
+            .map(|metadata| as_hostname(&metadata.name))
             .unwrap_or_default(),
         name => name.to_owned(),
     };
     // The kernel's limit (uname(2), __NEW_UTS_LEN) less one.
     name.chars().take(63).collect()
+}
+
+/// Whether the pod's cgroup is one that the caller named, and so his to keep.
+pub(super) fn has_cgroup_of_caller(config: &cri::PodSandboxConfig) -> bool {
+    let linux = config.linux.as_ref();
+    linux.is_some_and(|linux| !linux.cgroup_parent.trim_matches('/').is_empty())
+}
+
+/// A pod's name as the host name of its containers.
+fn as_hostname(name: &str) -> String {
+    let kept = |c: char| {
+        if c.is_ascii_alphanumeric() || "-._".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    name.chars().map(kept).collect()
+}
+
+/// The cgroup of a sandbox whose caller names none.
+pub(super) fn own_cgroup_parent(id: &SandboxId) -> String {
+    format!("/clone8s/{id}")
 }
 
 pub(super) fn cgroup_parent(config: &cri::PodSandboxConfig, id: &SandboxId) -> String {
@@ -47,7 +110,7 @@ pub(super) fn cgroup_parent(config: &cri::PodSandboxConfig, id: &SandboxId) -> S
         .map(|linux| linux.cgroup_parent.trim_matches('/'))
         .unwrap_or_default();
     match parent {
-        "" => format!("/clone8s/{id}"),
+        "" => own_cgroup_parent(id),
         parent => format!("/{parent}"),
     }
 }
@@ -101,14 +164,18 @@ pub(super) fn check_dns(config: &cri::PodSandboxConfig) -> Result<()> {
         return Ok(());
     };
     for (field, words) in [
-        ("dns_config.servers", &dns.servers),
-        ("dns_config.searches", &dns.searches),
-        ("dns_config.options", &dns.options),
+        ("servers", &dns.servers),
+        ("searches", &dns.searches),
+        ("options", &dns.options),
     ] {
         let is_more =
-            |word: &&String| word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control());
-        if let Some(word) = words.iter().find(is_more) {
-            return Err(Error::invalid(field, format!("{word:?} is not one word")));
+            |word: &String| word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control());
+        if let Some(index) = words.iter().position(is_more) {
+            let problem = format!("{:?} is not one word", words[index]);
+            return Err(Error::invalid(
+                format!("config.dns_config.{field}[{index}]"),
+                problem,
+            ));
         }
     }
     Ok(())
@@ -219,13 +286,26 @@ mod tests {
         assert_eq!(cgroup_parent(&config, &SandboxId::from("s1")), expected);
     }
 
-    #[test]
-    fn a_shared_process_namespace_is_refused_by_name() {
-        let shared = cri::NamespaceOption {
-            pid: cri::NamespaceMode::Pod.into(),
+    #[rstest]
+    #[case::target(cri::NamespaceOption { pid: cri::NamespaceMode::Target.into(), ..Default::default() }, "options.pid")]
+    #[case::network(cri::NamespaceOption { network: cri::NamespaceMode::Container.into(), ..Default::default() }, "options.network")]
+    #[case::users_on_the_host_network(
+        cri::NamespaceOption {
+            network: cri::NamespaceMode::Node.into(),
+            userns_options: Some(cri::UserNamespace {
+                uids: vec![cri::IdMapping { host_id: 1 << 16, container_id: 0, length: 1 << 16 }],
+                gids: vec![cri::IdMapping { host_id: 1 << 16, container_id: 0, length: 1 << 16 }],
+                ..Default::default()
+            }),
             ..Default::default()
-        };
-        let error = Wanted::from_options(&shared).unwrap_err().to_string();
-        assert!(error.contains("namespace_options.pid"), "{error}");
+        },
+        "options.userns_options"
+    )]
+    fn a_mode_that_a_sandbox_cannot_have_is_refused_by_its_field(
+        #[case] options: cri::NamespaceOption,
+        #[case] field: &str,
+    ) {
+        let error = Wanted::from_options(&options).unwrap_err().to_string();
+        assert!(error.contains(field), "{error}");
     }
 }

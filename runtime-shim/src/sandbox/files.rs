@@ -19,6 +19,7 @@ pub(super) fn write(
     detail: &SandboxDetail,
 ) -> Result<()> {
     let name = config::hostname(config);
+    let root = config::user_mappings(config)?.and_then(|mappings| mappings.root());
     let read = |path: &str| host_file(Path::new(path)).map_err(Error::file("read", path));
     let hosts = if wanted.net {
         hosts(&name, detail.addresses())
@@ -52,6 +53,9 @@ pub(super) fn write(
     ] {
         let path = dir.file(file);
         std::fs::write(&path, text).map_err(Error::file("write", &path))?;
+        if let Some((uid, gid)) = root {
+            std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(Error::file("chown", &path))?;
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use clone8s::cri;
 use containerd_client::services::v1::{self as api, container::Runtime};
 
-use super::{Sandbox, config, files, namespace_options};
+use super::{PodLimits, Sandbox, config, files, namespace_options};
 use crate::{
     containerd::already_gone,
     error::{Error, Result},
@@ -28,6 +28,9 @@ impl Shim {
             .metadata
             .clone()
             .ok_or_else(|| Error::invalid("config.metadata", "missing"))?;
+        config::check(&config)?;
+        let limits = PodLimits::of_config(&config);
+        limits.check(&self.host)?;
         let runtime = self.runtime(&handler)?;
         let wanted = Wanted::from_options(&namespace_options(&config))?;
         let ports = config::port_mappings(&config)?;
@@ -99,7 +102,8 @@ impl Shim {
             .as_ref()
             .map(|linux| linux.sysctls.clone())
             .unwrap_or_default();
-        timed("namespaces", dir.make(wanted, &hostname, &sysctls)).await?;
+        let mappings = config::user_mappings(&config)?;
+        timed("namespaces", dir.make(wanted, mappings, &hostname, &sysctls)).await?;
         let attachment = if wanted.net {
             Some(timed("network", self.network.attach(request)).await?)
         } else {
@@ -116,12 +120,14 @@ impl Shim {
             config,
             detail,
             stopped: false,
+            limits: None,
         };
         let mut object = api::Container {
             runtime: Some(runtime),
             ..Default::default()
         };
         record.write(&mut object);
+        PodLimits::of_config(&record.config).apply(&self.cgroups, &record.config, &record.id)?;
         timed("object", self.containerd.create_container(object)).await?;
         Sandbox::from_record(record, cri::PodSandboxState::SandboxReady)
     }
@@ -141,9 +147,13 @@ impl Shim {
             tracing::warn!(sandbox = %id, %error, "network of an unfinished sandbox not given back");
             self.unsettled.notify_one();
         }
+        if let Err(error) = dir.end_init().await {
+            tracing::warn!(sandbox = %id, %error, "first process of an unfinished sandbox not ended");
+        }
         if let Err(error) = dir.remove() {
             tracing::warn!(sandbox = %id, %error, "unfinished sandbox not removed");
         }
+        self.cgroups.remove_empty(&config::own_cgroup_parent(id));
     }
 
     /// The containerd runtime of a handler.

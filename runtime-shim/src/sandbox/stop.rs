@@ -39,6 +39,7 @@ impl Shim {
         .await?;
         let was_ready = sandbox.is_ready();
         sandbox.set_state(cri::PodSandboxState::SandboxNotready);
+        self.end_processes(sandbox).await?;
         let (object, path) = record::sandbox_stopped(&sandbox.id, now_nanos());
         let paths = [path.as_str()];
         let mark = async {

@@ -67,6 +67,7 @@ impl RuntimeService for Cri {
     ) -> Reply<cri::StopPodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
         answer("StopPodSandbox", &id, async {
+            named("pod_sandbox_id", &id)?;
             self.shim
                 .complete(Arc::clone(&self.shim).stop_sandbox(id.clone()))
                 .await?;
@@ -81,6 +82,7 @@ impl RuntimeService for Cri {
     ) -> Reply<cri::RemovePodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
         answer("RemovePodSandbox", &id, async {
+            named("pod_sandbox_id", &id)?;
             self.shim
                 .complete(Arc::clone(&self.shim).remove_sandbox(id.clone()))
                 .await?;
@@ -96,6 +98,7 @@ impl RuntimeService for Cri {
         let request = request.into_inner();
         let id = request.pod_sandbox_id;
         answer("PodSandboxStatus", &id, async {
+            named("pod_sandbox_id", &id)?;
             self.shim.known()?;
             let sandbox = self.shim.table.sandbox(&id)?;
             let containers = self.shim.table.containers_of(&sandbox.id);
@@ -167,6 +170,7 @@ impl RuntimeService for Cri {
     ) -> Reply<cri::StartContainerResponse> {
         let id = request.into_inner().container_id;
         answer("StartContainer", &id, async {
+            named("container_id", &id)?;
             self.shim
                 .complete(Arc::clone(&self.shim).start_container(id.clone()))
                 .await?;
@@ -187,6 +191,7 @@ impl RuntimeService for Cri {
             timeout,
         } = request.into_inner();
         answer("StopContainer", &container_id, async {
+            named("container_id", &container_id)?;
             let stop = Arc::clone(&self.shim).stop_container(container_id.clone(), timeout);
             self.shim.complete(stop).await?;
             Ok(cri::StopContainerResponse {})
@@ -200,6 +205,7 @@ impl RuntimeService for Cri {
     ) -> Reply<cri::RemoveContainerResponse> {
         let id = request.into_inner().container_id;
         answer("RemoveContainer", &id, async {
+            named("container_id", &id)?;
             self.shim
                 .complete(Arc::clone(&self.shim).remove_container(id.clone()))
                 .await?;
@@ -240,6 +246,7 @@ impl RuntimeService for Cri {
         let request = request.into_inner();
         let id = request.container_id;
         answer("ContainerStatus", &id, async {
+            named("container_id", &id)?;
             self.shim.known()?;
             let container = self.shim.table.container(&id)?;
             let info = if request.verbose {
@@ -262,6 +269,7 @@ impl RuntimeService for Cri {
         let request = request.into_inner();
         let id = request.container_id;
         answer("UpdateContainerResources", &id, async {
+            named("container_id", &id)?;
             let change = request.linux.ok_or_else(|| Error::invalid("linux", "missing"))?;
             let update = Arc::clone(&self.shim).update_container_resources(id.clone(), change);
             self.shim.complete(update).await?;
@@ -276,6 +284,7 @@ impl RuntimeService for Cri {
     ) -> Reply<cri::ReopenContainerLogResponse> {
         let id = request.into_inner().container_id;
         answer("ReopenContainerLog", &id, async {
+            named("container_id", &id)?;
             self.shim.reopen_log(&id).await?;
             Ok(cri::ReopenContainerLogResponse {})
         })
@@ -289,6 +298,7 @@ impl RuntimeService for Cri {
             timeout,
         } = request.into_inner();
         answer("ExecSync", &container_id, async {
+            named("container_id", &container_id)?;
             let exec = Arc::clone(&self.shim).exec_sync(container_id.clone(), cmd, timeout);
             let outcome = self.shim.complete(exec).await?;
             Ok(cri::ExecSyncResponse {
@@ -318,6 +328,7 @@ impl RuntimeService for Cri {
     ) -> Reply<cri::ContainerStatsResponse> {
         let id = request.into_inner().container_id;
         answer("ContainerStats", &id, async {
+            named("container_id", &id)?;
             self.shim.known()?;
             let container = self.shim.table.container(&id)?;
             let stats = self.shim.container_stats(container).await?;
@@ -357,6 +368,7 @@ impl RuntimeService for Cri {
     ) -> Reply<cri::PodSandboxStatsResponse> {
         let id = request.into_inner().pod_sandbox_id;
         answer("PodSandboxStats", &id, async {
+            named("pod_sandbox_id", &id)?;
             self.shim.known()?;
             let sandbox = self.shim.table.sandbox(&id)?;
             let stats = self.shim.sandbox_stats_of(vec![sandbox]).await;
@@ -519,9 +531,26 @@ impl RuntimeService for Cri {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Reply<cri::UpdatePodSandboxResourcesResponse> {
-        unimplemented("UpdatePodSandboxResources")
+        let request = request.into_inner();
+        let id = request.pod_sandbox_id.clone();
+        answer("UpdatePodSandboxResources", &id, async {
+            named("pod_sandbox_id", &id)?;
+            let update = Arc::clone(&self.shim).update_sandbox_resources(request);
+            self.shim.complete(update).await?;
+            Ok(cri::UpdatePodSandboxResourcesResponse {})
+        })
+        .await
+    }
+}
+
+/// An id must be there, whatever it then means that nobody has it.
+fn named(field: &'static str, id: &str) -> Result<(), Error> {
+    if id.is_empty() {
+        Err(Error::invalid(field, "missing"))
+    } else {
+        Ok(())
     }
 }
 

@@ -440,3 +440,59 @@ pub(crate) fn script(name: &str, script: &str) -> cri::ContainerConfig {
         ..Default::default()
     }
 }
+
+impl Rig {
+    /// What a script writes in a container of its own that ends with it.
+    pub(crate) async fn output(&self, pod: &str, container: cri::ContainerConfig) -> Vec<String> {
+        let log = container.log_path.clone();
+        let id = self.run(pod, container).await;
+        let status = self.exited(&id).await;
+        let lines = self.log(&log);
+        assert_eq!(status.exit_code, 0, "{}: {lines:?}", status.message);
+        lines
+            .iter()
+            .map(|line| line.splitn(3, ' ').nth(2).unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    /// What a command writes in a container that runs.
+    pub(crate) async fn exec(&self, container: &str, command: &str) -> String {
+        let request = cri::ExecSyncRequest {
+            container_id: container.to_owned(),
+            cmd: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
+            timeout: 60,
+        };
+        let reply = self
+            .runtime()
+            .exec_sync(request)
+            .await
+            .expect("the command runs")
+            .into_inner();
+        assert_eq!(
+            reply.exit_code,
+            0,
+            "{command}: {}",
+            String::from_utf8_lossy(&reply.stderr)
+        );
+        String::from_utf8_lossy(&reply.stdout).trim_end().to_owned()
+    }
+}
+
+/// The part of a container's config that says who it is.
+pub(crate) fn security(container: &mut cri::ContainerConfig) -> &mut cri::LinuxContainerSecurityContext {
+    container
+        .linux
+        .get_or_insert_default()
+        .security_context
+        .get_or_insert_default()
+}
+
+/// The namespaces of a pod.
+pub(crate) fn namespaces(pod: &mut cri::PodSandboxConfig) -> &mut cri::NamespaceOption {
+    pod.linux
+        .get_or_insert_default()
+        .security_context
+        .get_or_insert_default()
+        .namespace_options
+        .get_or_insert_default()
+}
