@@ -7,10 +7,13 @@ use prost::Message as _;
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=proto");
-    let mut protos: Vec<PathBuf> = fs::read_dir("proto/clone8s/v1")?
-        .map(|entry| entry.map(|e| e.path()))
-        .collect::<Result<_>>()?;
-    protos.retain(|path| path.extension().is_some_and(|ext| ext == "proto"));
+    let mut protos = Vec::new();
+    for package in ["proto/clone8s/v1", "proto/clone8s/runtime/v1"] {
+        for entry in fs::read_dir(package)? {
+            protos.push(entry?.path());
+        }
+    }
+    protos.retain(|path: &PathBuf| path.extension().is_some_and(|ext| ext == "proto"));
     protos.sort();
     protos.push("proto/runtime/v1/api.proto".into());
 

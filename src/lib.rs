@@ -16,6 +16,17 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/clone8s.v1.serde.rs"));
 }
 
+/// What the runtime serves beside CRI (`proto/clone8s/runtime/v1`).
+#[allow(
+    clippy::pedantic,
+    clippy::unwrap_used,
+    unreachable_pub,
+    missing_debug_implementations
+)]
+pub mod runtime {
+    tonic::include_proto!("clone8s.runtime.v1");
+}
+
 /// CRI v1 (`proto/runtime/v1`).
 #[allow(
     clippy::pedantic,

@@ -12,7 +12,7 @@ use prost_reflect::{
     DescriptorPool, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, prost_types::FileDescriptorSet,
 };
 
-const PACKAGE: &str = "clone8s.v1";
+const PACKAGES: [&str; 2] = ["clone8s.v1", "clone8s.runtime.v1"];
 
 fn accepted_path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("proto/clone8s.binpb")
@@ -22,7 +22,7 @@ fn accepted_path() -> PathBuf {
 fn present() -> Vec<u8> {
     let mut set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("the build wrote descriptors");
     set.file
-        .retain(|file| file.package() == PACKAGE || file.package() == "google.protobuf");
+        .retain(|file| PACKAGES.contains(&file.package()) || file.package() == "google.protobuf");
     for file in &mut set.file {
         file.source_code_info = None;
     }
@@ -32,7 +32,9 @@ fn present() -> Vec<u8> {
 /// Everything of `old` that a client cannot rely on in `new`.
 fn breaks(old: &DescriptorPool, new: &DescriptorPool) -> Vec<String> {
     let mut found = Vec::new();
-    for service in old.services().filter(|service| service.package_name() == PACKAGE) {
+    for service in old
+        .services()
+        .filter(|service| PACKAGES.contains(&service.package_name())) {
         for method in service.methods() {
             let name = format!("{}/{}", service.full_name(), method.name());
             let now = new
@@ -57,14 +59,14 @@ fn breaks(old: &DescriptorPool, new: &DescriptorPool) -> Vec<String> {
     }
     for message in old
         .all_messages()
-        .filter(|message| message.package_name() == PACKAGE)
+        .filter(|message| PACKAGES.contains(&message.package_name()))
     {
         match new.get_message_by_name(message.full_name()) {
             None => found.push(format!("{} is gone", message.full_name())),
             Some(now) => breaks_of_message(&message, &now, &mut found),
         }
     }
-    for set in old.all_enums().filter(|set| set.package_name() == PACKAGE) {
+    for set in old.all_enums().filter(|set| PACKAGES.contains(&set.package_name())) {
         match new.get_enum_by_name(set.full_name()) {
             None => found.push(format!("{} is gone", set.full_name())),
             Some(now) => breaks_of_enum(&set, &now, &mut found),

@@ -9,14 +9,14 @@ use prost_reflect::{
     prost_types::{EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet, MessageOptions},
 };
 
-const PACKAGE: &str = "clone8s.v1";
+const PACKAGES: [&str; 2] = ["clone8s.v1", "clone8s.runtime.v1"];
 
-/// Every break of the rules in the files of our package.
+/// Every break of the rules in the files of our packages.
 fn lint(set: &FileDescriptorSet) -> Vec<String> {
     let mut found = Vec::new();
     // Who uses a message as request or response: each belongs to one call.
     let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in set.file.iter().filter(|file| file.package() == PACKAGE) {
+    for file in set.file.iter().filter(|file| PACKAGES.contains(&file.package())) {
         lint_file(file, &mut found);
         for service in &file.service {
             for method in &service.method {
@@ -36,6 +36,7 @@ fn lint(set: &FileDescriptorSet) -> Vec<String> {
 
 fn lint_file(file: &FileDescriptorProto, found: &mut Vec<String>) {
     let name = file.name();
+    let package = file.package();
     let (folder, base) = name.rsplit_once('/').unwrap_or(("", name));
     let mut rule = |holds: bool, sentence: String| {
         if !holds {
@@ -43,8 +44,8 @@ fn lint_file(file: &FileDescriptorProto, found: &mut Vec<String>) {
         }
     };
     rule(
-        folder == PACKAGE.replace('.', "/"),
-        format!("package {PACKAGE} belongs into its own folder"),
+        folder == package.replace('.', "/"),
+        format!("package {package} belongs into its own folder"),
     );
     rule(
         base.strip_suffix(".proto").is_some_and(is_lower_snake),
@@ -64,7 +65,7 @@ fn lint_file(file: &FileDescriptorProto, found: &mut Vec<String>) {
                 (method.input_type(), "Request"),
                 (method.output_type(), "Response"),
             ] {
-                let expected = format!(".{PACKAGE}.{call}{suffix}");
+                let expected = format!(".{package}.{call}{suffix}");
                 rule(
                     message == expected,
                     format!("{owner}/{call} must use {expected}, not {message}"),
@@ -164,7 +165,7 @@ fn the_descriptor_set_is_whole() {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap();
     let services = pool
         .services()
-        .filter(|service| service.package_name() == PACKAGE)
+        .filter(|service| PACKAGES.contains(&service.package_name()))
         .count();
     assert!(services >= 8, "{services} services");
 }

@@ -9,6 +9,7 @@
 pub mod command;
 pub mod containerd;
 pub mod control_plane;
+pub mod crictl;
 pub mod etcd;
 pub mod foreign;
 pub mod grpcurl;
@@ -26,6 +27,7 @@ pub mod wait;
 
 pub use containerd::Containerd;
 pub use control_plane::ControlPlane;
+pub use crictl::Crictl;
 pub use etcd::Etcd;
 pub use foreign::Foreign;
 pub use grpcurl::Grpcurl;

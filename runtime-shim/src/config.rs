@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -27,6 +28,8 @@ pub struct Config {
     pub root_dir: PathBuf,
     /// How pods get their addresses.
     pub network: NetworkConfig,
+    /// Where the URLs of exec, attach and port-forward lead to.
+    pub streams: StreamConfig,
     /// The containerd snapshotter for images and containers.
     pub snapshotter: String,
     /// The handler of sandboxes that ask for none.
@@ -52,6 +55,7 @@ impl Default for Config {
             state_dir: "/run/clone8s/shim".into(),
             root_dir: "/var/lib/clone8s/shim".into(),
             network: NetworkConfig::default(),
+            streams: StreamConfig::default(),
             snapshotter: "overlayfs".into(),
             default_handler: "runc".into(),
             handlers: handlers.into(),
@@ -79,6 +83,7 @@ impl Config {
                 "bridge name {bridge:?}: must be 1 to 15 characters without '/' and blanks"
             ));
         }
+        self.streams.validate()?;
         Ok(())
     }
 }
@@ -114,6 +119,59 @@ impl Default for NetworkConfig {
     }
 }
 
+/// The server behind the URLs that CRI's Exec, Attach and PortForward give.
+#[derive(Debug, Clone)]
+pub struct StreamConfig {
+    /// Address and port; port 0 takes any.
+    pub address: SocketAddr,
+    /// The host that the URLs name, where it is not the address.
+    pub host: Option<String>,
+    /// Needed for every address but the loopback's.
+    pub tls: Option<StreamTls>,
+}
+
+/// Files in PEM; read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Only clients with a certificate of this CA are let in, where it is given.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            host: None,
+            tls: None,
+        }
+    }
+}
+
+impl StreamConfig {
+    fn validate(&self) -> Result<(), String> {
+        let Self { address, host, tls } = self;
+        if tls.is_none() && !address.ip().is_loopback() {
+            return Err(format!(
+                "stream address {address}: whoever sees a URL on the network could use it; give a certificate \
+                 (--stream-tls-cert, --stream-tls-key) or an address of the loopback"
+            ));
+        }
+        if host.is_none() && address.ip().is_unspecified() {
+            return Err(format!(
+                "stream address {address}: no URL can name it; give the host that callers reach (--stream-host)"
+            ));
+        }
+        if let Some(host) = host
+            && (host.is_empty() || host.contains(['/', '@', ' ', '?', '#']))
+        {
+            return Err(format!("stream host {host:?}: must be a name or an address"));
+        }
+        Ok(())
+    }
+}
+
 /// One way to run containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeHandler {
@@ -130,5 +188,36 @@ impl RuntimeHandler {
             runtime: "io.containerd.runc.v2".into(),
             binary: binary.map(str::to_owned),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_leave_the_loopback_only_over_tls_and_with_a_host_to_name() {
+        let tls = || {
+            Some(StreamTls {
+                certificate: "c.pem".into(),
+                key: "k.pem".into(),
+                client_ca: None,
+            })
+        };
+        let check = |address: &str, host: Option<&str>, tls| {
+            StreamConfig {
+                address: address.parse().unwrap(),
+                host: host.map(str::to_owned),
+                tls,
+            }
+            .validate()
+        };
+        check("127.0.0.1:0", None, None).unwrap();
+        check("[::1]:10010", None, None).unwrap();
+        check("192.0.2.1:10010", None, tls()).unwrap();
+        check("0.0.0.0:10010", Some("node-1"), tls()).unwrap();
+        assert!(check("192.0.2.1:0", None, None).unwrap_err().contains("--stream-tls-cert"));
+        assert!(check("0.0.0.0:0", None, tls()).unwrap_err().contains("--stream-host"));
+        assert!(check("127.0.0.1:0", Some("a/b"), None).is_err());
     }
 }

@@ -32,7 +32,7 @@ pub(crate) use self::start::ignore_wrong_state;
 use self::state::State;
 use crate::{
     ids::{ContainerId, SandboxId},
-    logs::{Fifos, Pump},
+    logs::{Fifos, Pump, Tap},
     record::{ContainerDetail, ContainerRecord},
     shim::Shim,
     table::lock,
@@ -132,6 +132,11 @@ impl Container {
     /// Ends the reading of its output; what has been read is written.
     pub(crate) fn close_log(&self) {
         *lock(&self.log) = None;
+    }
+
+    /// Its output from now on; none where it is not running.
+    pub(crate) fn tap(&self) -> Option<Tap> {
+        self.pump().map(|pump| pump.tap())
     }
 
     fn pump(&self) -> Option<Arc<Pump>> {

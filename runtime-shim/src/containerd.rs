@@ -57,6 +57,10 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     async fn exec(&self, request: api::ExecProcessRequest) -> Result<()>;
     async fn wait(&self, container: &str, exec: Option<&str>) -> Result<ProcessExit>;
     async fn delete_process(&self, container: &str, exec: &str) -> Result<ProcessExit>;
+    /// Ends the standard input of a process once what was written to it is read. With none, of the container's own.
+    async fn close_stdin(&self, container: &str, exec: Option<&str>) -> Result<()>;
+    /// Sizes the terminal of a process, in characters.
+    async fn resize(&self, container: &str, exec: Option<&str>, width: u32, height: u32) -> Result<()>;
     async fn update_task(&self, container: &str, resources: Any) -> Result<()>;
 
     /// Prepares a writable snapshot on `parent` (empty: on nothing).

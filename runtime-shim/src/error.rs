@@ -49,6 +49,21 @@ pub(crate) enum Error {
     NotReady(String),
     #[error("{what} took longer than {seconds} s")]
     Deadline { what: String, seconds: u64 },
+    #[error("there are {most} {what} already; {next_step}")]
+    Exhausted {
+        what: &'static str,
+        most: usize,
+        next_step: &'static str,
+    },
+    #[error("the output of container {container} comes faster than it is taken; attach again, or read its log")]
+    Lagged { container: String },
+    #[error("connect to port {port} in sandbox {sandbox}; does the pod listen on it?")]
+    Connect {
+        sandbox: String,
+        port: u16,
+        #[source]
+        cause: io::Error,
+    },
     #[error("{what} {path}", path = .path.display())]
     File {
         what: &'static str,
@@ -95,7 +110,8 @@ impl Error {
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::WrongState { .. } | Self::Unmet { .. } => Code::FailedPrecondition,
             Self::Unimplemented(_) => Code::Unimplemented,
-            Self::NotReady(_) | Self::Stopping => Code::Unavailable,
+            Self::Exhausted { .. } | Self::Lagged { .. } => Code::ResourceExhausted,
+            Self::NotReady(_) | Self::Stopping | Self::Connect { .. } => Code::Unavailable,
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::File { .. } => Code::Internal,
             Self::Containerd(error) => containerd_code(error),

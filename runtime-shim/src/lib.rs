@@ -42,10 +42,12 @@ mod runtime_options;
 mod sandbox;
 mod server;
 mod shim;
+mod spdy;
 mod staging;
 mod stats;
 mod status;
 mod steps;
+mod streams;
 mod table;
 mod teardown;
 mod time;
@@ -59,7 +61,7 @@ use std::{
 
 use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError, unix};
 
-pub use crate::config::{Config, NetworkConfig, PodRanges, RuntimeHandler};
+pub use crate::config::{Config, NetworkConfig, PodRanges, RuntimeHandler, StreamConfig, StreamTls};
 pub use crate::containerd::{ContainerdError, ErrorKind};
 pub use crate::images::{ImageError, ImageName};
 pub use crate::roles::run_if_asked;
@@ -68,6 +70,7 @@ use crate::{
     containerd::{Bounded, Containerd as _, Grpc, Limits},
     images::Images,
     shim::Shim,
+    streams::server::{ServerError, Streaming},
 };
 
 /// How long calls in progress may take to end.
@@ -86,6 +89,8 @@ pub enum Error {
         #[source]
         cause: std::io::Error,
     },
+    #[error("runtime-shim: cannot serve streams")]
+    Streams(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("runtime-shim: cannot use containerd")]
     Containerd(#[from] ContainerdError),
     #[error("runtime-shim teardown: left behind: {0}; mend what they tell and run it again")]
@@ -122,13 +127,17 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     let grpc = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
     let containerd = Arc::new(Bounded::new(grpc, Limits::default()));
     let listen = config.listen.clone();
-    let shim = Arc::new(Shim::new(config, containerd));
-
     // A child: the caller's other services do not end with this one.
     let mut supervisor = Supervisor::new(shutdown.child_token());
     let ending = supervisor.shutdown().clone();
+    let shim = Arc::new(Shim::new(config, containerd, ending.clone()));
+    let (streaming, listener) = Streaming::bind(&shim.config.streams, Arc::clone(&shim))
+        .await
+        .map_err(|error: ServerError| Error::Streams(error.into()))?;
+
     supervisor.spawn("containerd-link", link::run(Arc::clone(&shim), ending.clone()));
-    supervisor.spawn("cri", server::serve(Arc::clone(&shim), incoming, ending));
+    supervisor.spawn("streams", Arc::clone(&streaming).serve(listener, ending.clone()));
+    supervisor.spawn("cri", server::serve(Arc::clone(&shim), streaming, incoming, ending));
     tracing::info!(socket = %listen.display(), "serving CRI");
     let outcome = supervisor.run(GRACE).await;
     shim.finish_operations(GRACE).await;

@@ -9,6 +9,7 @@
 
 mod format;
 mod pump;
+mod taps;
 
 use std::{
     fs, io,
@@ -19,7 +20,11 @@ use std::{
 
 use tokio::net::unix::pipe;
 
-pub(crate) use self::pump::Pump;
+pub(crate) use self::{
+    format::Stream,
+    pump::Pump,
+    taps::{Tap, Tapped},
+};
 use crate::{
     error::{Error, Result},
     ids::ContainerId,
@@ -27,6 +32,9 @@ use crate::{
 
 /// How long the start of a line waits for its end before it is written as partial.
 const HOLD: Duration = Duration::from_millis(100);
+
+/// Between a container's id and a command's, neither of which has one.
+const OF_EXEC: char = '.';
 
 /// The FIFOs of one container.
 #[derive(Debug, Clone)]
@@ -46,6 +54,21 @@ impl Fifos {
     pub(crate) fn new(state_dir: &Path, id: &ContainerId, tty: bool, stdin: bool) -> Self {
         Self {
             dir: all(state_dir).join(id.as_str()),
+            tty,
+            stdin,
+        }
+    }
+
+    /// Those of a command that runs in a container; their folder's name tells both, for whoever finds it.
+    pub(crate) fn of_exec(
+        state_dir: &Path,
+        container: &ContainerId,
+        exec: &ContainerId,
+        tty: bool,
+        stdin: bool,
+    ) -> Self {
+        Self {
+            dir: all(state_dir).join(format!("{container}{OF_EXEC}{exec}")),
             tty,
             stdin,
         }
@@ -92,6 +115,15 @@ impl Fifos {
         Ok((open(self.stdout())?, self.stderr().map(open).transpose()?))
     }
 
+    /// The reading ends of those that can still be opened, for output that nobody wants.
+    pub(crate) fn readers_of_those_there(&self) -> Vec<pipe::Receiver> {
+        [Some(self.stdout()), self.stderr()]
+            .into_iter()
+            .flatten()
+            .filter_map(|path| pipe::OpenOptions::new().open_receiver(path).ok())
+            .collect()
+    }
+
     /// Only after the readers are open.
     pub(crate) fn keeper(&self) -> Result<Keeper> {
         let open = |path: PathBuf| {
@@ -119,7 +151,13 @@ impl Fifos {
     }
 }
 
-/// The containers that have FIFOs, known or not.
+/// The container and the command of a name that [`found`] tells; none for a container's own.
+pub(crate) fn command_of(found: &ContainerId) -> Option<(ContainerId, ContainerId)> {
+    let (container, exec) = found.as_str().split_once(OF_EXEC)?;
+    Some((container.into(), exec.into()))
+}
+
+/// The containers and commands that have FIFOs, known or not.
 pub(crate) fn found(state_dir: &Path) -> Vec<ContainerId> {
     let entries = fs::read_dir(all(state_dir)).into_iter().flatten().flatten();
     entries

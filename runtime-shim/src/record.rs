@@ -71,6 +71,24 @@ pub(crate) struct ContainerDetail {
     pub(crate) supplemental_gids: Vec<u32>,
 }
 
+#[cfg(test)]
+impl ContainerDetail {
+    pub(crate) fn for_tests(sandbox: &str) -> Self {
+        Self {
+            sandbox: sandbox.to_owned(),
+            created_at: 0,
+            image_id: String::new(),
+            image_ref: String::new(),
+            log_path: String::new(),
+            stop_signal: 15,
+            cgroup: String::new(),
+            uid: 0,
+            gid: 0,
+            supplemental_gids: Vec::new(),
+        }
+    }
+}
+
 /// How a container ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ContainerExit {

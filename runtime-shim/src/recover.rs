@@ -149,7 +149,7 @@ impl Shim {
     }
 
     /// Clears away what never became visible: its maker was killed.
-    async fn discard_unfinished(&self, occasion: Occasion) {
+    async fn discard_unfinished(self: &Arc<Self>, occasion: Occasion) {
         for id in pins::found(&self.config.state_dir) {
             if !self.table.is_taken(id.as_str()) {
                 tracing::info!(sandbox = %id, "clearing away an unfinished sandbox");
@@ -166,6 +166,17 @@ impl Shim {
             }
         }
         for id in logs::found(&self.config.state_dir) {
+            if let Some((container, exec)) = logs::command_of(&id) {
+                // Its session sees to it.
+                if occasion == Occasion::Reconnect {
+                    continue;
+                }
+                if let Ok(container) = self.running_container(container.as_str(), "") {
+                    tracing::info!(container = %container.id, "taking up a command of the last run");
+                    self.own(Arc::clone(self).tend_left_process(container, exec));
+                    continue;
+                }
+            }
             if !self.table.is_taken(id.as_str()) {
                 let fifos = logs::Fifos::new(&self.config.state_dir, &id, false, false);
                 if let Err(error) = fifos.remove() {

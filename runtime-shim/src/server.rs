@@ -5,7 +5,10 @@ mod runtime;
 
 use std::{future::Future, sync::Arc};
 
-use clone8s::cri::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer};
+use clone8s::{
+    cri::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
+    runtime::streaming_service_server::StreamingServiceServer,
+};
 use clone8s_daemon::Shutdown;
 use futures::{
     StreamExt as _,
@@ -16,19 +19,28 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Response, Status, transport::Server};
 use tracing::Instrument as _;
 
-use crate::{error::Error, shim::Shim};
+use crate::{
+    error::Error,
+    shim::Shim,
+    streams::{server::Streaming, service::Streams},
+};
 
 /// Specs and annotations of many containers in one list, and logs of an exec, outgrow gRPC's usual 4 MiB.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// Both CRI services on one socket, until `shutdown`.
+/// Both CRI services, and the streams beside them, on one socket, until `shutdown`.
 pub(crate) async fn serve(
     shim: Arc<Shim>,
+    streaming: Arc<Streaming>,
     incoming: UnixListenerStream,
     shutdown: Shutdown,
 ) -> Result<(), tonic::transport::Error> {
+    let streams = Streams {
+        shim: Arc::clone(&shim),
+    };
     let service = Cri {
         shim,
+        streaming,
         shutdown: shutdown.clone(),
     };
     Server::builder()
@@ -37,6 +49,7 @@ pub(crate) async fn serve(
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE),
         )
+        .add_service(StreamingServiceServer::new(streams))
         .add_service(ImageServiceServer::new(service).max_encoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await
@@ -45,6 +58,7 @@ pub(crate) async fn serve(
 #[derive(Debug, Clone)]
 pub(crate) struct Cri {
     pub(crate) shim: Arc<Shim>,
+    pub(crate) streaming: Arc<Streaming>,
     pub(crate) shutdown: Shutdown,
 }
 

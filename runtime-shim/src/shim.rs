@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use clone8s_daemon::Shutdown;
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -49,6 +50,8 @@ pub(crate) struct Shim {
     pub(crate) unsettled: Notify,
     /// Set once containerd's state has been read.
     pub(crate) recovered: OnceLock<()>,
+    /// Told when the process ends: sessions that would last let go of what they have.
+    pub(crate) stopping: Shutdown,
     operations: TaskTracker,
 }
 
@@ -63,7 +66,7 @@ pub(crate) enum Readiness {
 }
 
 impl Shim {
-    pub(crate) fn new(config: Config, containerd: Arc<dyn Containerd>) -> Self {
+    pub(crate) fn new(config: Config, containerd: Arc<dyn Containerd>, stopping: Shutdown) -> Self {
         let cgroups = Cgroups::of_host();
         let table = Arc::<Table>::default();
         Self {
@@ -84,6 +87,7 @@ impl Shim {
             readiness: watch::Sender::new(Readiness::Waiting("containerd has not answered yet".into())),
             unsettled: Notify::new(),
             recovered: OnceLock::new(),
+            stopping,
             operations: TaskTracker::new(),
             containerd,
             config,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, sync::Arc};
 
+use clone8s_daemon::Shutdown;
 use futures::future::join_all;
 
 use crate::{
@@ -22,7 +23,7 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
     config.validate().map_err(Error::Config)?;
     let grpc = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
     let containerd = Arc::new(Bounded::new(grpc, Limits::default()));
-    let shim = Arc::new(Shim::new(config, containerd));
+    let shim = Arc::new(Shim::new(config, containerd, Shutdown::new()));
     let outcome = match link::connect(&shim).await {
         Ok(version) => follow_and_clear(&shim, version).await,
         Err(error) => {

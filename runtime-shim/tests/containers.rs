@@ -114,7 +114,11 @@ async fn a_command_runs_in_a_container_within_its_time_limit() {
         (&b"out\n"[..], &b"err\n"[..], 7)
     );
     let outcome = exec("head -c 20000000 /dev/zero", 0).await.unwrap();
-    assert_eq!((outcome.stdout.len(), outcome.exit_code), (16 << 20, 0));
+    // What the messages of CRI's clients hold, less what else is in them.
+    let most = (16 << 20) - (64 << 10);
+    assert_eq!((outcome.stdout.len(), outcome.exit_code), (most, 0));
+    let note = String::from_utf8_lossy(&outcome.stderr).into_owned();
+    assert!(note.contains(&format!("{} bytes of stdout", 20_000_000 - most)), "{note}");
     let late = exec("sleep 100", 1).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
     let missing = rig
@@ -167,9 +171,6 @@ async fn what_cannot_be_done_is_refused_with_the_reason() {
     );
     let lost = rig.create("unknown", script("main", "true")).await.unwrap_err();
     assert_eq!(lost.code(), Code::NotFound);
-    let exec = rig.runtime().exec(cri::ExecRequest::default()).await.unwrap_err();
-    assert_eq!(exec.code(), Code::Unimplemented);
-    assert!(exec.message().contains("Exec"), "{exec:?}");
     rig.finish().await;
 }
 

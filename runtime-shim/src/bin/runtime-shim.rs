@@ -1,10 +1,10 @@
 //! The runtime shim as a program of its own.
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clone8s_daemon::{process, telemetry::Telemetry};
-use clone8s_runtime_shim::{Config, NetworkConfig, PodRanges, RuntimeHandler};
+use clone8s_runtime_shim::{Config, NetworkConfig, PodRanges, RuntimeHandler, StreamConfig, StreamTls};
 
 /// Serves the Kubernetes Container Runtime Interface (CRI v1) on containerd's native API
 #[derive(Debug, Parser)]
@@ -73,6 +73,22 @@ struct Options {
     /// Bridge of the built-in network (interface name, at most 15 characters)
     #[arg(long, global = true, default_value = "c8s0")]
     bridge_name: String,
+    /// Where the URLs of exec, attach and port-forward lead to (IP:PORT, port 0 takes any; needs a certificate when
+    /// it is not the loopback)
+    #[arg(long, global = true, default_value = "127.0.0.1:0")]
+    stream_address: SocketAddr,
+    /// Host that those URLs name (name or address; default: that of the address)
+    #[arg(long, global = true)]
+    stream_host: Option<String>,
+    /// Certificate for those URLs, with its chain (path to PEM; read again when it changes)
+    #[arg(long, global = true, requires = "stream_tls_key")]
+    stream_tls_cert: Option<PathBuf>,
+    /// Key of that certificate (path to PEM)
+    #[arg(long, global = true, requires = "stream_tls_cert")]
+    stream_tls_key: Option<PathBuf>,
+    /// CA of the clients that may use those URLs; without one, the URL is enough (path to PEM)
+    #[arg(long, global = true, requires = "stream_tls_cert")]
+    stream_tls_client_ca: Option<PathBuf>,
     /// containerd snapshotter (name)
     #[arg(long, global = true, default_value = "overlayfs")]
     snapshotter: String,
@@ -125,6 +141,18 @@ impl From<Options> for Config {
                 pod_cidr: options.pod_cidr,
                 bridge_name: options.bridge_name,
                 plugin_time_limit: Duration::from_secs(options.cni_timeout),
+            },
+            streams: StreamConfig {
+                address: options.stream_address,
+                host: options.stream_host,
+                tls: options
+                    .stream_tls_cert
+                    .zip(options.stream_tls_key)
+                    .map(|(certificate, key)| StreamTls {
+                        certificate,
+                        key,
+                        client_ca: options.stream_tls_client_ca,
+                    }),
             },
             snapshotter: options.snapshotter,
             default_handler: options.default_handler,

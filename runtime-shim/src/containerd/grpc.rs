@@ -340,6 +340,35 @@ impl Containerd for Grpc {
         Ok(exit(reply.exit_status, reply.exited_at))
     }
 
+    async fn close_stdin(&self, container: &str, exec: Option<&str>) -> Result<()> {
+        let request = api::CloseIoRequest {
+            container_id: container.to_owned(),
+            exec_id: exec.unwrap_or_default().to_owned(),
+            stdin: true,
+        };
+        call(
+            "close the input of a process of",
+            container,
+            self.tasks().close_io(request),
+        )
+        .await
+    }
+
+    async fn resize(&self, container: &str, exec: Option<&str>, width: u32, height: u32) -> Result<()> {
+        let request = api::ResizePtyRequest {
+            container_id: container.to_owned(),
+            exec_id: exec.unwrap_or_default().to_owned(),
+            width,
+            height,
+        };
+        call(
+            "resize the terminal of a process of",
+            container,
+            self.tasks().resize_pty(request),
+        )
+        .await
+    }
+
     async fn update_task(&self, container: &str, resources: Any) -> Result<()> {
         let request = api::UpdateTaskRequest {
             container_id: container.to_owned(),

@@ -8,7 +8,7 @@ const MAX_CONTENT: usize = 16 << 10;
 
 /// Which of a container's streams a line is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Stdout,
     Stderr,
 }

@@ -10,6 +10,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -24,6 +25,7 @@ use tokio::{
 use super::{
     Fifos, HOLD, Keeper,
     format::{Entries, Stream},
+    taps::{Tap, Taps},
 };
 use crate::error::{Error, Result};
 
@@ -34,6 +36,7 @@ const BUFFER: usize = 64 << 10;
 pub(crate) struct Pump {
     commands: mpsc::Sender<Command>,
     done: watch::Receiver<bool>,
+    taps: Arc<Taps>,
 }
 
 #[derive(Debug)]
@@ -48,9 +51,11 @@ struct Task {
     stdout: Source,
     stderr: Option<Source>,
     log: Log,
+    taps: Arc<Taps>,
 }
 
 struct Source {
+    stream: Stream,
     pipe: pipe::Receiver,
     entries: Entries,
     buffer: Vec<u8>,
@@ -92,7 +97,9 @@ impl Pump {
             None => None,
         };
         let (stdout, stderr) = fifos.readers()?;
+        let taps = Arc::<Taps>::default();
         let task = Task {
+            taps: Arc::clone(&taps),
             stdout: Source::new(stdout, Stream::Stdout),
             stderr: stderr.map(|pipe| Source::new(pipe, Stream::Stderr)),
             log: Log {
@@ -108,7 +115,12 @@ impl Pump {
             task.run(inbox).await;
             tell.send_replace(true);
         };
-        Ok((task, Self { commands, done }))
+        Ok((task, Self { commands, done, taps }))
+    }
+
+    /// Follows the output from now on.
+    pub(crate) fn tap(&self) -> Tap {
+        self.taps.tap()
     }
 
     /// Waits until all output is in the log, at most `limit`: a process that the container left behind may hold its
@@ -160,6 +172,7 @@ impl Task {
         }
         self.write();
         self.flush();
+        self.taps.end();
     }
 
     /// Writes what the sources have read.
@@ -170,6 +183,7 @@ impl Task {
             .into_iter()
             .flatten()
         {
+            self.taps.send(source.stream, &source.buffer);
             source.entries.push(&source.buffer, now, &mut text);
             source.buffer.clear();
         }
@@ -200,6 +214,7 @@ impl Task {
 impl Source {
     fn new(pipe: pipe::Receiver, stream: Stream) -> Self {
         Self {
+            stream,
             pipe,
             entries: Entries::new(stream),
             buffer: Vec::with_capacity(BUFFER),

@@ -310,16 +310,35 @@ impl RuntimeService for Cri {
         .await
     }
 
-    async fn exec(&self, _: Request<cri::ExecRequest>) -> Reply<cri::ExecResponse> {
-        unimplemented("Exec")
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Reply<cri::ExecResponse> {
+        let request = request.into_inner();
+        let id = request.container_id.clone();
+        answer("Exec", &id, async {
+            let url = self.streaming.exec_url(request)?;
+            Ok(cri::ExecResponse { url })
+        })
+        .await
     }
 
-    async fn attach(&self, _: Request<cri::AttachRequest>) -> Reply<cri::AttachResponse> {
-        unimplemented("Attach")
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Reply<cri::AttachResponse> {
+        let request = request.into_inner();
+        answer("Attach", &request.container_id, async {
+            let url = self.streaming.attach_url(&request)?;
+            Ok(cri::AttachResponse { url })
+        })
+        .await
     }
 
-    async fn port_forward(&self, _: Request<cri::PortForwardRequest>) -> Reply<cri::PortForwardResponse> {
-        unimplemented("PortForward")
+    async fn port_forward(
+        &self,
+        request: Request<cri::PortForwardRequest>,
+    ) -> Reply<cri::PortForwardResponse> {
+        let request = request.into_inner();
+        answer("PortForward", &request.pod_sandbox_id, async {
+            let url = self.streaming.port_forward_url(&request)?;
+            Ok(cri::PortForwardResponse { url })
+        })
+        .await
     }
 
     async fn container_stats(

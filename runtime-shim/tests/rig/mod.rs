@@ -84,8 +84,12 @@ impl Rig {
         rig
     }
 
-    fn channel(&self) -> Channel {
-        clone8s_daemon::unix::channel(self.dir.dir().join("shim.sock"))
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.dir().join("shim.sock")
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        clone8s_daemon::unix::channel(self.socket())
     }
 
     pub(crate) fn runtime(&self) -> RuntimeServiceClient<Channel> {
