@@ -34,7 +34,8 @@ fn breaks(old: &DescriptorPool, new: &DescriptorPool) -> Vec<String> {
     let mut found = Vec::new();
     for service in old
         .services()
-        .filter(|service| PACKAGES.contains(&service.package_name())) {
+        .filter(|service| PACKAGES.contains(&service.package_name()))
+    {
         for method in service.methods() {
             let name = format!("{}/{}", service.full_name(), method.name());
             let now = new
@@ -66,7 +67,10 @@ fn breaks(old: &DescriptorPool, new: &DescriptorPool) -> Vec<String> {
             Some(now) => breaks_of_message(&message, &now, &mut found),
         }
     }
-    for set in old.all_enums().filter(|set| PACKAGES.contains(&set.package_name())) {
+    for set in old
+        .all_enums()
+        .filter(|set| PACKAGES.contains(&set.package_name()))
+    {
         match new.get_enum_by_name(set.full_name()) {
             None => found.push(format!("{} is gone", set.full_name())),
             Some(now) => breaks_of_enum(&set, &now, &mut found),

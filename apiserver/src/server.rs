@@ -52,10 +52,11 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-/// What is served here: CRI is another program's.
+/// What is served here: CRI and the streams beside it are another program's.
 fn described() -> FileDescriptorSet {
     let mut set = FileDescriptorSet::decode(clone8s::FILE_DESCRIPTOR_SET).unwrap_or_default();
-    set.file.retain(|file| file.package() != "runtime.v1");
+    set.file
+        .retain(|file| !matches!(file.package(), "runtime.v1" | "clone8s.runtime.v1"));
     set
 }
 

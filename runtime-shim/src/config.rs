@@ -216,8 +216,16 @@ mod tests {
         check("[::1]:10010", None, None).unwrap();
         check("192.0.2.1:10010", None, tls()).unwrap();
         check("0.0.0.0:10010", Some("node-1"), tls()).unwrap();
-        assert!(check("192.0.2.1:0", None, None).unwrap_err().contains("--stream-tls-cert"));
-        assert!(check("0.0.0.0:0", None, tls()).unwrap_err().contains("--stream-host"));
+        assert!(
+            check("192.0.2.1:0", None, None)
+                .unwrap_err()
+                .contains("--stream-tls-cert")
+        );
+        assert!(
+            check("0.0.0.0:0", None, tls())
+                .unwrap_err()
+                .contains("--stream-host")
+        );
         assert!(check("127.0.0.1:0", Some("a/b"), None).is_err());
     }
 }

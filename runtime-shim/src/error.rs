@@ -55,7 +55,9 @@ pub(crate) enum Error {
         most: usize,
         next_step: &'static str,
     },
-    #[error("the output of container {container} comes faster than it is taken; attach again, or read its log")]
+    #[error(
+        "the output of container {container} comes faster than it is taken; attach again, or read its log"
+    )]
     Lagged { container: String },
     #[error("connect to port {port} in sandbox {sandbox}; does the pod listen on it?")]
     Connect {

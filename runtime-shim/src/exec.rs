@@ -179,11 +179,7 @@ impl Shim {
     /// and removes what it leaves.
     pub(crate) async fn tend_left_process(self: Arc<Self>, container: Arc<Container>, id: ContainerId) {
         let fifos = Fifos::of_exec(&self.config.state_dir, &container.id, &id, false, false);
-        let process = Process {
-            container,
-            id,
-            fifos,
-        };
+        let process = Process { container, id, fifos };
         // One with a terminal has a single stream.
         let outputs = process.fifos.readers_of_those_there();
         let (ended, exited) = watch::channel(false);
@@ -220,7 +216,9 @@ impl Shim {
         let mut process = document["process"].take();
         process["args"] = command.argv.clone().into();
         process["terminal"] = command.tty.into();
-        if command.tty && let Some(env) = process["env"].as_array_mut() {
+        if command.tty
+            && let Some(env) = process["env"].as_array_mut()
+        {
             let has_term = env
                 .iter()
                 .any(|entry| entry.as_str().is_some_and(|entry| entry.starts_with("TERM=")));

@@ -137,7 +137,10 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
 
     supervisor.spawn("containerd-link", link::run(Arc::clone(&shim), ending.clone()));
     supervisor.spawn("streams", Arc::clone(&streaming).serve(listener, ending.clone()));
-    supervisor.spawn("cri", server::serve(Arc::clone(&shim), streaming, incoming, ending));
+    supervisor.spawn(
+        "cri",
+        server::serve(Arc::clone(&shim), streaming, incoming, ending),
+    );
     tracing::info!(socket = %listen.display(), "serving CRI");
     let outcome = supervisor.run(GRACE).await;
     shim.finish_operations(GRACE).await;

@@ -21,7 +21,7 @@ mod tests;
 use std::io;
 
 pub(crate) use self::{
-    connection::{Closed, Connection, Incoming, Stream, StreamReader, StreamWriter},
+    connection::{Connection, Incoming, Stream, StreamReader, StreamWriter},
     headers::Headers,
 };
 

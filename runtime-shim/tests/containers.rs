@@ -118,7 +118,10 @@ async fn a_command_runs_in_a_container_within_its_time_limit() {
     let most = (16 << 20) - (64 << 10);
     assert_eq!((outcome.stdout.len(), outcome.exit_code), (most, 0));
     let note = String::from_utf8_lossy(&outcome.stderr).into_owned();
-    assert!(note.contains(&format!("{} bytes of stdout", 20_000_000 - most)), "{note}");
+    assert!(
+        note.contains(&format!("{} bytes of stdout", 20_000_000 - most)),
+        "{note}"
+    );
     let late = exec("sleep 100", 1).await.unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
     let missing = rig

@@ -5,8 +5,14 @@
 #[path = "rig/mod.rs"]
 mod rig;
 
+use std::{fs, path::Path};
+
 use anyhow::{Context as _, ensure};
-use clone8s_integration::{Crictl, Image, Registry, wait};
+use clone8s_integration::{
+    Crictl, Image, Registry,
+    pki::{Ca, Pair},
+    wait,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -69,7 +75,7 @@ async fn a_pod_is_run_from_a_registry_and_every_list_names_the_same() {
         .env("FROM", "registry")
         .push(&registry, "team/app:1")
         .unwrap();
-    let mut events = crictl.started("events", &["events"]);
+    let events = crictl.started("events", &["events"]);
 
     let pulled = run(&crictl, &["pull", &reference]);
     let images = crictl.json(&["images", "--output", "json"]).unwrap();
@@ -84,7 +90,10 @@ async fn a_pod_is_run_from_a_registry_and_every_list_names_the_same() {
     let inspected = crictl.json(&["inspecti", &reference]).unwrap();
     assert_eq!(inspected["status"]["id"], image["id"]);
     assert_eq!(inspected["status"]["repoDigests"], image["repoDigests"]);
-    assert_eq!(crictl.json(&["inspecti", digest]).unwrap()["status"]["id"], image["id"]);
+    assert_eq!(
+        crictl.json(&["inspecti", digest]).unwrap()["status"]["id"],
+        image["id"]
+    );
     assert!(
         pulled.contains(image_id) || pulled.contains(digest),
         "{pulled} beside {image}"
@@ -143,7 +152,10 @@ async fn a_pod_is_run_from_a_registry_and_every_list_names_the_same() {
 
     // In use.
     let removal = crictl.with_input(&["rm", &id], b"").unwrap();
-    assert!(!removal.success, "a running container is not removed without force");
+    assert!(
+        !removal.success,
+        "a running container is not removed without force"
+    );
     run(&crictl, &["stop", "--timeout", "0", &id]);
     let exited = crictl.json(&["ps", "--all", "--output", "json"]).unwrap();
     assert_eq!(exited["containers"][0]["state"], "CONTAINER_EXITED");
@@ -152,20 +164,26 @@ async fn a_pod_is_run_from_a_registry_and_every_list_names_the_same() {
     let pods = crictl.json(&["pods", "--output", "json"]).unwrap();
     assert_eq!(pods["items"][0]["state"], "SANDBOX_NOTREADY");
     run(&crictl, &["rmp", &pod]);
-    assert_eq!(crictl.json(&["pods", "--output", "json"]).unwrap()["items"], json!([]));
+    assert_eq!(
+        crictl.json(&["pods", "--output", "json"]).unwrap()["items"],
+        json!([])
+    );
     run(&crictl, &["rmi", &reference]);
     assert!(crictl.run(&["inspecti", &reference]).is_err());
 
     wait::until("crictl has seen the container's life", || async {
         let seen = events.log();
         for event in ["CREATED", "STARTED", "STOPPED", "DELETED"] {
-            ensure!(seen.contains(&format!("CONTAINER_{event}_EVENT")), "{event}: {seen}");
+            ensure!(
+                seen.contains(&format!("CONTAINER_{event}_EVENT")),
+                "{event}: {seen}"
+            );
         }
         ensure!(seen.contains(&id), "{seen}");
         Ok(())
     })
     .await;
-    events.kill();
+    drop((events, registry));
     rig.finish().await;
 }
 
@@ -177,13 +195,26 @@ async fn commands_run_with_input_exit_codes_and_terminals_over_both_transports()
     let (_, id) = start(&rig, &crictl, &pod(&rig, "web", NODE), &config);
 
     let ended = crictl
-        .with_input(&["exec", "--sync", &id, "/bin/sh", "-c", "echo out; echo err >&2; exit 7"], b"")
+        .with_input(
+            &[
+                "exec",
+                "--sync",
+                &id,
+                "/bin/sh",
+                "-c",
+                "echo out; echo err >&2; exit 7",
+            ],
+            b"",
+        )
         .unwrap();
-    assert_eq!(ended.stdout, "out\n");
-    assert!(ended.stderr.starts_with("err\n") && ended.stderr.contains('7'), "{ended:?}");
+    assert!(ended.stderr.contains("exited with 7: err"), "{ended:?}");
     assert!(!ended.success);
+    assert_eq!(run(&crictl, &["exec", "--sync", &id, "/bin/echo", "out"]), "out");
     let late = crictl
-        .with_input(&["exec", "--sync", "--timeout", "1", &id, "/bin/sleep", "100"], b"")
+        .with_input(
+            &["exec", "--sync", "--timeout", "1", &id, "/bin/sleep", "100"],
+            b"",
+        )
         .unwrap();
     assert!(late.stderr.contains("DeadlineExceeded"), "{late:?}");
 
@@ -195,12 +226,18 @@ async fn commands_run_with_input_exit_codes_and_terminals_over_both_transports()
             crictl.with_input(&args, input).unwrap()
         };
         let ended = exec(&[], "echo out; echo err >&2; exit 7", b"");
-        assert_eq!((&*ended.stdout, ended.success), ("out\n", false), "{transport}: {ended:?}");
+        assert_eq!(
+            (&*ended.stdout, ended.success),
+            ("out\n", false),
+            "{transport}: {ended:?}"
+        );
         assert!(ended.stderr.contains("err\n"), "{transport}: {ended:?}");
         assert!(ended.stderr.contains("exit code 7"), "{transport}: {ended:?}");
 
         // cat ends only when it is told that nothing more comes.
-        let input: Vec<u8> = (0..300_000u32).flat_map(|n| format!("{n}\n").into_bytes()).collect();
+        let input: Vec<u8> = (0..300_000u32)
+            .flat_map(|n| format!("{n}\n").into_bytes())
+            .collect();
         let ended = exec(&["--interactive"], "cat; echo end", &input);
         assert!(ended.success, "{transport}: {}", ended.stderr);
         assert_eq!(ended.stdout.len(), input.len() + 4, "{transport}");
@@ -209,7 +246,10 @@ async fn commands_run_with_input_exit_codes_and_terminals_over_both_transports()
         let missing = crictl
             .with_input(&["exec", "--transport", transport, &id, "/nope"], b"")
             .unwrap();
-        assert!(!missing.success && missing.stderr.contains("/nope"), "{transport}: {missing:?}");
+        assert!(
+            !missing.success && missing.stderr.contains("/nope"),
+            "{transport}: {missing:?}"
+        );
 
         let ended = crictl
             .on_terminal(
@@ -250,7 +290,10 @@ async fn attaching_gives_a_container_its_input_and_shows_what_it_answers() {
         config["stdin_once"] = json!(true);
         let (_, id) = start(&rig, &crictl, &pod(&rig, transport, NODE), &config);
         let attached = crictl
-            .with_input(&["attach", "--transport", transport, "--stdin", &id], b"one\ntwo\n")
+            .with_input(
+                &["attach", "--transport", transport, "--stdin", &id],
+                b"one\ntwo\n",
+            )
             .unwrap();
         assert!(attached.success, "{transport}: {attached:?}");
         assert_eq!(attached.stdout, "got one\ngot two\n", "{transport}");
@@ -286,7 +329,7 @@ async fn a_page_is_fetched_through_a_forwarded_port_over_both_transports() {
     let config = container("web", BUSYBOX, script);
     let (pod, _) = start(&rig, &crictl, &pod(&rig, "web", POD), &config);
     for transport in ["spdy", "websocket"] {
-        let mut forward = crictl.started(
+        let forward = crictl.started(
             &format!("forward-{transport}"),
             &["port-forward", "--transport", transport, &pod, ":8080", ":8081"],
         );
@@ -317,7 +360,64 @@ async fn a_page_is_fetched_through_a_forwarded_port_over_both_transports() {
             Ok(())
         })
         .await;
-        forward.kill();
+        drop(forward);
     }
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_over_tls_take_only_clients_of_the_ca_and_a_renewed_certificate() {
+    let certificates = clone8s_integration::Sandbox::new();
+    let ca = Ca::new(&certificates.make_dir("ca"), "streams").unwrap();
+    let server = ca.issue("server").unwrap();
+    let stranger = Ca::new(&certificates.make_dir("other"), "other").unwrap();
+    let path = |path: &Path| path.display().to_string();
+    let ca_file = path(&ca.certificate_file());
+    let (certificate, key) = (path(&server.certificate_file), path(&server.key_file));
+    let rig = Rig::start_with(&[
+        "--stream-host",
+        "localhost",
+        "--stream-tls-cert",
+        &certificate,
+        "--stream-tls-key",
+        &key,
+        "--stream-tls-client-ca",
+        &ca_file,
+    ])
+    .await;
+    let crictl = crictl(&rig);
+    let config = container("main", BUSYBOX, "exec sleep 1000");
+    let (_, id) = start(&rig, &crictl, &pod(&rig, "web", NODE), &config);
+    let exec = |transport: &str, trusted: &Ca, client: Option<&Pair>| {
+        let mut args = vec!["exec", "--transport", transport];
+        let trusted = path(&trusted.certificate_file());
+        args.extend(["--tls-ca", &trusted]);
+        let files = client.map(|pair| (path(&pair.certificate_file), path(&pair.key_file)));
+        if let Some((certificate, key)) = &files {
+            args.extend(["--tls-cert", certificate, "--tls-key", key]);
+        }
+        args.extend([&*id, "/bin/echo", "hello"]);
+        crictl.with_input(&args, b"").unwrap()
+    };
+    let client = ca.issue("client").unwrap();
+    for transport in ["spdy", "websocket"] {
+        let ended = exec(transport, &ca, Some(&client));
+        assert_eq!(ended.stdout, "hello\n", "{transport}: {ended:?}");
+        let other = stranger.issue("client").unwrap();
+        let refused = exec(transport, &ca, Some(&other));
+        assert!(!refused.success, "{transport}: a client of another CA is let in");
+        let refused = exec(transport, &stranger, Some(&client));
+        assert!(refused.stderr.contains("certificate"), "{transport}: {refused:?}");
+    }
+    // Another CA's, in the same files: who trusts that one is now served.
+    let renewed = stranger.issue("server").unwrap();
+    fs::write(&server.certificate_file, renewed.certificate).unwrap();
+    fs::write(&server.key_file, renewed.key).unwrap();
+    wait::until("the new certificate is shown", || async {
+        let ended = exec("spdy", &stranger, Some(&client));
+        ensure!(ended.stdout == "hello\n", "{ended:?}");
+        Ok(())
+    })
+    .await;
     rig.finish().await;
 }

@@ -213,6 +213,24 @@ impl<C: Containerd> Containerd for Bounded<C> {
         .await
     }
 
+    async fn close_stdin(&self, container: &str, exec: Option<&str>) -> Result<()> {
+        self.task(
+            "close the input of a process of",
+            container,
+            self.inner.close_stdin(container, exec),
+        )
+        .await
+    }
+
+    async fn resize(&self, container: &str, exec: Option<&str>, width: u32, height: u32) -> Result<()> {
+        self.task(
+            "resize the terminal of a process of",
+            container,
+            self.inner.resize(container, exec, width, height),
+        )
+        .await
+    }
+
     async fn update_task(&self, container: &str, resources: Any) -> Result<()> {
         self.task(
             "update task of",

@@ -336,6 +336,20 @@ impl Containerd for Fake {
             .await
     }
 
+    async fn close_stdin(&self, container: &str, _: Option<&str>) -> Result<()> {
+        self.call("close_stdin", container, |state| {
+            state.tasks.get(container).map(drop).ok_or(ErrorKind::NotFound)
+        })
+        .await
+    }
+
+    async fn resize(&self, container: &str, _: Option<&str>, _: u32, _: u32) -> Result<()> {
+        self.call("resize", container, |state| {
+            state.tasks.get(container).map(drop).ok_or(ErrorKind::NotFound)
+        })
+        .await
+    }
+
     async fn update_task(&self, container: &str, _: Any) -> Result<()> {
         self.call("update_task", container, |state| {
             state.tasks.get(container).map(|_| ()).ok_or(ErrorKind::NotFound)

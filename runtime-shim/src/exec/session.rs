@@ -38,10 +38,21 @@ impl Shim {
             ended.send_replace(true);
             code
         };
-        let out = carry(stdout, wanted.stdout.then(|| output.clone()), Output::Stdout, exited.clone());
+        let out = carry(
+            stdout,
+            wanted.stdout.then(|| output.clone()),
+            Output::Stdout,
+            exited.clone(),
+        );
         let err = async {
             if let Some(stderr) = stderr {
-                carry(stderr, wanted.stderr.then(|| output.clone()), Output::Stderr, exited.clone()).await;
+                carry(
+                    stderr,
+                    wanted.stderr.then(|| output.clone()),
+                    Output::Stderr,
+                    exited.clone(),
+                )
+                .await;
             }
         };
         let input = async {

@@ -22,6 +22,7 @@ use crate::{
     link,
     server::Cri,
     shim::{Readiness, Shim},
+    streams::server::Streaming,
 };
 
 const NAME: &str = "localhost/busybox:1";
@@ -167,7 +168,9 @@ impl Life {
             .build()
             .expect("a runtime");
         let containerd = Arc::new(Bounded::new(Arc::clone(&fake), limits));
-        let shim = Arc::new(Shim::new(config, containerd));
+        let shim = Arc::new(Shim::new(config, containerd, Shutdown::new()));
+        let bound = Streaming::bind(&shim.config.streams, Arc::clone(&shim));
+        let (streaming, _) = runtime.block_on(bound).expect("an address of the loopback");
         let shutdown = Shutdown::new();
         let _entered = runtime.enter();
         let link = link::run(Arc::clone(&shim), shutdown.clone());
@@ -177,6 +180,7 @@ impl Life {
         let life = Self {
             cri: Cri {
                 shim: Arc::clone(&shim),
+                streaming,
                 shutdown,
             },
             shim,

@@ -13,7 +13,7 @@ use crate::table::lock;
 
 /// What waits for one follower. One that lags behind by more is let go of: neither the container nor its log wait for
 /// it, and a gap in what it sees would look like the container's output.
-const MOST: usize = 1 << 20;
+const MOST: usize = 4 << 20;
 
 /// The writer's end.
 #[derive(Debug, Default)]

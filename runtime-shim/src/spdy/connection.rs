@@ -8,7 +8,9 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf, split},
+    io::{
+        AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, ReadHalf, WriteHalf, split,
+    },
     sync::{Notify, mpsc},
     time::timeout,
 };
@@ -170,7 +172,9 @@ async fn write<W: AsyncWrite + Unpin>(mut writer: W, mut frames: mpsc::Receiver<
     let mut batch = BytesMut::with_capacity(BATCH);
     let mut is_last = false;
     while !is_last {
-        let Some(mut frame) = frames.recv().await else { break };
+        let Some(mut frame) = frames.recv().await else {
+            break;
+        };
         loop {
             is_last = matches!(frame, Frame::GoAway { .. });
             frame.encode(&mut deflate, &mut batch);
@@ -278,10 +282,7 @@ impl<R: AsyncRead + Unpin> Reading<'_, R> {
                 lock(&self.shared.table).end_inbound(id);
             }
             // The peer opens no more; those that are open go on.
-            Frame::GoAway { .. }
-            | Frame::Headers { .. }
-            | Frame::SynReply { .. }
-            | Frame::Data { .. } => {}
+            Frame::GoAway { .. } | Frame::Headers { .. } | Frame::SynReply { .. } | Frame::Data { .. } => {}
         }
         Ok(())
     }

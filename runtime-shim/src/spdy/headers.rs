@@ -116,10 +116,7 @@ impl Inflate {
         let mut block = Vec::with_capacity(1 << 10);
         loop {
             let (taken_before, made_before) = (self.0.total_in(), block.len());
-            match self
-                .0
-                .decompress_vec(input, &mut block, FlushDecompress::Sync)
-            {
+            match self.0.decompress_vec(input, &mut block, FlushDecompress::Sync) {
                 Ok(Status::StreamEnd) => return Err(SpdyError::Protocol("the headers' compression ends")),
                 Ok(_) => {}
                 Err(error) if error.needs_dictionary().is_some() => {

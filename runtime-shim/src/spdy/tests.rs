@@ -51,7 +51,10 @@ impl Client {
     /// None at the end of the connection.
     async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; HEAD];
-        timeout(SOON, self.io.read_exact(&mut head)).await.expect("a frame").ok()?;
+        timeout(SOON, self.io.read_exact(&mut head))
+            .await
+            .expect("a frame")
+            .ok()?;
         match Head::parse(head).unwrap() {
             Head::Data { id, fin, length } => {
                 let mut data = vec![0; length];
@@ -95,7 +98,10 @@ where
 }
 
 async fn next(incoming: &mut Incoming) -> Stream {
-    timeout(SOON, incoming.next()).await.expect("a stream").expect("one more")
+    timeout(SOON, incoming.next())
+        .await
+        .expect("a stream")
+        .expect("one more")
 }
 
 #[tokio::test]
@@ -105,7 +111,14 @@ async fn streams_carry_bytes_both_ways_and_each_way_ends_by_itself() {
             client.open(1, "data").await;
             client.data(1, false, b"ques").await;
             client.data(1, true, b"tion").await;
-            assert!(matches!(client.next().await, Some(Frame::SynReply { id: 1, fin: false, .. })));
+            assert!(matches!(
+                client.next().await,
+                Some(Frame::SynReply {
+                    id: 1,
+                    fin: false,
+                    ..
+                })
+            ));
             assert_eq!(client.next_data().await, (1, false, "answer".into()));
             assert_eq!(client.next_data().await, (1, true, Bytes::new()));
             assert!(matches!(client.next().await, Some(Frame::GoAway { last: 1 })));
@@ -156,7 +169,11 @@ async fn a_peer_that_knows_no_windows_is_sent_everything() {
 async fn a_peer_s_windows_are_kept_to() {
     between(
         |mut client| async move {
-            client.send(Frame::Settings { initial_window: Some(10) }).await;
+            client
+                .send(Frame::Settings {
+                    initial_window: Some(10),
+                })
+                .await;
             client.open(1, "data").await;
             let (_, _, data) = client.next_data().await;
             assert_eq!(data.len(), 10);
@@ -193,7 +210,10 @@ async fn a_stream_that_is_read_opens_its_window_again() {
                     break;
                 }
             }
-            assert!(matches!(client.next().await, Some(Frame::WindowUpdate { id: 0, .. })));
+            assert!(matches!(
+                client.next().await,
+                Some(Frame::WindowUpdate { id: 0, .. })
+            ));
         },
         |mut incoming| async move {
             let mut stream = next(&mut incoming).await;
@@ -201,7 +221,10 @@ async fn a_stream_that_is_read_opens_its_window_again() {
             while taken < 50_000 {
                 taken += stream.reader.read().await.expect("more").len();
             }
-            assert!(stream.reader.read().await.is_none(), "the client ends the connection");
+            assert!(
+                stream.reader.read().await.is_none(),
+                "the client ends the connection"
+            );
         },
     )
     .await;
@@ -294,11 +317,17 @@ async fn what_breaks_the_protocol_ends_the_connection() {
     assert!(refused(&huge).await.contains("more than 16 KiB"));
     for ids in [[2, 4], [3, 1], [1, 1]] {
         let frames = ids.map(syn);
-        assert!(refused(&encoded(&frames)).await.contains("wrong number"), "{ids:?}");
+        assert!(
+            refused(&encoded(&frames)).await.contains("wrong number"),
+            "{ids:?}"
+        );
     }
     let widened = [
         syn(1),
-        Frame::WindowUpdate { id: 1, delta: i32::MAX.unsigned_abs() },
+        Frame::WindowUpdate {
+            id: 1,
+            delta: i32::MAX.unsigned_abs(),
+        },
     ];
     assert!(refused(&encoded(&widened)).await.contains("2 GiB"));
 }
@@ -308,12 +337,23 @@ fn frame() -> impl Strategy<Value = Frame> {
     let headers = || prop::collection::btree_map("[a-z]{1,8}", "[ -~]{0,20}", 0..4);
     prop_oneof![
         (id.clone(), any::<bool>(), any::<bool>(), headers()).prop_map(|(id, fin, one_way, headers)| {
-            Frame::SynStream { id, fin, one_way, headers }
+            Frame::SynStream {
+                id,
+                fin,
+                one_way,
+                headers,
+            }
         }),
-        (id.clone(), any::<bool>(), headers())
-            .prop_map(|(id, fin, headers)| Frame::SynReply { id, fin, headers }),
-        (id.clone(), any::<bool>(), headers())
-            .prop_map(|(id, fin, headers)| Frame::Headers { id, fin, headers }),
+        (id.clone(), any::<bool>(), headers()).prop_map(|(id, fin, headers)| Frame::SynReply {
+            id,
+            fin,
+            headers
+        }),
+        (id.clone(), any::<bool>(), headers()).prop_map(|(id, fin, headers)| Frame::Headers {
+            id,
+            fin,
+            headers
+        }),
         (id.clone(), any::<u32>()).prop_map(|(id, status)| Frame::Reset { id, status }),
         any::<Option<u32>>().prop_map(|initial_window| Frame::Settings { initial_window }),
         any::<u32>().prop_map(Frame::Ping),

@@ -1,7 +1,7 @@
 //! Attach: a running container's own streams, from now on.
 //!
-//! Output comes from the task that writes the log, which waits for nobody: a caller that lags behind by more than a
-//! MiB is let go of with an error, and container and log never notice. Input goes straight into the container's FIFO;
+//! Output comes from the task that writes the log, which waits for nobody: a caller that lags behind by more than
+//! 4 MiB is let go of with an error, and container and log never notice. Input goes straight into the container's FIFO;
 //! with CRI's `stdin_once` it ends for good with the first caller that gave any.
 
 use std::sync::Arc;
@@ -31,7 +31,10 @@ impl Shim {
         self.ready()?;
         let container = self.running_container(id, "only a running container can be attached to")?;
         if !(wanted.stdin || wanted.stdout || wanted.stderr) {
-            return Err(Error::invalid("stdin", "one of stdin, stdout, or stderr must be set"));
+            return Err(Error::invalid(
+                "stdin",
+                "one of stdin, stdout, or stderr must be set",
+            ));
         }
         if wanted.stdin && !container.config.stdin {
             return Err(Error::WrongState {

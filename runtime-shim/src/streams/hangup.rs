@@ -1,21 +1,18 @@
 //! The end of a TCP peer that is not being read from.
 
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-};
+use std::{io, os::fd::AsFd as _};
 
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{io::Interest, net::TcpStream};
 
 /// Tells when the peer has closed its side, also while bytes of it wait to be read: a session that takes no more input
 /// reads nothing, and would never come to the end that lies behind it.
 #[derive(Debug)]
-pub(crate) struct Hangup(Option<AsyncFd<OwnedFd>>);
+pub(crate) struct Hangup(Option<TcpStream>);
 
 impl Hangup {
-    pub(crate) fn of(socket: &impl AsFd) -> io::Result<Self> {
-        let socket = socket.as_fd().try_clone_to_owned()?;
-        Ok(Self(Some(AsyncFd::with_interest(socket, Interest::READABLE)?)))
+    pub(crate) fn of(socket: &TcpStream) -> io::Result<Self> {
+        let same = std::net::TcpStream::from(socket.as_fd().try_clone_to_owned()?);
+        Ok(Self(Some(TcpStream::from_std(same)?)))
     }
 
     /// For what carries its own word of the end.
@@ -29,12 +26,13 @@ impl Hangup {
             return std::future::pending().await;
         };
         // An error of the watching itself says that the runtime ends.
-        while let Ok(mut guard) = socket.readable().await {
-            if guard.ready().is_read_closed() {
+        while let Ok(ready) = socket.ready(Interest::READABLE).await {
+            if ready.is_read_closed() {
                 return;
             }
             // More bytes have come. The next event is awaited, not the bytes' being read.
-            guard.clear_ready();
+            let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = socket.try_io(Interest::READABLE, would_block);
         }
     }
 }
@@ -43,11 +41,7 @@ impl Hangup {
 mod tests {
     use std::time::Duration;
 
-    use tokio::{
-        io::AsyncWriteExt as _,
-        net::{TcpListener, TcpStream},
-        time::timeout,
-    };
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener, time::timeout};
 
     use super::*;
 

@@ -1,10 +1,7 @@
 //! PortForward over SPDY: for each connection two streams with the same `requestid`, one for its bytes and one for what
 //! went wrong with it.
 
-use std::{
-    collections::HashMap,
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use bytes::BytesMut;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -61,10 +58,7 @@ where
     }
 }
 
-async fn converse<F: Future<Output = Result<TcpStream>>>(
-    mut incoming: Incoming,
-    connect: impl Fn(u16) -> F,
-) {
+async fn converse<F: Future<Output = Result<TcpStream>>>(mut incoming: Incoming, connect: impl Fn(u16) -> F) {
     let mut halves: HashMap<String, Half> = HashMap::new();
     let mut connections = FuturesUnordered::new();
     loop {
@@ -91,7 +85,11 @@ async fn converse<F: Future<Output = Result<TcpStream>>>(
 /// Puts a stream to its other half. One that makes no sense is told so and closed.
 async fn pair(halves: &mut HashMap<String, Half>, stream: Stream) -> Option<Pair> {
     let Some((key, port)) = name(&stream.headers) else {
-        refuse(stream, "a stream needs headers streamtype, data or error, and port").await;
+        refuse(
+            stream,
+            "a stream needs headers streamtype, data or error, and port",
+        )
+        .await;
         return None;
     };
     let Some(other) = halves.remove(&key) else {
@@ -116,14 +114,20 @@ async fn pair(halves: &mut HashMap<String, Half>, stream: Stream) -> Option<Pair
 }
 
 fn is_error(stream: &Stream) -> bool {
-    stream.headers.get("streamtype").is_some_and(|kind| kind == "error")
+    stream
+        .headers
+        .get("streamtype")
+        .is_some_and(|kind| kind == "error")
 }
 
 /// What a stream belongs to; clients without request ids have one connection a port.
 fn name(headers: &Headers) -> Option<(String, u16)> {
     let kind = headers.get("streamtype")?;
     let port: u16 = headers.get("port")?.parse().ok().filter(|&port| port > 0)?;
-    let key = headers.get("requestid").cloned().unwrap_or_else(|| format!("port {port}"));
+    let key = headers
+        .get("requestid")
+        .cloned()
+        .unwrap_or_else(|| format!("port {port}"));
     matches!(kind.as_str(), "data" | "error").then_some((key, port))
 }
 
@@ -134,7 +138,11 @@ async fn refuse(stream: Stream, problem: &'static str) {
 }
 
 async fn forward<F: Future<Output = Result<TcpStream>>>(pair: Pair, connect: impl Fn(u16) -> F) {
-    let Pair { port, data, mut error } = pair;
+    let Pair {
+        port,
+        data,
+        mut error,
+    } = pair;
     let forwarded = match connect(port).await {
         Ok(pod) => join(pod, data.reader, data.writer).await.map_err(|cause| {
             // What a client does with its local end is its own business: only the pod's side is told of.

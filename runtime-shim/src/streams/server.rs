@@ -61,7 +61,9 @@ const ACCEPTED_PROTOCOLS: &str = "x-accepted-stream-protocol-versions";
 /// Why the streaming server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerError {
-    #[error("cannot listen for streams on {address}: choose another address (--stream-address), or stop what uses it")]
+    #[error(
+        "cannot listen for streams on {address}: choose another address (--stream-address), or stop what uses it"
+    )]
     Bind {
         address: SocketAddr,
         #[source]
@@ -119,7 +121,10 @@ impl Streaming {
         };
         check_tty(request.tty, request.stderr)?;
         if !(wanted.stdin || wanted.stdout || wanted.stderr) {
-            return Err(Error::invalid("stdin", "one of stdin, stdout, or stderr must be set"));
+            return Err(Error::invalid(
+                "stdin",
+                "one of stdin, stdout, or stderr must be set",
+            ));
         }
         let command = Command {
             argv: request.cmd,
@@ -233,7 +238,6 @@ impl Streaming {
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(REQUEST)
-            .keep_alive(false)
             .max_buf_size(16 << 10)
             .serve_connection(TokioIo::new(socket), service)
             .with_upgrades()
@@ -355,8 +359,12 @@ struct Agreed {
 /// What is spoken after the upgrade; the name is none where the client has named none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
-    Spdy { name: Option<&'static str> },
-    WebSocket { name: Option<&'static str> },
+    Spdy {
+        name: Option<&'static str>,
+    },
+    WebSocket {
+        name: Option<&'static str>,
+    },
     /// A port-forward's SPDY in a WebSocket.
     Tunnel,
 }
@@ -456,6 +464,9 @@ impl Refusal {
         };
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
         if let Self::NoProtocol(known) = self {
             for name in known {
                 response
@@ -469,7 +480,10 @@ impl Refusal {
 
 /// RFC 6455, 4.2.1.
 fn check_websocket(headers: &HeaderMap) -> Result<(), Refusal> {
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|version| version != "13")
+    {
         return Err(Refusal::BadWebSocket("Sec-WebSocket-Version must be 13"));
     }
     if !headers.contains_key(header::SEC_WEBSOCKET_KEY) {

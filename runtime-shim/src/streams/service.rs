@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use clone8s::runtime::{
-    AttachRequest, AttachResponse, ExecRequest, ExecResponse, PortForwardRequest, PortForwardResponse, Started,
-    attach_request, attach_response, exec_request, exec_response, port_forward_request, port_forward_response,
-    streaming_service_server::StreamingService,
+    AttachRequest, AttachResponse, ExecRequest, ExecResponse, PortForwardRequest, PortForwardResponse,
+    Started, attach_request, attach_response, exec_request, exec_response, port_forward_request,
+    port_forward_response, streaming_service_server::StreamingService,
 };
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::{
@@ -49,11 +49,10 @@ enum Input {
 
 #[tonic::async_trait]
 impl StreamingService for Streams {
-    type ExecStream = Messages<ExecResponse>;
-    type AttachStream = Messages<AttachResponse>;
-    type PortForwardStream = Messages<PortForwardResponse>;
-
-    async fn exec(&self, request: Request<Streaming<ExecRequest>>) -> Result<Response<Self::ExecStream>, Status> {
+    async fn exec(
+        &self,
+        request: Request<Streaming<ExecRequest>>,
+    ) -> Result<Response<Messages<ExecResponse>>, Status> {
         let mut requests = request.into_inner();
         let Some(exec_request::Frame::Start(start)) = first(&mut requests).await?.frame else {
             return Err(no_start());
@@ -102,7 +101,7 @@ impl StreamingService for Streams {
     async fn attach(
         &self,
         request: Request<Streaming<AttachRequest>>,
-    ) -> Result<Response<Self::AttachStream>, Status> {
+    ) -> Result<Response<Messages<AttachResponse>>, Status> {
         let mut requests = request.into_inner();
         let Some(attach_request::Frame::Start(start)) = first(&mut requests).await?.frame else {
             return Err(no_start());
@@ -141,7 +140,7 @@ impl StreamingService for Streams {
     async fn port_forward(
         &self,
         request: Request<Streaming<PortForwardRequest>>,
-    ) -> Result<Response<Self::PortForwardStream>, Status> {
+    ) -> Result<Response<Messages<PortForwardResponse>>, Status> {
         let mut requests = request.into_inner();
         let Some(port_forward_request::Frame::Start(start)) = first(&mut requests).await?.frame else {
             return Err(no_start());

@@ -57,14 +57,12 @@ mod tests {
 
     #[test]
     fn clients_of_v4_read_the_exit_code_from_the_causes() {
-        let status: serde_json::Value =
-            serde_json::from_slice(&encode(&Ok(7), StatusForm::Json)).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&encode(&Ok(7), StatusForm::Json)).unwrap();
         assert_eq!(status["status"], "Failure");
         assert_eq!(status["reason"], "NonZeroExitCode");
         assert_eq!(status["details"]["causes"][0]["reason"], "ExitCode");
         assert_eq!(status["details"]["causes"][0]["message"], "7");
-        let status: serde_json::Value =
-            serde_json::from_slice(&encode(&Ok(0), StatusForm::Json)).unwrap();
+        let status: serde_json::Value = serde_json::from_slice(&encode(&Ok(0), StatusForm::Json)).unwrap();
         assert_eq!(status["status"], "Success");
     }
 

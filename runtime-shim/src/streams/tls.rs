@@ -85,17 +85,21 @@ impl Tls {
 }
 
 fn written(files: &StreamTls) -> Vec<Option<SystemTime>> {
-    [Some(&files.certificate), Some(&files.key), files.client_ca.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(|path| path.metadata().and_then(|found| found.modified()).ok())
-        .collect()
+    [
+        Some(&files.certificate),
+        Some(&files.key),
+        files.client_ca.as_ref(),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|path| path.metadata().and_then(|found| found.modified()).ok())
+    .collect()
 }
 
 fn acceptor(files: &StreamTls) -> Result<TlsAcceptor, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?;
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = match &files.client_ca {
         Some(path) => {
             let mut roots = RootCertStore::empty();

@@ -286,7 +286,10 @@ mod tests {
 
     #[test]
     fn a_message_without_a_channel_or_with_broken_base64_is_none() {
-        assert_eq!(Version::of("v5.channel.k8s.io").read(Message::binary(Bytes::new())), None);
+        assert_eq!(
+            Version::of("v5.channel.k8s.io").read(Message::binary(Bytes::new())),
+            None
+        );
         let base64 = Version::of("base64.channel.k8s.io");
         assert_eq!(base64.read(Message::text("0%%%")), None);
         assert_eq!(base64.read(Message::text("")), None);

@@ -349,6 +349,20 @@ impl Rig {
             .expect("a parent")
     }
 
+    /// Nothing of the commands that have run is left.
+    pub(crate) async fn no_commands_left(&self) {
+        let io = self.dir.dir().join("state/io");
+        wait::until("no command has left its FIFOs", || async {
+            let names = fs::read_dir(&io)?.flatten().map(|entry| entry.file_name());
+            let left: Vec<_> = names
+                .filter(|name| name.to_string_lossy().contains('.'))
+                .collect();
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await;
+    }
+
     pub(crate) fn log_dir(&self) -> PathBuf {
         self.dir.dir().join("logs")
     }

@@ -75,10 +75,7 @@ fn a_port_forward_is_spdy_bare_or_in_a_websocket() {
 
 #[test]
 fn what_is_refused_says_what_would_do() {
-    assert_eq!(
-        Protocol::agree(&HeaderMap::new(), false),
-        Err(Refusal::NoUpgrade)
-    );
+    assert_eq!(Protocol::agree(&HeaderMap::new(), false), Err(Refusal::NoUpgrade));
     let http2 = headers(&[("connection", "Upgrade"), ("upgrade", "h2c")]);
     assert_eq!(Protocol::agree(&http2, false), Err(Refusal::NoUpgrade));
     let mut unknown = headers(&SPDY);
