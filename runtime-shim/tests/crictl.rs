@@ -134,6 +134,16 @@ async fn a_pod_is_run_from_a_registry_and_every_list_names_the_same() {
     assert_eq!(stats["stats"][0]["attributes"]["id"], json!(id));
     let stats = crictl.json(&["statsp", "--output", "json"]).unwrap();
     assert_eq!(stats["stats"][0]["attributes"]["id"], json!(pod));
+    let described = crictl.json(&["metricdescs"]).unwrap().to_string();
+    let measured = crictl.json(&["metricsp"]).unwrap().to_string();
+    assert!(
+        described.contains("container_memory_working_set_bytes"),
+        "{described}"
+    );
+    assert!(
+        measured.contains("container_memory_working_set_bytes"),
+        "{measured}"
+    );
     let info = crictl.json(&["info"]).unwrap();
     assert!(
         info["status"]["conditions"]

@@ -25,12 +25,12 @@ use self::{
     tools::{Call, Ended, WebSocket, exec_url, run_command, status_of},
 };
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// A rig with one container that waits.
 async fn with_container() -> (Rig, String, String) {
     let rig = Rig::start().await;
-    let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
+    let pod = rig.run_sandbox(rig.host_pod("web")).await.expect("a sandbox");
     let id = rig.run(&pod, script("main", "exec sleep 1000")).await;
     (rig, pod, id)
 }
@@ -38,7 +38,7 @@ async fn with_container() -> (Rig, String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_over_grpc_reads_answers_and_tells_its_exit_code() {
     let (rig, _, id) = with_container().await;
-    let mut call = Call::exec(&rig, &id, "cat; echo err >&2; exit 7", true, false)
+    let call = Call::exec(&rig, &id, "cat; echo err >&2; exit 7", true, false)
         .await
         .unwrap();
     call.stdin("one\n").await;
@@ -56,7 +56,7 @@ async fn a_command_over_grpc_reads_answers_and_tells_its_exit_code() {
     // On a terminal there is one stream, and a size.
     let wait_for_size = "while [ \"$(/bin/busybox stty size)\" != '33 101' ]; do /bin/busybox usleep 10000; done; \
                          /bin/busybox tty; echo err >&2";
-    let mut call = Call::exec(&rig, &id, wait_for_size, true, true).await.unwrap();
+    let call = Call::exec(&rig, &id, wait_for_size, true, true).await.unwrap();
     call.resize(101, 33).await;
     let ended = call.ended().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&ended.stdout), "/dev/pts/0\r\nerr\r\n");
@@ -79,7 +79,7 @@ async fn many_commands_run_beside_each_other_and_none_leaves_anything() {
         let (rig, id) = (&rig, &id);
         async move {
             let line = format!("read line; echo $line; head -c 200000 /dev/zero; exit {n}");
-            let mut call = Call::exec(rig, id, &line, true, false).await.unwrap();
+            let call = Call::exec(rig, id, &line, true, false).await.unwrap();
             call.stdin(&format!("{n}\n")).await;
             (n, call.ended().await.unwrap())
         }

@@ -72,7 +72,7 @@ impl Table {
         inbound: Option<mpsc::Sender<Bytes>>,
         most: usize,
     ) -> Opening {
-        if id % 2 == 0 || id <= self.last {
+        if id.is_multiple_of(2) || id <= self.last {
             return Opening::Misnumbered;
         }
         self.last = id;

@@ -98,7 +98,7 @@ impl Shim {
             if wanted.stdout || wanted.stderr {
                 // The caller has said all that it has to say; what the container answers is still to come.
                 self.end_stdin_once(&container).await;
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         let sized = follow_size(&*self.containerd, id, None, resize);

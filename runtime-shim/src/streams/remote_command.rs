@@ -132,7 +132,7 @@ async fn converse<F: Future<Output = Result<i32>>>(
             let _writer = stream.writer;
             std::future::pending::<()>().await;
         }
-        std::future::pending::<()>().await
+        std::future::pending::<()>().await;
     };
     let sizing = async {
         if let Some(stream) = resize {
@@ -141,7 +141,7 @@ async fn converse<F: Future<Output = Result<i32>>>(
             })
             .await;
         }
-        std::future::pending::<()>().await
+        std::future::pending::<()>().await;
     };
     let ended = async {
         let written = deliver(output, stdout.map(|s| s.writer), stderr.map(|s| s.writer));
@@ -223,7 +223,7 @@ async fn follow(mut reader: StreamReader, mut tell: impl FnMut(Size)) {
 /// Tells the whole sizes at the start of the text; how far they go. What is no size is passed over.
 pub(super) fn sizes(text: &[u8], tell: &mut impl FnMut(Size)) -> usize {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<Size>();
-    while let Some(value) = values.next() {
+    for value in values.by_ref() {
         match value {
             Ok(size) => tell(size),
             Err(error) if error.is_eof() => break,

@@ -43,7 +43,7 @@ fn client(rig: &Rig) -> StreamingServiceClient<Channel> {
 
 fn requests<Q>(first: Q) -> (mpsc::Sender<Q>, ReceiverStream<Q>) {
     let (sender, receiver) = mpsc::channel(16);
-    sender.try_send(first).ok().expect("room for one");
+    assert!(sender.try_send(first).is_ok(), "there is room for one");
     (sender, ReceiverStream::new(receiver))
 }
 
