@@ -83,8 +83,7 @@ impl Config {
                 "bridge name {bridge:?}: must be 1 to 15 characters without '/' and blanks"
             ));
         }
-        self.streams.validate()?;
-        Ok(())
+        self.streams.validate()
     }
 }
 
