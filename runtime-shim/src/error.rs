@@ -43,8 +43,6 @@ pub(crate) enum Error {
         state: &'static str,
         next_step: &'static str,
     },
-    #[error("{0}: not implemented by this runtime")]
-    Unimplemented(&'static str),
     #[error("the runtime is not ready: {0}")]
     NotReady(String),
     #[error("{what} took longer than {seconds} s")]
@@ -111,7 +109,6 @@ impl Error {
             Self::Exists { .. } => Code::AlreadyExists,
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::WrongState { .. } | Self::Unmet { .. } => Code::FailedPrecondition,
-            Self::Unimplemented(_) => Code::Unimplemented,
             Self::Exhausted { .. } | Self::Lagged { .. } => Code::ResourceExhausted,
             Self::NotReady(_) | Self::Stopping | Self::Connect { .. } => Code::Unavailable,
             Self::Deadline { .. } => Code::DeadlineExceeded,

@@ -95,10 +95,6 @@ async fn answer<T>(
     }
 }
 
-fn unimplemented<T>(call: &'static str) -> Reply<T> {
-    Err(Error::Unimplemented(call).into())
-}
-
 /// How many items go in one part of a streamed list.
 const PART: usize = 256;
 

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tonic::{Request, Status};
 
-use super::{Cri, Parts, Reply, answer, in_parts, unimplemented};
+use super::{Cri, Parts, Reply, answer, in_parts};
 use crate::{checkpoint, error::Error, filter, stats, time::now_nanos};
 
 /// The API version that this server speaks (CRI, VersionResponse).
