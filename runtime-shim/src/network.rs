@@ -206,6 +206,7 @@ impl Network {
             netns: request.netns.clone(),
             ports: request.ports.clone(),
             fixed_address: request.fixed_address,
+            bandwidth: request.bandwidth,
         };
         let cable = self.bridge.attach(&wish).await?;
         Ok(Attachment {

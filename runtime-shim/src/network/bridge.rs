@@ -15,6 +15,7 @@ mod links;
 mod nft;
 mod ports;
 mod rules;
+mod shaping;
 mod sysctls;
 
 use std::{
@@ -38,7 +39,7 @@ use self::{
     ports::{Forward, Ports, forwards},
     rules::Rules,
 };
-use super::{INTERFACE, PortMapping, netlink::Socket};
+use super::{Bandwidth, INTERFACE, PortMapping, netlink::Socket};
 use crate::{config::PodRanges, ids::SandboxId, table::lock};
 
 /// Of the host's ends of cables; then digits of the sandbox's id.
@@ -100,6 +101,7 @@ pub(super) struct Wish {
     pub(super) netns: PathBuf,
     pub(super) ports: Vec<PortMapping>,
     pub(super) fixed_address: Option<IpAddr>,
+    pub(super) bandwidth: Bandwidth,
 }
 
 /// The bridge of a node.
@@ -253,8 +255,10 @@ impl Bridge {
 
     pub(super) async fn attach(self: &Arc<Self>, wish: &Wish) -> Result<Cable, BridgeError> {
         let cable = lock(&self.state).claim(&self.name, wish)?;
-        let (made, netns) = (cable.clone(), wish.netns.clone());
-        let wired = self.in_thread(move |bridge| bridge.wire(&made, &netns)).await;
+        let (made, netns, bandwidth) = (cable.clone(), wish.netns.clone(), wish.bandwidth);
+        let wired = self
+            .in_thread(move |bridge| bridge.wire(&made, &netns, bandwidth))
+            .await;
         if let Err(error) = wired {
             if let Err(undo) = self.detach(&wish.sandbox, &cable).await {
                 tracing::warn!(sandbox = %wish.sandbox, error = %undo, "failed network not cleaned up");
@@ -346,7 +350,7 @@ impl Bridge {
     }
 
     /// Ends in the pod's namespace.
-    fn wire(&self, cable: &Cable, netns: &Path) -> Result<(), BridgeError> {
+    fn wire(&self, cable: &Cable, netns: &Path, bandwidth: Bandwidth) -> Result<(), BridgeError> {
         let (route, netfilter) = sockets()?;
         let namespace = File::open(netns).map_err(kernel(|| format!("open {}", netns.display())))?;
         let bridge = self.ready(&route, &netfilter)?;
@@ -359,6 +363,13 @@ impl Bridge {
         };
         links::make_pair(&route, pair, namespace.as_fd())
             .map_err(kernel(|| format!("attach {} to bridge {}", pair.host, self.name)))?;
+        let cannot_limit = || "limit the pod's bandwidth (the kernel needs sch_tbf)".to_owned();
+        if let Some(limit) = bandwidth.ingress {
+            // What the host's end sends is what the pod receives.
+            links::index(&route, pair.host)
+                .and_then(|interface| shaping::limit(&route, interface, limit))
+                .map_err(kernel(cannot_limit))?;
+        }
         let forwards = cable.forwards();
         if !forwards.is_empty() {
             let set_up = lock(&self.set_up);
@@ -368,17 +379,23 @@ impl Bridge {
             drop(set_up);
             forget_flows(&netfilter, &route, &forwards);
         }
-        let configure = || {
+        let enter = || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             let inside = Socket::route()?;
             let interface = links::index(&inside, INTERFACE)?;
-            let gateways = cable
-                .addresses
-                .iter()
-                .map(|&address| (address, gateway(address.trunc()).addr()));
-            links::configure(&inside, interface, gateways)
+            Ok((inside, interface))
         };
-        configure().map_err(kernel(|| "give the pod its addresses and routes".into()))
+        let (inside, interface) = enter().map_err(kernel(|| "enter the pod's network".into()))?;
+        let gateways = cable
+            .addresses
+            .iter()
+            .map(|&address| (address, gateway(address.trunc()).addr()));
+        links::configure(&inside, interface, gateways)
+            .map_err(kernel(|| "give the pod its addresses and routes".into()))?;
+        if let Some(limit) = bandwidth.egress {
+            shaping::limit(&inside, interface, limit).map_err(kernel(cannot_limit))?;
+        }
+        Ok(())
     }
 
     fn remove_cables(&self, route: &Socket, unwanted: impl Fn(&str) -> bool) -> Result<(), BridgeError> {

@@ -145,6 +145,7 @@ impl Host {
             netns: namespace.path.clone(),
             ports: ports.to_vec(),
             fixed_address: None,
+            bandwidth: Bandwidth::default(),
         };
         self.wait(move |bridge| async move { bridge.attach(&wish).await })
     }
@@ -394,6 +395,7 @@ fn many_at_once_get_addresses_of_their_own() {
                 80,
             )],
             fixed_address: None,
+            bandwidth: Bandwidth::default(),
         })
         .collect();
     let cables = host.wait(move |bridge| async move {
@@ -478,6 +480,7 @@ fn a_failed_attach_leaves_nothing_and_its_address_is_free() {
         netns: "/nonexistent/netns".into(),
         ports: vec![port(Protocol::Tcp, None, 8080, 80)],
         fixed_address: None,
+        bandwidth: Bandwidth::default(),
     };
     let error = host.wait(move |bridge| async move { bridge.attach(&nowhere).await });
     let error = error.unwrap_err().to_string();
@@ -491,6 +494,45 @@ fn a_failed_attach_leaves_nothing_and_its_address_is_free() {
     assert_eq!(only.address().to_string(), "10.77.0.2");
     let full = host.try_attach("c", &Namespace::new(), &[]).unwrap_err();
     assert!(matches!(full, BridgeError::Exhausted { .. }), "{full}");
+}
+
+#[test]
+fn a_pods_bandwidth_is_limited_in_each_direction_as_it_asks() {
+    let host = Host::new(V4);
+    let namespace = Namespace::new();
+    let wish = Wish {
+        sandbox: SandboxId::from("a"),
+        netns: namespace.path.clone(),
+        ports: Vec::new(),
+        fixed_address: None,
+        bandwidth: Bandwidth {
+            ingress: Some(20_000_000),
+            egress: Some(10_000_000),
+        },
+    };
+    let cable = host
+        .wait(move |bridge| async move { bridge.attach(&wish).await })
+        .unwrap();
+    let limits = |namespace: &Namespace, interface: &str| {
+        let interface = interface.to_owned();
+        namespace.run(move || {
+            let output = Command::new("tc")
+                .args(["qdisc", "show", "dev", &interface])
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        })
+    };
+    let ingress = limits(&host.namespace, &cable.interface);
+    assert!(
+        ingress.contains("tbf") && ingress.contains("rate 20Mbit"),
+        "{ingress}"
+    );
+    let egress = limits(&namespace, "eth0");
+    assert!(
+        egress.contains("tbf") && egress.contains("rate 10Mbit"),
+        "{egress}"
+    );
 }
 
 #[test]
@@ -534,6 +576,7 @@ fn how_long_attaching_and_detaching_take() {
             netns: namespace.path.clone(),
             ports: Vec::new(),
             fixed_address: None,
+            bandwidth: Bandwidth::default(),
         };
         let (attached, detached) = host.wait(move |bridge| async move {
             let began = Instant::now();
