@@ -37,10 +37,10 @@ async fn cgroup_of(rig: &Rig, id: &str) -> String {
         .runtime()
         .container_status(request)
         .await
-        .unwrap()
+        .expect("a status")
         .into_inner()
         .info;
-    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).expect("JSON");
     info["cgroup"].as_str().expect("a cgroup").to_owned()
 }
 
