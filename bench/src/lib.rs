@@ -4,5 +4,6 @@
 pub mod create;
 pub mod cri;
 mod machine;
+pub mod pull;
 mod samples;
 mod timeline;

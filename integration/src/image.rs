@@ -230,6 +230,9 @@ impl Image {
         if let Some((user, password)) = registry.credentials() {
             skopeo.arg("--dest-creds").arg(format!("{user}:{password}"));
         }
+        if let Some(certificates) = registry.client_certificates() {
+            skopeo.arg("--dest-cert-dir").arg(certificates);
+        }
         command::run(&mut skopeo)?;
         fs::remove_file(&archive)?;
         Ok(reference)
@@ -287,7 +290,8 @@ fn relative(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// The digest of some bytes, as images write it.
+pub fn digest(bytes: &[u8]) -> String {
     let hex = Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
         // Writing to a string cannot fail.
         let _ = write!(hex, "{byte:02x}");
@@ -301,7 +305,7 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> serde_json::Value {
 }
 
 /// The machine's architecture in Go's words, which are those of image configurations.
-fn architecture() -> anyhow::Result<&'static str> {
+pub fn architecture() -> anyhow::Result<&'static str> {
     match std::env::consts::ARCH {
         "x86_64" => Ok("amd64"),
         "aarch64" => Ok("arm64"),

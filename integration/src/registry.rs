@@ -10,26 +10,59 @@ use std::{
 use anyhow::Context as _;
 use tokio::{net::TcpStream, sync::Mutex};
 
-use crate::{Image, Process, Sandbox, command, process::free_port, wait};
+use crate::{Image, Process, Sandbox, command, pki::Ca, process::free_port, wait};
 
-/// Plain HTTP, with or without a password.
+/// Plain HTTP or TLS, with or without a password.
 #[derive(Debug)]
 pub struct Registry {
     pub process: Process,
     address: String,
     scratch: PathBuf,
     credentials: Option<(&'static str, &'static str)>,
+    /// What a client shows, in the form that docker and skopeo have it.
+    client_certificates: Option<PathBuf>,
     _sandbox: Sandbox,
+}
+
+/// How a registry is set up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Setup<'a> {
+    credentials: Option<(&'static str, &'static str)>,
+    tls: Option<&'a Ca>,
+    asks_for_certificates: bool,
 }
 
 impl Registry {
     pub async fn start(sandbox: &Sandbox) -> Self {
-        Self::launch(sandbox, None).await
+        Self::launch(sandbox, Setup::default()).await
     }
 
     /// Takes only clients that know the name and the password.
     pub async fn with_credentials(sandbox: &Sandbox, user: &'static str, password: &'static str) -> Self {
-        Self::launch(sandbox, Some((user, password))).await
+        let setup = Setup {
+            credentials: Some((user, password)),
+            ..Setup::default()
+        };
+        Self::launch(sandbox, setup).await
+    }
+
+    /// Speaks TLS with a certificate of this authority.
+    pub async fn with_tls(sandbox: &Sandbox, ca: &Ca) -> Self {
+        let setup = Setup {
+            tls: Some(ca),
+            ..Setup::default()
+        };
+        Self::launch(sandbox, setup).await
+    }
+
+    /// Speaks TLS, and only with clients that have a certificate of this authority.
+    pub async fn with_client_certificates(sandbox: &Sandbox, ca: &Ca) -> Self {
+        let setup = Setup {
+            tls: Some(ca),
+            asks_for_certificates: true,
+            ..Setup::default()
+        };
+        Self::launch(sandbox, setup).await
     }
 
     /// The registry that the tests of this binary share while any of them runs, with [`Image::busybox`] in it as
@@ -52,10 +85,10 @@ impl Registry {
         registry
     }
 
-    async fn launch(sandbox: &Sandbox, credentials: Option<(&'static str, &'static str)>) -> Self {
+    async fn launch(sandbox: &Sandbox, setup: Setup<'_>) -> Self {
         let dir = sandbox.make_dir("registry");
         let address = format!("127.0.0.1:{}", free_port());
-        let auth = credentials.map_or_else(String::new, |(user, password)| {
+        let auth = setup.credentials.map_or_else(String::new, |(user, password)| {
             let passwords = dir.join("htpasswd");
             fs::write(
                 &passwords,
@@ -67,8 +100,27 @@ impl Registry {
                 passwords.display()
             )
         });
+        let mut client_certificates = None;
+        let tls = setup.tls.map_or_else(String::new, |ca| {
+            let pair = ca.issue("registry").expect("a certificate");
+            let mut tls = format!(
+                "  tls:\n    certificate: {}\n    key: {}\n",
+                pair.certificate_file.display(),
+                pair.key_file.display()
+            );
+            if setup.asks_for_certificates {
+                tls += &format!("    clientcas: [{}]\n", ca.certificate_file().display());
+                let certificates = dir.join("client");
+                fs::create_dir(&certificates).expect("a folder");
+                let client = ca.issue("client").expect("a certificate");
+                fs::write(certificates.join("client.cert"), &client.certificate).expect("a file");
+                fs::write(certificates.join("client.key"), &client.key).expect("a file");
+                client_certificates = Some(certificates);
+            }
+            tls
+        });
         let config = format!(
-            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{auth}",
+            "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{tls}{auth}",
             dir.join("data").display()
         );
         fs::write(dir.join("config.yml"), config).expect("a file");
@@ -86,7 +138,8 @@ impl Registry {
             process,
             address,
             scratch: dir,
-            credentials,
+            credentials: setup.credentials,
+            client_certificates,
             _sandbox: sandbox.clone(),
         }
     }
@@ -102,6 +155,11 @@ impl Registry {
 
     pub(crate) fn scratch(&self) -> &Path {
         &self.scratch
+    }
+
+    /// A folder with `client.cert` and `client.key`, where the registry asks for them.
+    pub fn client_certificates(&self) -> Option<&Path> {
+        self.client_certificates.as_deref()
     }
 
     pub fn credentials(&self) -> Option<(&'static str, &'static str)> {

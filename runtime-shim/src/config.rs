@@ -42,6 +42,8 @@ pub struct Config {
     pub cdi_dirs: Vec<PathBuf>,
     /// Image archives to import at the start: files, or folders of `.tar`, `.tar.gz` and `.tgz` files.
     pub archives: Vec<PathBuf>,
+    /// How images are had from registries, and which of them stay.
+    pub images: ImagesConfig,
 }
 
 impl Default for Config {
@@ -62,6 +64,7 @@ impl Default for Config {
             plain_http: BTreeSet::new(),
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             archives: Vec::new(),
+            images: ImagesConfig::default(),
         }
     }
 }
@@ -81,6 +84,12 @@ impl Config {
         if bridge.is_empty() || bridge.len() > 15 || bridge.contains(['/', ' ']) {
             return Err(format!(
                 "bridge name {bridge:?}: must be 1 to 15 characters without '/' and blanks"
+            ));
+        }
+        if !(1..=100).contains(&self.images.downloads) {
+            return Err(format!(
+                "downloads {}: must be 1 to 100 at a time",
+                self.images.downloads
             ));
         }
         self.streams.validate()
@@ -144,6 +153,39 @@ impl Default for StreamConfig {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             host: None,
             tls: None,
+        }
+    }
+}
+
+/// How images are had from registries, and which of them stay.
+#[derive(Debug, Clone)]
+pub struct ImagesConfig {
+    /// Where registries have their mirrors, authorities and headers, in containerd's form: `<host>/hosts.toml`.
+    pub hosts_dir: PathBuf,
+    /// Credentials in docker's form, for pulls that bring none.
+    pub auth_file: Option<PathBuf>,
+    /// Images that are told as pinned, so that nobody collects them.
+    pub pinned: BTreeSet<String>,
+    /// Layers that come from one registry at a time, over all pulls; one pull takes half of them at most.
+    pub downloads: usize,
+    /// How long a registry may take to accept a connection.
+    pub connect_limit: Duration,
+    /// How long a registry may send nothing.
+    pub silence_limit: Duration,
+    /// What one image may take, packed or unpacked, in bytes.
+    pub size_limit: u64,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            hosts_dir: "/etc/containerd/certs.d".into(),
+            auth_file: None,
+            pinned: BTreeSet::new(),
+            downloads: 6,
+            connect_limit: Duration::from_secs(10),
+            silence_limit: Duration::from_mins(1),
+            size_limit: 64 << 30,
         }
     }
 }

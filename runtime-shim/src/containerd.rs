@@ -85,21 +85,24 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     async fn set_blob_labels(&self, digest: &str, labels: HashMap<String, String>) -> Result<()>;
     /// A whole blob, refused over 8 MiB: manifests and configurations are far smaller.
     async fn read_blob(&self, digest: &str) -> Result<Bytes>;
-    /// How many bytes an earlier, broken-off [`Containerd::write_blob`] of this blob has left.
-    async fn partial_blob(&self, digest: &str) -> Result<u64>;
+    /// How many bytes an earlier, broken-off [`Containerd::write_blob`] under this name has left.
+    async fn partial_blob(&self, ingest: &str) -> Result<u64>;
     /// Writes a blob from `blob.offset` on and commits it; containerd verifies digest and size.
     async fn write_blob(&self, blob: NewBlob<'_>, data: BlobStream) -> Result<()>;
-    async fn abort_blob(&self, digest: &str) -> Result<()>;
+    /// Forgets what a broken-off write has left.
+    async fn abort_blob(&self, ingest: &str) -> Result<()>;
     async fn delete_blob(&self, digest: &str) -> Result<()>;
     async fn list_blobs(&self) -> Result<Vec<api::Info>>;
 
     async fn list_images(&self) -> Result<Vec<api::Image>>;
-    /// Creates the image or moves its name to another target.
+    /// Creates the image, or moves its name to another target and adds its labels.
     async fn put_image(&self, image: api::Image) -> Result<()>;
     /// Removes the name; with it, before this returns, whatever nothing else refers to.
     async fn delete_image(&self, name: &str) -> Result<()>;
 
     async fn create_lease(&self) -> Result<LeaseId>;
+    /// A lease whose id tells what it is for.
+    async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId>;
     async fn delete_lease(&self, lease: &LeaseId) -> Result<()>;
     async fn list_leases(&self) -> Result<Vec<LeaseId>>;
 
@@ -134,6 +137,8 @@ pub(crate) struct NewSnapshot<'a> {
 /// A blob to write.
 #[derive(Debug, Clone)]
 pub(crate) struct NewBlob<'a> {
+    /// The name of the writing: a second writer under it must wait.
+    pub ingest: &'a str,
     pub digest: &'a str,
     /// Bytes.
     pub size: u64,

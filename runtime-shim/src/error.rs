@@ -156,9 +156,16 @@ fn image_code(error: &ImageError) -> Code {
     match error {
         ImageError::BadReference { .. } | ImageError::BadCredentials { .. } => Code::InvalidArgument,
         ImageError::NotInRegistry { .. } | ImageError::NoPlatform { .. } => Code::NotFound,
-        ImageError::Unauthenticated { .. } => Code::Unauthenticated,
-        ImageError::Unreachable { .. } => Code::Unavailable,
-        ImageError::Malformed { .. } | ImageError::WrongLayer { .. } => Code::DataLoss,
+        ImageError::NeedsCredentials { .. } | ImageError::WrongCredentials { .. } => Code::Unauthenticated,
+        ImageError::Unreachable { .. } | ImageError::Tls { .. } => Code::Unavailable,
+        ImageError::Throttled { .. } | ImageError::TooLarge { .. } => Code::ResourceExhausted,
+        ImageError::Malformed { .. } | ImageError::WrongLayer { .. } | ImageError::WrongBytes { .. } => {
+            Code::DataLoss
+        }
+        ImageError::Hosts { .. } | ImageError::NotRunnable { .. } | ImageError::UnknownLayer { .. } => {
+            Code::FailedPrecondition
+        }
+        ImageError::Cancelled { .. } => Code::Cancelled,
         ImageError::Registry { .. }
         | ImageError::Archive { .. }
         | ImageError::ReadArchive { .. }

@@ -57,6 +57,12 @@ impl LeaseId {
     pub(crate) fn is_the_shims(&self) -> bool {
         self.as_str().starts_with(Self::PREFIX)
     }
+
+    /// Of a call that another goes on with: its id tells what it is for.
+    pub(crate) fn is_for_later(&self) -> bool {
+        let rest = self.as_str().strip_prefix(Self::PREFIX);
+        rest.is_some_and(|rest| rest.contains('-'))
+    }
 }
 
 id! {

@@ -7,46 +7,71 @@
 
 pub(crate) mod archive;
 pub(crate) mod config;
+mod digest;
 mod error;
+mod leases;
 mod name;
+mod platform;
+pub(crate) mod progress;
 mod pull;
+mod registry;
+mod resolve;
 mod unpack;
 mod usage;
 pub(crate) mod users;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fmt::Write as _,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, OnceLock},
 };
 
+use bytes::Bytes;
 use containerd_client::services::v1 as api;
-use sha2::{Digest as _, Sha256};
 
-use self::config::{Descriptor, ImageConfig, Manifest, RunConfig};
+use self::{
+    config::{Descriptor, ImageConfig, RunConfig},
+    platform::Host,
+    progress::Pulls,
+    registry::Registries,
+    resolve::{Documents, Found, resolve},
+};
+pub(crate) use self::digest::Digest;
 pub use self::{error::ImageError, name::ImageName};
 use crate::{
-    containerd::{Containerd, Usage, already_gone},
+    config::ImagesConfig,
+    containerd::{Containerd, ContainerdError, ErrorKind, Usage, already_gone},
     ids::LeaseId,
     table::lock,
 };
 
 type Result<T, E = ImageError> = std::result::Result<T, E>;
 
+/// What containerd's own CRI server writes on its images, and other tools look for.
+const MANAGED_LABEL: &str = "io.cri-containerd.image";
+const PINNED_LABEL: &str = "io.cri-containerd.pinned";
+
 /// The images of one containerd namespace.
 #[derive(Debug)]
 pub(crate) struct Images {
     containerd: Arc<dyn Containerd>,
     snapshotter: String,
-    /// Registries, besides loopback ones, that are spoken to without TLS.
-    plain_http: BTreeSet<String>,
+    registries: Registries,
+    /// Names, in full, of images that are never to be collected.
+    pinned: BTreeSet<String>,
+    /// Bytes that one image may take, packed or unpacked.
+    size_limit: u64,
+    /// Downloads of one pull at a time.
+    downloads: usize,
+    pub(crate) pulls: Pulls,
     /// By the digest of a name's target: what a digest stands for never changes.
-    known: Mutex<HashMap<String, Arc<Image>>>,
+    known: Mutex<HashMap<Digest, Arc<Image>>>,
     users: Mutex<HashMap<String, Arc<users::Users>>>,
     snapshot_root: OnceLock<String>,
     layer_usage: Mutex<HashMap<String, Usage>>,
     /// One writer at a time for each blob or snapshot.
     flights: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// The leases of pulls under way.
+    leases: Mutex<HashSet<LeaseId>>,
 }
 
 /// An image as the content store describes it.
@@ -59,14 +84,34 @@ pub(crate) struct Image {
     pub(crate) run: RunConfig,
     pub(crate) architecture: String,
     pub(crate) layers: Vec<Descriptor>,
-    pub(crate) diff_ids: Vec<String>,
-    pub(crate) manifest: Descriptor,
+    pub(crate) diff_ids: Vec<Digest>,
+    /// From the target over all indexes to the manifest.
+    path: Vec<Descriptor>,
 }
 
 impl Image {
+    /// What a manifest and its configuration say.
+    fn new(found: Found, document: &[u8]) -> Result<Self> {
+        let Found { path, manifest } = found;
+        let image_config = ImageConfig::read(&manifest.config.digest, document, manifest.layers.len())?;
+        let own = path.last().map_or(0, |manifest| manifest.size);
+        Ok(Self {
+            size: own.saturating_add(manifest.size()),
+            id: manifest.config.digest.into(),
+            run: image_config.config.unwrap_or_default(),
+            architecture: image_config.architecture,
+            layers: manifest.layers,
+            diff_ids: image_config.rootfs.diff_ids,
+            path,
+        })
+    }
+
     /// The snapshot that containers build on; empty for an image without layers.
     pub(crate) fn top(&self) -> String {
-        config::chain_ids(&self.diff_ids).pop().unwrap_or_default()
+        config::chain_ids(&self.diff_ids)
+            .pop()
+            .map(String::from)
+            .unwrap_or_default()
     }
 }
 
@@ -76,6 +121,8 @@ pub(crate) struct NamedImage {
     pub(crate) image: Arc<Image>,
     pub(crate) tags: Vec<String>,
     pub(crate) digests: Vec<String>,
+    /// Whoever collects unused images leaves this one alone.
+    pub(crate) pinned: bool,
 }
 
 impl NamedImage {
@@ -90,25 +137,37 @@ impl Images {
         containerd: Arc<dyn Containerd>,
         snapshotter: &str,
         plain_http: BTreeSet<String>,
+        config: &ImagesConfig,
     ) -> Self {
         Self {
             containerd,
             snapshotter: snapshotter.to_owned(),
-            plain_http,
+            registries: Registries::new(config, plain_http),
+            pinned: config
+                .pinned
+                .iter()
+                .map(|name| ImageName::of_stored(name).to_string())
+                .collect(),
+            size_limit: config.size_limit,
+            downloads: config.downloads.div_ceil(2),
+            pulls: Pulls::default(),
             known: Mutex::default(),
             users: Mutex::default(),
             snapshot_root: OnceLock::new(),
             layer_usage: Mutex::default(),
             flights: Mutex::default(),
+            leases: Mutex::default(),
         }
     }
 
     /// Every image whose content is complete.
     pub(crate) async fn list(&self) -> Result<Vec<NamedImage>> {
+        let stored = self.containerd.list_images().await?;
         let mut by_id: BTreeMap<String, NamedImage> = BTreeMap::new();
-        for named in self.containerd.list_images().await? {
+        let mut targets = HashSet::with_capacity(stored.len());
+        for named in stored {
             let Some(target) = named.target else { continue };
-            let image = match self.describe(&target.digest).await {
+            let image = match self.describe(&target).await {
                 Ok(image) => image,
                 Err(error) => {
                     tracing::debug!(image = named.name, %error, "passed over an incomplete image");
@@ -119,6 +178,7 @@ impl Images {
                 image: Arc::clone(&image),
                 tags: Vec::new(),
                 digests: Vec::new(),
+                pinned: false,
             });
             let name = ImageName::of_stored(&named.name);
             if let Some(by_digest) = name.with_digest(&target.digest)
@@ -126,10 +186,18 @@ impl Images {
             {
                 entry.digests.push(by_digest);
             }
+            entry.pinned |= named
+                .labels
+                .get(PINNED_LABEL)
+                .is_some_and(|value| value == "pinned")
+                || self.pinned.contains(&named.name);
             if name.is_tagged() {
                 entry.tags.push(named.name);
             }
+            targets.insert(target.digest);
         }
+        // What no name refers to any more.
+        lock(&self.known).retain(|digest, _| targets.contains(digest.as_str()));
         Ok(by_id.into_values().collect())
     }
 
@@ -154,95 +222,90 @@ impl Images {
             .find(|named| named.tags.contains(&wanted) || named.digests.contains(&wanted)))
     }
 
-    /// Removes an image with all its names; whether it was here.
+    /// Removes an image with all its names, as containerd's own CRI server does; whether it was here.
     pub(crate) async fn remove(&self, reference: &str) -> Result<bool> {
-        let Some(found) = self.find(reference).await? else {
-            return Ok(false);
-        };
+        let found = self.find(reference).await?;
+        // An image whose content has gone missing has its name alone.
+        let name = ImageName::of_stored(reference).to_string();
+        let mut removed = false;
         for named in self.containerd.list_images().await? {
-            let Some(target) = named.target else { continue };
-            if self
-                .describe(&target.digest)
-                .await
-                .is_ok_and(|image| image.id == found.image.id)
-            {
+            let Some(target) = &named.target else { continue };
+            let is_same = match &found {
+                Some(found) => self
+                    .describe(target)
+                    .await
+                    .is_ok_and(|image| image.id == found.image.id),
+                None => named.name == name,
+            };
+            if is_same {
                 already_gone(self.containerd.delete_image(&named.name).await)?;
+                removed = true;
             }
         }
-        lock(&self.known).retain(|_, image| image.id != found.image.id);
-        lock(&self.users).remove(&found.image.id);
-        Ok(true)
+        if let Some(found) = found {
+            lock(&self.known).retain(|_, image| image.id != found.image.id);
+            lock(&self.users).remove(&found.image.id);
+        }
+        Ok(removed)
+    }
+
+    /// The configuration of an image as it stands in its blob.
+    pub(crate) async fn specification(&self, image: &Image) -> Result<serde_json::Value> {
+        let document = self.containerd.read_blob(&image.id).await?;
+        serde_json::from_slice(&document)
+            .map_err(|error| ImageError::malformed(&image.id, &error.to_string()))
     }
 
     /// What a manifest or index stands for on this host.
-    async fn describe(&self, target: &str) -> Result<Arc<Image>> {
-        if let Some(known) = lock(&self.known).get(target) {
+    async fn describe(&self, target: &containerd_client::types::Descriptor) -> Result<Arc<Image>> {
+        let digest = Digest::try_from(target.digest.clone())
+            .map_err(|problem| ImageError::malformed(&target.digest, &problem))?;
+        if let Some(known) = lock(&self.known).get(&digest) {
             return Ok(Arc::clone(known));
         }
-        let document = self.containerd.read_blob(target).await?;
-        let (manifest, manifest_descriptor) = if let Ok(index) =
-            serde_json::from_slice::<config::Index>(&document)
-        {
-            let ours = index
-                .for_host()
-                .ok_or_else(|| ImageError::no_platform(target))?
-                .clone();
-            let document = self.containerd.read_blob(&ours.digest).await?;
-            (parse::<Manifest>(&ours.digest, &document)?, ours)
-        } else {
-            let manifest = parse::<Manifest>(target, &document)?;
-            let descriptor = Descriptor::new(&manifest.media_type, target.to_owned(), document.len() as u64);
-            (manifest, descriptor)
-        };
-        let document = self.containerd.read_blob(&manifest.config.digest).await?;
-        let image_config: ImageConfig = parse(&manifest.config.digest, &document)?;
-        let image = Arc::new(Image {
-            size: manifest_descriptor.size
-                + manifest.config.size
-                + manifest.layers.iter().map(|layer| layer.size).sum::<u64>(),
-            id: manifest.config.digest,
-            run: image_config.config.unwrap_or_default(),
-            architecture: image_config.architecture,
-            layers: manifest.layers,
-            diff_ids: image_config.rootfs.diff_ids,
-            manifest: manifest_descriptor,
-        });
-        lock(&self.known).insert(target.to_owned(), Arc::clone(&image));
+        let target = Descriptor::new(&target.media_type, digest, target.size.unsigned_abs());
+        let found = resolve(&Stored(&*self.containerd), &target.digest, &target, Host::here()).await?;
+        let document = self.containerd.read_blob(&found.manifest.config.digest).await?;
+        let image = Arc::new(Image::new(found, &document)?);
+        lock(&self.known).insert(target.digest, Arc::clone(&image));
         Ok(image)
     }
 
-    /// Makes the image complete and names it: layers unpacked, blobs bound together, then the names.
-    async fn publish(&self, names: &[String], target: &Descriptor, lease: &LeaseId) -> Result<Arc<Image>> {
-        let image = self.describe(&target.digest).await?;
-        self.unpack(&image, lease).await?;
-        self.bind(target, &image).await?;
+    /// Names an image that is complete: its blobs are bound together, then the names come to be.
+    async fn publish(&self, names: &[String], target: &Descriptor, image: &Image) -> Result<()> {
+        self.bind(image).await?;
         for name in names {
+            let mut labels = HashMap::from([(MANAGED_LABEL.to_owned(), "managed".to_owned())]);
+            if self.pinned.contains(name) {
+                labels.insert(PINNED_LABEL.to_owned(), "pinned".to_owned());
+            }
             let image = api::Image {
                 name: name.clone(),
+                labels,
                 target: Some(target.into()),
                 ..Default::default()
             };
             self.containerd.put_image(image).await?;
         }
-        Ok(image)
+        Ok(())
     }
 
     /// Labels by which containerd's garbage collection finds from the index to the manifest, from there to the
     /// configuration and the layers, and from the configuration to the snapshots.
-    async fn bind(&self, target: &Descriptor, image: &Image) -> Result<()> {
+    async fn bind(&self, image: &Image) -> Result<()> {
         let content =
             |name: &str, digest: &str| (format!("containerd.io/gc.ref.content.{name}"), digest.to_owned());
-        if target.digest != image.manifest.digest {
-            let labels = HashMap::from([content("m.0", &image.manifest.digest)]);
-            self.containerd.set_blob_labels(&target.digest, labels).await?;
+        for pair in image.path.windows(2) {
+            let labels = HashMap::from([content("m.0", &pair[1].digest)]);
+            self.containerd.set_blob_labels(&pair[0].digest, labels).await?;
         }
         let layers = image.layers.iter().enumerate();
         let labels = std::iter::once(content("config", &image.id))
             .chain(layers.map(|(index, layer)| content(&format!("l.{index}"), &layer.digest)))
             .collect();
-        self.containerd
-            .set_blob_labels(&image.manifest.digest, labels)
-            .await?;
+        if let Some(manifest) = image.path.last() {
+            self.containerd.set_blob_labels(&manifest.digest, labels).await?;
+        }
         let snapshot = (
             format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter),
             image.top(),
@@ -262,22 +325,18 @@ impl Images {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(digest: &str, document: &[u8]) -> Result<T> {
-    serde_json::from_slice(document).map_err(|error| ImageError::Malformed {
-        what: digest.to_owned(),
-        problem: error.to_string(),
-    })
-}
+/// The documents of the content store.
+struct Stored<'a>(&'a dyn Containerd);
 
-/// The digest of some bytes, as images write it.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    digest_text(&Sha256::digest(bytes))
-}
-
-pub(crate) fn digest_text(hash: &[u8]) -> String {
-    hash.iter().fold("sha256:".to_owned(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+impl Documents for Stored<'_> {
+    async fn document(&self, descriptor: &Descriptor) -> Result<Option<Bytes>> {
+        match self.0.read_blob(&descriptor.digest).await {
+            Ok(document) => Ok(Some(document)),
+            Err(ContainerdError {
+                kind: ErrorKind::NotFound,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
 }

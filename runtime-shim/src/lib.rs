@@ -61,7 +61,9 @@ use std::{
 
 use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError, unix};
 
-pub use crate::config::{Config, NetworkConfig, PodRanges, RuntimeHandler, StreamConfig, StreamTls};
+pub use crate::config::{
+    Config, ImagesConfig, NetworkConfig, PodRanges, RuntimeHandler, StreamConfig, StreamTls,
+};
 pub use crate::containerd::{ContainerdError, ErrorKind};
 pub use crate::images::{ImageError, ImageName};
 pub use crate::roles::run_if_asked;
@@ -108,7 +110,8 @@ pub async fn import_archive(
 ) -> Result<Vec<ImageName>, ImageError> {
     let client = Arc::new(Grpc::new(containerd, namespace)?);
     client.ensure_namespace().await?;
-    Images::new(client, &Config::default().snapshotter, BTreeSet::new())
+    let config = Config::default();
+    Images::new(client, &config.snapshotter, BTreeSet::new(), &config.images)
         .import(archive)
         .await
 }

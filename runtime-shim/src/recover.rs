@@ -223,10 +223,10 @@ impl Shim {
         }
     }
 
-    /// Leases of pulls that were cut off. containerd ends them too, a day later.
+    /// Leases of calls that were cut off; those of pulls are for the next one. containerd ends all of them a day later.
     async fn discard_leases(&self) -> Result<(), ContainerdError> {
         for lease in self.containerd.list_leases().await? {
-            if lease.is_the_shims() {
+            if lease.is_the_shims() && !lease.is_for_later() {
                 self.containerd.delete_lease(&lease).await?;
             }
         }

@@ -74,6 +74,7 @@ impl Shim {
                 Arc::clone(&containerd),
                 &config.snapshotter,
                 config.plain_http.clone(),
+                &config.images,
             ),
             network: Network::new(&config),
             host: host::read(&cgroups),

@@ -171,3 +171,127 @@ async fn what_cannot_be_pulled_is_told_with_image_registry_and_next_step() {
     drop(registry);
     rig.finish().await;
 }
+
+async fn images(rig: &Rig) -> Vec<cri::Image> {
+    let request = cri::ListImagesRequest { filter: None };
+    let reply = rig.images().list_images(request).await.expect("a list");
+    reply.into_inner().images
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_removed_stays_whole_under_the_container_that_runs_it() {
+    let rig = Rig::start().await;
+    let registry = Registry::start(&rig.dir).await;
+    let image = Image::busybox().file("/greeting", 0o644, "hello");
+    let one = image.push(&registry, "app:1").unwrap();
+    let two = image.push(&registry, "app:2").unwrap();
+    let id = pull(&rig, &one, None).await.unwrap();
+    assert_eq!(pull(&rig, &two, None).await.unwrap(), id);
+    let mut tags = find(&rig, &id).await.unwrap().repo_tags;
+    tags.sort();
+    assert_eq!(tags, [one.clone(), two.clone()]);
+
+    let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
+    let waiting = "while ! test -e /go; do sleep 0.1; done; cat /greeting; echo";
+    let mut config = script("main", waiting);
+    config.image = Some(cri::ImageSpec {
+        image: one.clone(),
+        ..Default::default()
+    });
+    let container = rig.run(&pod, config.clone()).await;
+    config.metadata.as_mut().unwrap().name = "later".into();
+    config.log_path = "later.log".into();
+    let created = rig.create(&pod, config).await.unwrap();
+
+    // By its id with all its names, and the garbage with them.
+    remove(&rig, &id).await;
+    assert_eq!(find(&rig, &one).await, None);
+    assert_eq!(find(&rig, &two).await, None);
+    let status = rig.status(&container).await.unwrap();
+    assert_eq!(status.image_id, id);
+    assert_eq!(status.image.unwrap().image, one);
+    assert!(status.image_ref.contains("@sha256:"), "{}", status.image_ref);
+    rig.start_container(&created).await.unwrap();
+    for (container, log) in [(container, "main.log"), (created, "later.log")] {
+        let request = cri::ExecSyncRequest {
+            container_id: container.clone(),
+            cmd: ["touch", "/go"].map(str::to_owned).to_vec(),
+            timeout: 30,
+        };
+        rig.runtime().exec_sync(request).await.unwrap();
+        rig.exited(&container).await;
+        assert_eq!(rig.log(log), ["stdout F hello"]);
+    }
+    drop(registry);
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinned_images_are_told_as_such_by_every_call() {
+    let registry_dir = clone8s_integration::Sandbox::new();
+    let registry = Registry::start(&registry_dir).await;
+    let pinned = Image::busybox()
+        .env("A", "1")
+        .push(&registry, "pinned:1")
+        .unwrap();
+    let other = Image::busybox().env("A", "2").push(&registry, "other:1").unwrap();
+    let rig = Rig::start_with(&["--pin", &pinned]).await;
+    for reference in [&pinned, &other] {
+        pull(&rig, reference, None).await.unwrap();
+    }
+    assert!(find(&rig, &pinned).await.unwrap().pinned);
+    assert!(!find(&rig, &other).await.unwrap().pinned);
+    let labels = rig.containerd.ctr("clone8s", &["images", "list"]).unwrap();
+    let labelled = labels.lines().find(|line| line.contains("pinned:1")).unwrap();
+    assert!(labelled.contains("io.cri-containerd.pinned=pinned"), "{labelled}");
+    // Anyone may pin by the label.
+    rig.containerd
+        .ctr(
+            "clone8s",
+            &["images", "label", &other, "io.cri-containerd.pinned=pinned"],
+        )
+        .unwrap();
+    let listed = images(&rig).await;
+    let all = listed
+        .iter()
+        .filter(|image| !image.repo_tags.contains(&BUSYBOX.to_owned()));
+    assert!(
+        all.clone().count() == 2 && all.clone().all(|image| image.pinned),
+        "{listed:?}"
+    );
+    // A new pull takes nobody's label away.
+    pull(&rig, &other, None).await.unwrap();
+    assert!(find(&rig, &other).await.unwrap().pinned);
+    drop(registry);
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_moves_is_followed_and_what_is_current_is_not_fetched_again() {
+    let rig = Rig::start().await;
+    let registry = Registry::start(&rig.dir).await;
+    let reference = Image::busybox().env("A", "1").push(&registry, "app:1").unwrap();
+    let first = pull(&rig, &reference, None).await.unwrap();
+    assert_eq!(pull(&rig, &reference, None).await.unwrap(), first);
+    let log = rig.shim.log();
+    assert_eq!(log.matches("step=\"manifest\"").count(), 1, "{log}");
+    Image::busybox().env("A", "2").push(&registry, "app:1").unwrap();
+    let second = pull(&rig, &reference, None).await.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(find(&rig, &reference).await.unwrap().id, second);
+    let old = find(&rig, &first).await.unwrap();
+    assert!(old.repo_tags.is_empty() && old.repo_digests.len() == 1, "{old:?}");
+    for name in [&first, &second] {
+        remove(&rig, name).await;
+    }
+    remove(&rig, "never-seen:1").await;
+    remove(&rig, "Not A Reference").await;
+    assert_eq!(images(&rig).await.len(), 1, "the rig's own");
+    let leases = rig
+        .containerd
+        .ctr("clone8s", &["leases", "list", "--quiet"])
+        .unwrap();
+    assert_eq!(leases.trim(), "");
+    drop(registry);
+    rig.finish().await;
+}

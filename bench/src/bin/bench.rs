@@ -18,6 +18,8 @@ enum Command {
     Create(clone8s_bench::create::Args),
     /// Two CRI servers side by side: our runtime-shim and containerd's own CRI plugin, or any two sockets
     Cri(clone8s_bench::cri::Args),
+    /// PullImage on two CRI sockets in turn, beside `ctr images pull`
+    Pull(clone8s_bench::pull::Args),
 }
 
 #[tokio::main]
@@ -25,6 +27,7 @@ async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Create(args) => clone8s_bench::create::run(&args).await,
         Command::Cri(args) => clone8s_bench::cri::run(&args).await,
+        Command::Pull(args) => clone8s_bench::pull::run(&args).await,
     };
     match outcome {
         Ok(report) => {

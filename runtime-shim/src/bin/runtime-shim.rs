@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCo
 
 use clap::{Args, Parser, Subcommand};
 use clone8s_daemon::{process, telemetry::Telemetry};
-use clone8s_runtime_shim::{Config, NetworkConfig, PodRanges, RuntimeHandler, StreamConfig, StreamTls};
+use clone8s_runtime_shim::{
+    Config, ImagesConfig, NetworkConfig, PodRanges, RuntimeHandler, StreamConfig, StreamTls,
+};
 
 /// Serves the Kubernetes Container Runtime Interface (CRI v1) on containerd's native API
 #[derive(Debug, Parser)]
@@ -105,6 +107,28 @@ struct Options {
     /// Folder of Container Device Interface (CDI) files (path; repeatable, a later one comes before an earlier one)
     #[arg(long, global = true, default_values = ["/etc/cdi", "/var/run/cdi"])]
     cdi_dir: Vec<PathBuf>,
+    /// Folder of registry configuration in containerd's form: HOST/hosts.toml with mirrors, authorities and headers,
+    /// read for every pull (path)
+    #[arg(long, global = true, default_value = "/etc/containerd/certs.d")]
+    registry_hosts_dir: PathBuf,
+    /// Credentials for registries in docker's form (config.json), for pulls that bring none (path)
+    #[arg(long, global = true)]
+    registry_auth_file: Option<PathBuf>,
+    /// Layers to download from one registry at a time, over all pulls; one pull takes half (number)
+    #[arg(long, global = true, default_value_t = 6)]
+    registry_downloads: usize,
+    /// How long a registry may take to accept a connection (seconds)
+    #[arg(long, global = true, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    registry_connect_timeout: u64,
+    /// How long a registry may send nothing before the connection counts as broken (seconds)
+    #[arg(long, global = true, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    registry_idle_timeout: u64,
+    /// What one image may take, packed or unpacked (bytes)
+    #[arg(long, global = true, default_value_t = 64 << 30)]
+    image_size_limit: u64,
+    /// Image to tell as pinned, so that it is never collected as unused (NAME; repeatable)
+    #[arg(long, global = true, value_name = "IMAGE")]
+    pin: Vec<String>,
     /// Image archive to import at the start: a file, or a folder of .tar and .tar.gz files (path; repeatable)
     #[arg(long, global = true)]
     archive: Vec<PathBuf>,
@@ -160,6 +184,15 @@ impl From<Options> for Config {
             plain_http: options.plain_http.into_iter().collect(),
             cdi_dirs: options.cdi_dir,
             archives: options.archive,
+            images: ImagesConfig {
+                hosts_dir: options.registry_hosts_dir,
+                auth_file: options.registry_auth_file,
+                pinned: options.pin.into_iter().collect(),
+                downloads: options.registry_downloads,
+                connect_limit: Duration::from_secs(options.registry_connect_timeout),
+                silence_limit: Duration::from_secs(options.registry_idle_timeout),
+                size_limit: options.image_size_limit,
+            },
         }
     }
 }

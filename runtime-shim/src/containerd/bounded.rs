@@ -344,8 +344,8 @@ impl<C: Containerd> Containerd for Bounded<C> {
             .await
     }
 
-    async fn partial_blob(&self, digest: &str) -> Result<u64> {
-        self.record("look for a part of blob", digest, self.inner.partial_blob(digest))
+    async fn partial_blob(&self, ingest: &str) -> Result<u64> {
+        self.record("look for a part of blob", ingest, self.inner.partial_blob(ingest))
             .await
     }
 
@@ -355,8 +355,8 @@ impl<C: Containerd> Containerd for Bounded<C> {
             .await
     }
 
-    async fn abort_blob(&self, digest: &str) -> Result<()> {
-        self.record("abort writing blob", digest, self.inner.abort_blob(digest))
+    async fn abort_blob(&self, ingest: &str) -> Result<()> {
+        self.record("abort writing blob", ingest, self.inner.abort_blob(ingest))
             .await
     }
 
@@ -385,6 +385,11 @@ impl<C: Containerd> Containerd for Bounded<C> {
 
     async fn create_lease(&self) -> Result<LeaseId> {
         self.record("create", "lease", self.inner.create_lease()).await
+    }
+
+    async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId> {
+        self.record("create lease for", purpose, self.inner.create_lease_for(purpose))
+            .await
     }
 
     async fn delete_lease(&self, lease: &LeaseId) -> Result<()> {

@@ -31,7 +31,7 @@ use super::{
     BlobStream, Containerd, ContainerdError, ErrorKind, Event, NewBlob, NewSnapshot, Plugin, ProcessExit,
     Result, Usage,
 };
-use crate::{ids::LeaseId, images::sha256, table::lock};
+use crate::{ids::LeaseId, images::Digest, table::lock};
 
 /// What goes wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -448,7 +448,7 @@ impl Containerd for Fake {
                 plain.extend_from_slice(&blob.data);
             }
             Ok(Descriptor {
-                digest: sha256(&plain),
+                digest: Digest::of(&plain).into(),
                 ..Default::default()
             })
         })
@@ -484,9 +484,9 @@ impl Containerd for Fake {
         .await
     }
 
-    async fn partial_blob(&self, digest: &str) -> Result<u64> {
-        self.call("partial_blob", digest, |state| {
-            Ok(state.ingests.get(digest).map_or(0, |part| part.len() as u64))
+    async fn partial_blob(&self, ingest: &str) -> Result<u64> {
+        self.call("partial_blob", ingest, |state| {
+            Ok(state.ingests.get(ingest).map_or(0, |part| part.len() as u64))
         })
         .await
     }
@@ -501,12 +501,12 @@ impl Containerd for Fake {
                 message: error.to_string(),
             })?;
             let mut state = lock(&self.state);
-            let ingest = state.ingests.entry(blob.digest.to_owned()).or_default();
+            let ingest = state.ingests.entry(blob.ingest.to_owned()).or_default();
             ingest.extend_from_slice(&part);
         }
         self.call("write_blob", blob.digest, |state| {
-            let whole = state.ingests.remove(blob.digest).unwrap_or_default();
-            if whole.len() as u64 != blob.size || sha256(&whole) != blob.digest {
+            let whole = state.ingests.remove(blob.ingest).unwrap_or_default();
+            if whole.len() as u64 != blob.size || Digest::of(&whole).as_str() != blob.digest {
                 return Err(ErrorKind::Other);
             }
             state.put_blob(blob.digest, whole.into(), blob.labels.clone());
@@ -515,9 +515,9 @@ impl Containerd for Fake {
         .await
     }
 
-    async fn abort_blob(&self, digest: &str) -> Result<()> {
-        self.call("abort_blob", digest, |state| {
-            state.ingests.remove(digest);
+    async fn abort_blob(&self, ingest: &str) -> Result<()> {
+        self.call("abort_blob", ingest, |state| {
+            state.ingests.remove(ingest);
             Ok(())
         })
         .await
@@ -569,6 +569,15 @@ impl Containerd for Fake {
     async fn create_lease(&self) -> Result<LeaseId> {
         self.call("create_lease", "", |state| {
             let lease = LeaseId::from(format!("{}{}", LeaseId::PREFIX, LeaseId::random()));
+            state.leases.insert(lease.to_string(), state::Lease::default());
+            Ok(lease)
+        })
+        .await
+    }
+
+    async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId> {
+        self.call("create_lease", purpose, |state| {
+            let lease = LeaseId::from(format!("{}{purpose}-{}", LeaseId::PREFIX, LeaseId::random()));
             state.leases.insert(lease.to_string(), state::Lease::default());
             Ok(lease)
         })

@@ -35,7 +35,7 @@ use crate::{ids::LeaseId, time};
 /// Lists of many containers with their specs outgrow gRPC's usual 4 MiB.
 const MAX_MESSAGE: usize = 64 << 20;
 /// Well under containerd's own limit for a message, 16 MiB.
-const WRITE_CHUNK: usize = 1 << 20;
+const WRITE_CHUNK: usize = 512 << 10;
 const MAX_SMALL_BLOB: usize = 8 << 20;
 /// Published by the shim to learn that its subscription is in force; nobody else looks at it.
 const SUBSCRIBED_TOPIC: &str = "/clone8s/subscribed";
@@ -105,6 +105,19 @@ impl Grpc {
     fn namespaces(&self) -> NamespacesClient<Service> {
         NamespacesClient::new(self.service.clone())
     }
+
+    async fn new_lease(&self, lease: LeaseId) -> Result<LeaseId> {
+        // A lease that its maker never deletes, being killed, must not hold its garbage for ever.
+        let expiry = jiff::Timestamp::try_from(clone8s_daemon::clock::now() + Duration::from_hours(24))
+            .map(|at| at.to_string())
+            .unwrap_or_default();
+        let request = api::CreateRequest {
+            id: lease.to_string(),
+            labels: HashMap::from([("containerd.io/gc.expire".to_owned(), expiry)]),
+        };
+        call("create lease", lease.as_str(), self.leases().create(request)).await?;
+        Ok(lease)
+    }
 }
 
 /// Makes a call and says what it was about if it fails.
@@ -151,8 +164,8 @@ fn exit(code: u32, at: Option<prost_types::Timestamp>) -> ProcessExit {
 }
 
 /// The name under which a blob is being written.
-fn ingest_ref(digest: &str) -> String {
-    format!("clone8s-{digest}")
+fn ingest_ref(ingest: &str) -> String {
+    format!("clone8s-{ingest}")
 }
 
 #[async_trait::async_trait]
@@ -547,11 +560,11 @@ impl Containerd for Grpc {
         Ok(blob.freeze())
     }
 
-    async fn partial_blob(&self, digest: &str) -> Result<u64> {
+    async fn partial_blob(&self, ingest: &str) -> Result<u64> {
         let request = api::StatusRequest {
-            r#ref: ingest_ref(digest),
+            r#ref: ingest_ref(ingest),
         };
-        let found = call("look for a part of blob", digest, self.content().status(request)).await;
+        let found = call("look for a part of blob", ingest, self.content().status(request)).await;
         super::already_gone(found.map(|reply| reply.status.map_or(0, |status| status.offset.unsigned_abs())))
     }
 
@@ -561,21 +574,27 @@ impl Containerd for Grpc {
         let produce = async {
             let head = api::WriteContentRequest {
                 action: WriteAction::Write.into(),
-                r#ref: ingest_ref(blob.digest),
+                r#ref: ingest_ref(blob.ingest),
                 total: blob.size.cast_signed(),
                 expected: blob.digest.to_owned(),
                 ..Default::default()
             };
             let mut offset = blob.offset;
             let mut data = data;
-            while let Some(part) = data.next().await {
-                let mut part = part.map_err(|error| broken(error.to_string()))?;
-                while !part.is_empty() {
-                    let chunk = part.split_to(part.len().min(WRITE_CHUNK));
+            let mut chunk = Vec::with_capacity(WRITE_CHUNK);
+            loop {
+                let part = data.next().await;
+                if let Some(Ok(part)) = &part {
+                    chunk.extend_from_slice(part);
+                }
+                // Each message is answered, so that few and large ones are faster.
+                let ends = !matches!(part, Some(Ok(_)));
+                while chunk.len() >= WRITE_CHUNK || ends && !chunk.is_empty() {
+                    let rest = chunk.split_off(chunk.len().min(WRITE_CHUNK));
                     let length = chunk.len() as u64;
                     let request = api::WriteContentRequest {
                         offset: offset.cast_signed(),
-                        data: chunk.into(),
+                        data: std::mem::replace(&mut chunk, rest),
                         ..head.clone()
                     };
                     // A closed channel means that containerd has answered already: its answer is the result.
@@ -583,6 +602,12 @@ impl Containerd for Grpc {
                         return Ok(());
                     }
                     offset += length;
+                }
+                match part {
+                    Some(Ok(_)) => {}
+                    // What came before the break is kept for the next attempt.
+                    Some(Err(error)) => return Err(broken(error.to_string())),
+                    None => break,
                 }
             }
             let commit = api::WriteContentRequest {
@@ -618,11 +643,11 @@ impl Containerd for Grpc {
         }
     }
 
-    async fn abort_blob(&self, digest: &str) -> Result<()> {
+    async fn abort_blob(&self, ingest: &str) -> Result<()> {
         let request = api::AbortRequest {
-            r#ref: ingest_ref(digest),
+            r#ref: ingest_ref(ingest),
         };
-        super::already_gone(call("abort writing blob", digest, self.content().abort(request)).await)
+        super::already_gone(call("abort writing blob", ingest, self.content().abort(request)).await)
     }
 
     async fn delete_blob(&self, digest: &str) -> Result<()> {
@@ -661,11 +686,11 @@ impl Containerd for Grpc {
             Err(error) if error.kind == ErrorKind::AlreadyExists => {}
             other => return other.map(drop),
         }
+        let labels = image.labels.keys().map(|key| format!("labels.{key}"));
+        let paths = std::iter::once("target".to_owned()).chain(labels).collect();
         let update = api::UpdateImageRequest {
             image: Some(image),
-            update_mask: Some(FieldMask {
-                paths: vec!["target".into(), "labels".into()],
-            }),
+            update_mask: Some(FieldMask { paths }),
             ..Default::default()
         };
         call("update image", &name, self.images().update(update))
@@ -683,17 +708,13 @@ impl Containerd for Grpc {
     }
 
     async fn create_lease(&self) -> Result<LeaseId> {
-        let lease = LeaseId::from(format!("{}{}", LeaseId::PREFIX, LeaseId::random()));
-        // A lease that its maker never deletes, being killed, must not hold its garbage for ever.
-        let expiry = jiff::Timestamp::try_from(clone8s_daemon::clock::now() + Duration::from_hours(24))
-            .map(|at| at.to_string())
-            .unwrap_or_default();
-        let request = api::CreateRequest {
-            id: lease.to_string(),
-            labels: HashMap::from([("containerd.io/gc.expire".to_owned(), expiry)]),
-        };
-        call("create lease", lease.as_str(), self.leases().create(request)).await?;
-        Ok(lease)
+        self.new_lease(LeaseId::from(format!("{}{}", LeaseId::PREFIX, LeaseId::random())))
+            .await
+    }
+
+    async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId> {
+        self.new_lease(LeaseId::from(format!("{}{purpose}-{}", LeaseId::PREFIX, LeaseId::random())))
+            .await
     }
 
     async fn delete_lease(&self, lease: &LeaseId) -> Result<()> {

@@ -2,9 +2,7 @@
 
 use std::fmt;
 
-use oci_client::Reference;
-
-use super::ImageError;
+use super::{ImageError, digest::Digest};
 
 /// `registry/repository`, with a tag or a digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,23 +12,38 @@ pub struct ImageName {
     tagged: bool,
 }
 
+/// The parts of an image's name, as a registry is asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reference {
+    /// `host` or `host:port`.
+    pub(crate) registry: String,
+    pub(crate) repository: String,
+    pub(crate) version: Version,
+}
+
+/// Which image of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Version {
+    Tag(String),
+    Digest(Digest),
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
 /// The registry of names that have none.
-const DEFAULT_REGISTRY: &str = "docker.io";
+pub(crate) const DEFAULT_REGISTRY: &str = "docker.io";
 
 impl ImageName {
     /// Reads a reference as people write it: `web` is `docker.io/library/web:latest`.
     pub fn parse(reference: &str) -> Result<Self, ImageError> {
-        Self::reference(reference).map(|reference| Self::from(&reference))
-    }
-
-    /// The reference, for the registry client.
-    ///
-    /// Read here rather than by that client, whose patterns take longer to build than a container to start.
-    pub(crate) fn reference(reference: &str) -> Result<Reference, ImageError> {
-        split(reference).map_err(|problem| ImageError::BadReference {
-            reference: reference.to_owned(),
-            problem: problem.to_owned(),
-        })
+        Reference::parse(reference).map(|reference| Self::from(&reference))
     }
 
     /// A name of containerd's image store. One that the shim has not written may be no reference.
@@ -54,15 +67,25 @@ impl ImageName {
     }
 }
 
+impl Reference {
+    pub(crate) fn parse(reference: &str) -> Result<Self, ImageError> {
+        split(reference).map_err(|problem| ImageError::BadReference {
+            reference: reference.chars().take(300).collect(),
+            problem: problem.to_owned(),
+        })
+    }
+}
+
 /// `[registry[:port]/]repository[:tag][@digest]` (the grammar of docker's distribution references).
 fn split(reference: &str) -> Result<Reference, &'static str> {
     let (name, digest) = match reference.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
         None => (reference, None),
     };
-    if digest.is_some_and(|digest| !is_digest(digest)) {
-        return Err("the digest must be sha256: and 64 hexadecimal digits, or sha512: and 128");
-    }
+    let digest = digest
+        .map(|digest| Digest::try_from(digest.to_owned()))
+        .transpose()
+        .map_err(|_| "the digest must be sha256: and 64 hexadecimal digits")?;
     // A colon before a slash belongs to a registry's port.
     let (name, tag) = match name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) {
         Some((name, tag)) => (name, Some(tag)),
@@ -72,38 +95,50 @@ fn split(reference: &str) -> Result<Reference, &'static str> {
         return Err("the tag must be up to 128 letters, digits, '_', '.' and '-'");
     }
     let is_registry = |part: &str| part == "localhost" || part.contains(['.', ':']);
-    let (registry, path) = match name.split_once('/').filter(|(first, _)| is_registry(first)) {
+    let (registry, repository) = match name.split_once('/').filter(|(first, _)| is_registry(first)) {
         Some((registry, path)) => (registry, path.to_owned()),
         None if name.contains('/') => (DEFAULT_REGISTRY, name.to_owned()),
         None => (DEFAULT_REGISTRY, format!("library/{name}")),
     };
-    if !registry
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c))
-    {
+    if !is_host(registry) {
         return Err("the registry must be a host name or an address, with a port or without");
     }
-    if path.len() > 255 || !path.split('/').all(is_path_part) {
+    if repository.len() > 255 || !repository.split('/').all(is_path_part) {
         return Err("the repository must be lower-case letters and digits, parted by '/', '.', '_' or '-'");
     }
-    let registry = registry.to_owned();
-    Ok(match (tag, digest) {
-        (Some(tag), Some(digest)) => {
-            Reference::with_tag_and_digest(registry, path, tag.to_owned(), digest.to_owned())
-        }
-        (None, Some(digest)) => Reference::with_digest(registry, path, digest.to_owned()),
-        (tag, None) => Reference::with_tag(registry, path, tag.unwrap_or("latest").to_owned()),
+    // By digest the tag says nothing more.
+    let version = digest.map_or_else(
+        || Version::Tag(tag.unwrap_or("latest").to_owned()),
+        Version::Digest,
+    );
+    Ok(Reference {
+        registry: registry.to_owned(),
+        repository,
+        version,
     })
 }
 
-fn is_digest(digest: &str) -> bool {
-    let hex =
-        |text: &str, length| text.len() == length && text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
-    match digest.split_once(':') {
-        Some(("sha256", text)) => hex(text, 64),
-        Some(("sha512", text)) => hex(text, 128),
-        _ => false,
+/// A name of labels, or an IPv6 address in brackets; with a port or without. It becomes part of a path.
+fn is_host(text: &str) -> bool {
+    let is_port = |port: &str| (1..=5).contains(&port.len()) && port.bytes().all(|c| c.is_ascii_digit());
+    if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else {
+            return false;
+        };
+        let port_fits = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        return port_fits && address.parse::<std::net::Ipv6Addr>().is_ok();
     }
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (text, None),
+    };
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 255 && name.split('.').all(is_label) && port.is_none_or(is_port)
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -120,19 +155,15 @@ fn is_path_part(part: &str) -> bool {
 
 impl From<&Reference> for ImageName {
     fn from(reference: &Reference) -> Self {
-        let repository = format!("{}/{}", reference.registry(), reference.repository());
-        match (reference.digest(), reference.tag()) {
-            // By digest the tag says nothing more.
-            (Some(digest), _) => Self {
-                text: format!("{repository}@{digest}"),
-                repository: Some(repository),
-                tagged: false,
-            },
-            (None, tag) => Self {
-                text: format!("{repository}:{}", tag.unwrap_or("latest")),
-                repository: Some(repository),
-                tagged: true,
-            },
+        let repository = format!("{}/{}", reference.registry, reference.repository);
+        let (text, tagged) = match &reference.version {
+            Version::Digest(digest) => (format!("{repository}@{digest}"), false),
+            Version::Tag(tag) => (format!("{repository}:{tag}"), true),
+        };
+        Self {
+            text,
+            repository: Some(repository),
+            tagged,
         }
     }
 }
@@ -145,6 +176,7 @@ impl fmt::Display for ImageName {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -185,8 +217,30 @@ mod tests {
     #[case("-a")]
     #[case("app:")]
     #[case("exa mple.com/app")]
+    #[case("../app")]
+    #[case("./app")]
+    #[case("a..b/app")]
+    #[case("-a.b/app")]
+    #[case("host:/app")]
+    #[case("host:port/app")]
+    #[case("[::1/app")]
+    #[case("[..]/app")]
     fn what_is_no_reference_is_refused_by_its_own_words(#[case] written: &str) {
         let error = ImageName::parse(written).unwrap_err().to_string();
         assert!(error.contains(&format!("{written:?}")), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_reference_in_full_reads_as_itself(text in "[a-zA-Z0-9./:@_-]{0,40}|\\PC{0,40}") {
+            if let Ok(name) = ImageName::parse(&text) {
+                let full = name.to_string();
+                prop_assert_eq!(&ImageName::parse(&full).unwrap(), &name);
+                let reference = Reference::parse(&full).unwrap();
+                // Both become parts of paths and of addresses.
+                prop_assert!(!reference.registry.contains('/') && !reference.registry.starts_with('.'));
+                prop_assert!(!reference.repository.split('/').any(|part| part.starts_with('.')));
+            }
+        }
     }
 }

@@ -1,109 +1,108 @@
-//! Pulling from registries (OCI distribution spec 1.1), into containerd's content store.
+//! Pulling from registries, into containerd's content store.
 //!
 //! ```text
-//! manifest (of an index: the host's) ─► configuration and layers, three at a time ─► publish
+//! manifest (of an index: the host's) ─► configuration and layers, some at a time
+//!                                             └─► each layer unpacked as soon as it and those below are here ─► named
 //! ```
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use clone8s::cri;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use oci_client::{
-    Client, Reference,
-    client::{BlobResponse, ClientConfig, ClientProtocol},
-    errors::{OciDistributionError, OciErrorCode},
-    manifest::OciDescriptor,
-    secrets::RegistryAuth,
-};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    ImageError, ImageName, Images, NamedImage, Result,
-    config::{self, Descriptor, Index, Manifest},
-    parse, sha256,
+    Image, ImageError, ImageName, Images, NamedImage, Result,
+    config::{Descriptor, Document},
+    digest::Digest,
+    name::{Reference, Version},
+    platform::Host,
+    progress::{Layer, Pull},
+    registry::Repository,
+    resolve::{Documents, Found, resolve},
+    unpack::{Arrivals, Unpacking},
 };
 use crate::{
-    containerd::{BlobStream, NewBlob},
+    containerd::{ContainerdError, ErrorKind, NewBlob},
     ids::LeaseId,
     steps::timed,
+    table::lock,
 };
 
-/// How many blobs of an image come at a time.
-const AT_ONCE: usize = 3;
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a registry may send nothing.
-const SILENCE_LIMIT: Duration = Duration::from_mins(1);
-const MANIFESTS: [&str; 4] = [
-    config::OCI_INDEX,
-    config::DOCKER_LIST,
-    config::OCI_MANIFEST,
-    config::DOCKER_MANIFEST,
-];
+/// How long another writer of the same blob is waited for: one that was cut off lets go at once.
+const WRITER_LIMIT: Duration = Duration::from_secs(10);
+const WRITER_PAUSE: Duration = Duration::from_millis(100);
 
-/// What one pull talks to.
-struct Source {
-    client: Client,
-    auth: RegistryAuth,
-    reference: Reference,
-    /// For errors.
-    image: String,
+/// One pull under way.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    images: &'a Images,
+    repository: &'a Arc<Repository>,
+    reference: &'a Reference,
+    lease: &'a LeaseId,
+    progress: &'a Pull,
+    arrivals: &'a Arrivals,
 }
 
 impl Images {
-    /// Pulls an image and names it by its tag and by its digest.
-    pub(crate) async fn pull(&self, reference: &str, auth: Option<&cri::AuthConfig>) -> Result<NamedImage> {
-        let parsed = ImageName::reference(reference)?;
-        let name = ImageName::from(&parsed);
-        let source = Source {
-            client: self.registry_client(parsed.registry())?,
-            auth: credentials(reference, auth)?,
-            image: name.to_string(),
-            reference: parsed,
+    /// Pulls an image and names it by its tag and by its digest; `cancelled` breaks it off, and what has come is kept.
+    pub(crate) async fn pull(
+        &self,
+        reference: &str,
+        auth: Option<&cri::AuthConfig>,
+        cancelled: &CancellationToken,
+    ) -> Result<NamedImage> {
+        let reference = Reference::parse(reference)?;
+        let name = ImageName::from(&reference).to_string();
+        let repository = self.registries.open(&reference, auth)?;
+        let progress = self.pulls.begin(&name);
+        let cut_off = || ImageError::Cancelled { image: name.clone() };
+        tokio::select! {
+            () = cancelled.cancelled() => return Err(cut_off()),
+            current = self.up_to_date(&repository, &reference) => {
+                if let Some(current) = current? {
+                    return Ok(current);
+                }
+            }
+        }
+        let lease = self.begin_lease(&name).await?;
+        let work = Work {
+            images: self,
+            repository: &repository,
+            reference: &reference,
+            lease: &lease,
+            progress: &progress,
+            arrivals: &Arrivals::default(),
         };
-        let flight = self.flight(&format!("pull {name}"));
-        let _alone = flight.lock().await;
-        let lease = self.containerd.create_lease().await?;
-        let pulled = self.pull_under(&source, &name, &lease).await;
-        self.containerd.delete_lease(&lease).await?;
+        let pulled = tokio::select! {
+            pulled = work.run() => pulled,
+            () = cancelled.cancelled() => Err(cut_off()),
+            () = progress.report() => Err(cut_off()),
+        };
+        self.end_lease(&name, &lease, pulled.as_ref().err()).await?;
         pulled
     }
 
-    async fn pull_under(&self, source: &Source, name: &ImageName, lease: &LeaseId) -> Result<NamedImage> {
-        let (target, document) = timed("manifest", source.manifest(&source.reference)).await?;
-        self.write_document(&target, document.clone(), lease).await?;
-        let manifest_document = match serde_json::from_slice::<Index>(&document) {
-            Ok(index) => {
-                let ours = index
-                    .for_host()
-                    .ok_or_else(|| ImageError::no_platform(&source.image))?;
-                let by_digest = source.reference.clone_with_digest(ours.digest.clone());
-                let (descriptor, document) = source.manifest(&by_digest).await?;
-                self.write_document(&descriptor, document.clone(), lease).await?;
-                document
-            }
-            Err(_) => document,
+    /// The image, if it is here and the registry has no other under its name.
+    async fn up_to_date(&self, repository: &Repository, reference: &Reference) -> Result<Option<NamedImage>> {
+        let name = ImageName::from(reference).to_string();
+        let Some(named) = self.find(&name).await? else {
+            return Ok(None);
         };
-        let manifest: Manifest = parse(&source.image, &manifest_document)?;
-        let mut fetches = Vec::with_capacity(1 + manifest.layers.len());
-        for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
-            fetches.push(self.fetch(source, blob, lease));
+        let Some(target) = named.image.path.first() else {
+            return Ok(None);
+        };
+        let here = ImageName::from(reference).with_digest(&target.digest);
+        // Asked for a digest too: whether the caller may have the image is the registry's to say.
+        let current = timed("head", repository.digest(&reference.version)).await;
+        if current.as_ref() != Some(&target.digest) || here.is_none_or(|here| !named.digests.contains(&here))
+        {
+            return Ok(None);
         }
-        let all = stream::iter(fetches)
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<()>();
-        timed("blobs", all).await?;
-
-        let by_digest = name.with_digest(&target.digest);
-        let names: Vec<_> = name
-            .is_tagged()
-            .then(|| name.to_string())
-            .into_iter()
-            .chain(by_digest)
-            .collect();
-        let image = self.publish(&names, &target, lease).await?;
-        let (tags, digests) = names.into_iter().partition(|name| !name.contains('@'));
-        Ok(NamedImage { image, tags, digests })
+        let top = named.image.top();
+        let unpacked = top.is_empty() || self.containerd.snapshot_exists(&self.snapshotter, &top).await?;
+        Ok(unpacked.then_some(named))
     }
 
     async fn write_document(&self, descriptor: &Descriptor, document: Bytes, lease: &LeaseId) -> Result<()> {
@@ -112,287 +111,191 @@ impl Images {
         if self.held(&descriptor.digest, lease).await? {
             return Ok(());
         }
-        self.containerd.abort_blob(&descriptor.digest).await?;
+        let ingest = format!("document-{}", descriptor.digest);
+        self.containerd.abort_blob(&ingest).await?;
         let data = stream::iter([Ok(document)]).boxed();
-        Ok(self
-            .containerd
-            .write_blob(new_blob(descriptor, 0, lease), data)
-            .await?)
-    }
-
-    /// A configuration or layer, going on where a broken-off pull stopped.
-    async fn fetch(&self, source: &Source, blob: &Descriptor, lease: &LeaseId) -> Result<()> {
-        let flight = self.flight(&blob.digest);
-        let _alone = flight.lock().await;
-        if self.held(&blob.digest, lease).await? {
-            return Ok(());
-        }
-        let partial = self.containerd.partial_blob(&blob.digest).await?;
-        let resumable = if partial < blob.size { partial } else { 0 };
-        let (offset, data) = source.blob(blob, resumable).await?;
-        if offset != partial {
-            self.containerd.abort_blob(&blob.digest).await?;
-        }
-        Ok(self
-            .containerd
-            .write_blob(new_blob(blob, offset, lease), data)
-            .await?)
+        let blob = new_blob(&ingest, descriptor, 0, lease);
+        Ok(self.containerd.write_blob(blob, data).await?)
     }
 
     /// Whether a blob is here already; if so, the lease keeps it.
-    async fn held(&self, digest: &str, lease: &LeaseId) -> Result<bool> {
+    pub(super) async fn held(&self, digest: &Digest, lease: &LeaseId) -> Result<bool> {
         if !self.containerd.blob_exists(digest).await? {
             return Ok(false);
         }
         self.containerd.hold_blob(lease, digest).await?;
         Ok(true)
     }
-
-    fn registry_client(&self, registry: &str) -> Result<Client> {
-        let plain = is_loopback(registry) || self.plain_http.contains(registry);
-        let config = ClientConfig {
-            protocol: if plain {
-                ClientProtocol::Http
-            } else {
-                ClientProtocol::Https
-            },
-            connect_timeout: Some(CONNECT_LIMIT),
-            read_timeout: Some(SILENCE_LIMIT),
-            user_agent: concat!("clone8s/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        // One for each pull: a client remembers one set of credentials for a registry, and pulls bring their own.
-        Client::try_from(config).map_err(|error| ImageError::Registry {
-            image: String::new(),
-            registry: registry.to_owned(),
-            problem: error.to_string(),
-        })
-    }
 }
 
-impl Source {
-    async fn manifest(&self, reference: &Reference) -> Result<(Descriptor, Bytes)> {
-        let pulled = self
-            .client
-            .pull_manifest_raw(reference, &self.auth, &MANIFESTS)
-            .await;
-        let (document, _) = pulled.map_err(|error| self.explain(error))?;
-        let digest = sha256(&document);
-        if let Some(expected) = reference.digest()
-            && expected != digest
-        {
-            return Err(self.registry_problem(format!("sent a manifest {digest} for {expected}")));
+impl Work<'_> {
+    async fn run(self) -> Result<NamedImage> {
+        let name = ImageName::from(self.reference);
+        let (digest, document) = timed("manifest", self.repository.manifest(&self.reference.version)).await?;
+        // Refused before any of it is kept.
+        let (_, media_type) = Document::read(&self.repository.image, &document)?;
+        let target = Descriptor::new(&media_type, digest, document.len() as u64);
+        self.images.write_document(&target, document, self.lease).await?;
+        let found = resolve(&self, &self.repository.image, &target, Host::here()).await?;
+        if found.manifest.size() > self.images.size_limit {
+            return Err(ImageError::TooLarge {
+                image: self.repository.image.clone(),
+                what: format!("has layers of {} bytes,", found.manifest.size()),
+                limit: self.images.size_limit,
+            });
         }
-        let size = document.len() as u64;
-        Ok((Descriptor::new(&media_type(&document), digest, size), document))
+        let both = async { tokio::try_join!(self.download(&found), self.unpack(found.clone())) };
+        let ((), image) = timed("layers", both).await?;
+
+        let by_digest = name.with_digest(&target.digest);
+        let names: Vec<_> = name
+            .is_tagged()
+            .then(|| name.to_string())
+            .into_iter()
+            .chain(by_digest)
+            .collect();
+        self.images.publish(&names, &target, &image).await?;
+        let found = self.images.find(&image.id).await?;
+        found.ok_or_else(|| ImageError::malformed(&name.to_string(), "was removed while it was pulled"))
     }
 
-    /// The blob's bytes from `offset` on, or all of them where the registry does not send parts.
-    async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<(u64, BlobStream)> {
-        let descriptor = OciDescriptor {
-            digest: blob.digest.clone(),
-            size: blob.size.cast_signed(),
-            ..Default::default()
+    /// The configuration, then the layers from the lowest up, since in this order they are needed.
+    async fn download(&self, found: &Found) -> Result<()> {
+        let mut blobs: Vec<&Descriptor> = Vec::new();
+        for blob in std::iter::once(&found.manifest.config).chain(&found.manifest.layers) {
+            // The same layer may be there twice, an empty one mostly.
+            if !blobs.iter().any(|known| known.digest == blob.digest) {
+                blobs.push(blob);
+            }
+        }
+        let fetches: Vec<_> = blobs
+            .into_iter()
+            .map(|blob| self.fetch(blob, self.progress.add(blob)))
+            .collect();
+        stream::iter(fetches)
+            .buffer_unordered(self.images.downloads)
+            .try_collect()
+            .await
+    }
+
+    async fn unpack(&self, found: Found) -> Result<Arc<Image>> {
+        let config = &found.manifest.config.digest;
+        self.arrivals.wait(config).await;
+        let document = self.images.containerd.read_blob(config).await?;
+        let image = Image::new(found, &document)?;
+        let unpacking = Unpacking {
+            name: &self.repository.image,
+            image: &image,
+            lease: self.lease,
+            arrivals: Some(self.arrivals),
+            progress: Some(self.progress),
         };
-        let explain = |error| self.explain(error);
-        if offset == 0 {
-            let stream = self
-                .client
-                .pull_blob_stream(&self.reference, &descriptor)
+        self.images.unpack(unpacking).await?;
+        Ok(Arc::new(image))
+    }
+
+    /// A configuration or layer, going on where a broken-off pull stopped.
+    async fn fetch(&self, blob: &Descriptor, layer: Arc<Layer>) -> Result<()> {
+        let ingest = format!("{}-{}", self.reference.registry, blob.digest);
+        let flight = self.images.flight(&ingest);
+        let _alone = flight.lock().await;
+        if !self.images.held(&blob.digest, self.lease).await? {
+            // Never closed.
+            let _slot = self.repository.slots.acquire().await;
+            timed("blob", self.fetch_alone(blob, &ingest, &layer)).await?;
+            // Another writer may have been first, under a lease of its own.
+            self.images.containerd.hold_blob(self.lease, &blob.digest).await?;
+        }
+        layer.complete();
+        self.arrivals.tell(&blob.digest);
+        Ok(())
+    }
+
+    async fn fetch_alone(&self, blob: &Descriptor, ingest: &str, layer: &Arc<Layer>) -> Result<()> {
+        let containerd = &self.images.containerd;
+        let mut waited = Duration::ZERO;
+        // Places that have sent other bytes than they should.
+        let mut liars = Vec::new();
+        loop {
+            let partial = containerd.partial_blob(ingest).await?;
+            if partial > blob.size {
+                containerd.abort_blob(ingest).await?;
+                continue;
+            }
+            let (data, tale) = self.repository.blob(blob, partial, &liars, layer);
+            let error = match containerd
+                .write_blob(new_blob(ingest, blob, partial, self.lease), data)
                 .await
-                .map_err(explain)?;
-            return Ok((0, stream.stream));
-        }
-        let partial = self
-            .client
-            .pull_blob_stream_partial(&self.reference, &descriptor, offset, None)
-            .await;
-        Ok(match partial.map_err(explain)? {
-            BlobResponse::Partial(part) => (offset, part.stream),
-            BlobResponse::Full(all) => (0, all.stream),
-        })
-    }
-
-    /// What the person who asked for the image can do about a failure.
-    fn explain(&self, error: OciDistributionError) -> ImageError {
-        let image = self.image.clone();
-        let registry = self.reference.registry().to_owned();
-        match error {
-            OciDistributionError::ImageManifestNotFoundError(_)
-            | OciDistributionError::ServerError { code: 404, .. } => {
-                ImageError::NotInRegistry { image, registry }
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let told = std::mem::take(&mut *lock(&tale));
+            if let Some(error) = told.error {
+                return Err(error);
             }
-            OciDistributionError::UnauthorizedError { .. }
-            | OciDistributionError::AuthenticationFailure(_)
-            | OciDistributionError::ServerError { code: 401 | 403, .. } => {
-                ImageError::Unauthenticated { image, registry }
-            }
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let has =
-                    |codes: &[OciErrorCode]| envelope.errors.iter().any(|error| codes.contains(&error.code));
-                if has(&[
-                    OciErrorCode::ManifestUnknown,
-                    OciErrorCode::NameUnknown,
-                    OciErrorCode::NotFound,
-                ]) {
-                    ImageError::NotInRegistry { image, registry }
-                } else if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
-                    ImageError::Unauthenticated { image, registry }
-                } else {
-                    self.registry_problem(envelope.to_string())
+            match error.kind {
+                ErrorKind::Unavailable if is_locked(&error) && waited < WRITER_LIMIT => {
+                    waited += WRITER_PAUSE;
+                    tokio::time::sleep(WRITER_PAUSE).await;
                 }
-            }
-            OciDistributionError::ServerError {
-                code: code @ 500..,
-                message,
-                ..
-            } => ImageError::Unreachable {
-                image,
-                registry,
-                problem: format!("it answers {code}: {message}"),
-            },
-            OciDistributionError::RequestError(error) => {
-                // Without the address: it may carry a token.
-                let error = error.without_url();
-                ImageError::Unreachable {
-                    image,
-                    registry,
-                    problem: clone8s_daemon::supervisor::chain(&error),
+                // The digest is another: nothing of it can be used.
+                ErrorKind::WrongState => {
+                    containerd.abort_blob(ingest).await?;
+                    // What an earlier pull left may be the reason, and not who sent the rest.
+                    if partial == 0 {
+                        liars.extend(told.served_by);
+                    }
+                    if partial == 0 && !self.repository.has_others(&liars) {
+                        return Err(ImageError::WrongBytes {
+                            image: self.repository.image.clone(),
+                            registry: self.repository.host(liars.last().copied().unwrap_or(usize::MAX)),
+                            digest: blob.digest.to_string(),
+                        });
+                    }
+                    tracing::warn!(image = self.repository.image, blob = %blob.digest, "wrong bytes, fetching again");
                 }
+                _ => return Err(error.into()),
             }
-            other => self.registry_problem(other.to_string()),
-        }
-    }
-
-    fn registry_problem(&self, problem: String) -> ImageError {
-        ImageError::Registry {
-            image: self.image.clone(),
-            registry: self.reference.registry().to_owned(),
-            problem,
         }
     }
 }
 
-fn new_blob<'a>(descriptor: &'a Descriptor, offset: u64, lease: &'a LeaseId) -> NewBlob<'a> {
+/// Manifests beneath an index, taken from the content store where they are there.
+impl Documents for Work<'_> {
+    async fn document(&self, descriptor: &Descriptor) -> Result<Option<Bytes>> {
+        if self.images.held(&descriptor.digest, self.lease).await? {
+            return Ok(Some(self.images.containerd.read_blob(&descriptor.digest).await?));
+        }
+        let version = Version::Digest(descriptor.digest.clone());
+        let (_, document) = self.repository.manifest(&version).await?;
+        // In the content store under its true size; a reference that tells another is refused.
+        if document.len() as u64 == descriptor.size {
+            self.images
+                .write_document(descriptor, document.clone(), self.lease)
+                .await?;
+        }
+        Ok(Some(document))
+    }
+}
+
+/// containerd's words for a blob that someone else is writing.
+fn is_locked(error: &ContainerdError) -> bool {
+    error.message.contains("locked")
+}
+
+pub(super) fn new_blob<'a>(
+    ingest: &'a str,
+    descriptor: &'a Descriptor,
+    offset: u64,
+    lease: &'a LeaseId,
+) -> NewBlob<'a> {
     NewBlob {
+        ingest,
         digest: &descriptor.digest,
         size: descriptor.size,
         offset,
         labels: HashMap::new(),
         lease,
-    }
-}
-
-/// What a manifest says that it is, or looks like.
-fn media_type(document: &[u8]) -> String {
-    let value: serde_json::Value = serde_json::from_slice(document).unwrap_or_default();
-    match value["mediaType"].as_str() {
-        Some(named) => named.to_owned(),
-        None if value["manifests"].is_array() => config::OCI_INDEX.to_owned(),
-        None => config::OCI_MANIFEST.to_owned(),
-    }
-}
-
-fn is_loopback(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => registry.split(':').next().unwrap_or_default(),
-    };
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
-}
-
-/// CRI, AuthConfig: a registry token, a user with a password, or both in base64.
-fn credentials(image: &str, auth: Option<&cri::AuthConfig>) -> Result<RegistryAuth> {
-    let Some(auth) = auth else {
-        return Ok(RegistryAuth::Anonymous);
-    };
-    let refuse = |problem: &str| {
-        Err(ImageError::BadCredentials {
-            image: image.to_owned(),
-            problem: problem.to_owned(),
-        })
-    };
-    if !auth.registry_token.is_empty() {
-        return Ok(RegistryAuth::Bearer(auth.registry_token.clone()));
-    }
-    if !auth.username.is_empty() {
-        return Ok(RegistryAuth::Basic(auth.username.clone(), auth.password.clone()));
-    }
-    if !auth.auth.is_empty() {
-        let decoded = STANDARD
-            .decode(auth.auth.trim())
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok());
-        let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
-        return match pair {
-            // Some encoders pad the password with zero bytes.
-            Some((user, password)) => Ok(RegistryAuth::Basic(
-                user.to_owned(),
-                password.trim_end_matches('\0').to_owned(),
-            )),
-            None => refuse("`auth` must be user:password in base64"),
-        };
-    }
-    match auth.identity_token.as_str() {
-        "" => Ok(RegistryAuth::Anonymous),
-        _ => refuse("identity tokens are not implemented; give a user and a password"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case("localhost:5000", true)]
-    #[case("127.0.0.1:41234", true)]
-    #[case("[::1]:5000", true)]
-    #[case("docker.io", false)]
-    #[case("localhost.example.com", false)]
-    #[case("10.0.0.1:5000", false)]
-    fn loopback_registries_are_plain_http(#[case] registry: &str, #[case] expected: bool) {
-        assert_eq!(is_loopback(registry), expected);
-    }
-
-    #[test]
-    fn credentials_come_in_any_of_cris_forms() {
-        let of = |auth: cri::AuthConfig| credentials("app", Some(&auth));
-        let basic = RegistryAuth::Basic("ann".into(), "s:ecret".into());
-        let pair = cri::AuthConfig {
-            username: "ann".into(),
-            password: "s:ecret".into(),
-            ..Default::default()
-        };
-        assert_eq!(of(pair).unwrap(), basic);
-        let encoded = cri::AuthConfig {
-            auth: STANDARD.encode("ann:s:ecret"),
-            ..Default::default()
-        };
-        assert_eq!(of(encoded).unwrap(), basic);
-        let token = cri::AuthConfig {
-            registry_token: "t".into(),
-            ..Default::default()
-        };
-        assert_eq!(of(token).unwrap(), RegistryAuth::Bearer("t".into()));
-        assert_eq!(of(cri::AuthConfig::default()).unwrap(), RegistryAuth::Anonymous);
-        assert_eq!(credentials("app", None).unwrap(), RegistryAuth::Anonymous);
-    }
-
-    #[test]
-    fn broken_credentials_are_refused_without_being_repeated() {
-        let auth = cri::AuthConfig {
-            auth: "c2VjcmV0".into(),
-            ..Default::default()
-        };
-        let error = credentials("app", Some(&auth)).unwrap_err().to_string();
-        assert!(
-            error.contains("app") && !error.contains("secret") && !error.contains("c2VjcmV0"),
-            "{error}"
-        );
     }
 }

@@ -3,7 +3,7 @@
 use clone8s::cri;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Images, Result};
+use super::{Images, Result, unpack::EXTRACTION};
 use crate::{
     containerd::{Usage, already_gone},
     table::lock,
@@ -26,9 +26,11 @@ impl Images {
     pub(crate) async fn file_system(&self) -> Result<cri::ImageFsInfoResponse> {
         let mountpoint = self.snapshot_root().await?;
         let names = self.containerd.list_snapshots(&self.snapshotter).await?;
-        // Layers have the digests of their content as names; the other snapshots are containers'.
-        let (layers, containers): (Vec<_>, Vec<_>) =
-            names.into_iter().partition(|name| name.starts_with("sha256:"));
+        // Layers have the digests of their content as names, and those that are being unpacked one of their own; the
+        // other snapshots are containers'.
+        let (layers, containers): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .partition(|name| name.starts_with("sha256:") || name.starts_with(EXTRACTION));
         let at = now_nanos();
         let images = self.measure(layers).await?;
         let writable = self.measure(containers).await?;

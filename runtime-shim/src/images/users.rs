@@ -1,10 +1,11 @@
 //! Who an image's users are: `/etc/passwd` and `/etc/group` of its file system (passwd(5), group(5)).
 
-use std::{io, io::Read as _, path::Path, sync::Arc};
+use std::{io, io::Read as _, os::fd::AsRawFd as _, path::Path, sync::Arc};
 
 use containerd_client::types::Mount;
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2},
+    io::Errno,
     mount::{MountPropagationFlags, UnmountFlags},
     thread::UnshareFlags,
 };
@@ -213,22 +214,27 @@ fn read_file(root: &Path, path: &str) -> io::Result<String> {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    match openat2(
+    let found = openat2(
         &root,
         path,
-        flags,
+        // Looked at before it is opened: opening a device may do something.
+        OFlags::PATH | OFlags::CLOEXEC,
         Mode::empty(),
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    ) {
-        Ok(file) => {
-            let mut text = Vec::new();
-            std::fs::File::from(file).take(MAX_FILE).read_to_end(&mut text)?;
-            Ok(String::from_utf8_lossy(&text).into_owned())
-        }
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(String::new()),
-        Err(error) => Err(error.into()),
+    );
+    let found = match found {
+        Ok(found) => found,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode);
+    if kind != FileType::RegularFile {
+        return Ok(String::new());
     }
+    let file = std::fs::File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+    let mut text = Vec::new();
+    file.take(MAX_FILE).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 #[cfg(test)]

@@ -39,12 +39,12 @@ impl ImageService for Cri {
         let reference = request.image.map(|image| image.image).unwrap_or_default();
         answer("ImageStatus", &reference, async {
             self.shim.ready()?;
-            let found = self.shim.images.find(&reference).await?;
-            let info = found
-                .as_ref()
-                .filter(|_| request.verbose)
-                .map(super::super::images::NamedImage::info)
-                .unwrap_or_default();
+            let images = &self.shim.images;
+            let found = images.find(&reference).await?;
+            let info = match &found {
+                Some(named) if request.verbose => named.info(&images.specification(&named.image).await?),
+                _ => BTreeMap::new(),
+            };
             Ok(cri::ImageStatusResponse {
                 image: found.as_ref().map(cri::Image::from),
                 info,
@@ -58,7 +58,16 @@ impl ImageService for Cri {
         let reference = request.image.map(|image| image.image).unwrap_or_default();
         answer("PullImage", &reference, async {
             let (shim, reference) = (Arc::clone(&self.shim), reference.clone());
-            let pull = async move { Ok(shim.images.pull(&reference, request.auth.as_ref()).await?) };
+            // Cancelled with this call, or with the end of the process; the pull then cleans up by itself.
+            let caller = self.shutdown.child_token();
+            let cancelled = caller.clone();
+            let _hung_up = caller.drop_guard();
+            let pull = async move {
+                Ok(shim
+                    .images
+                    .pull(&reference, request.auth.as_ref(), &cancelled)
+                    .await?)
+            };
             let pulled = self.shim.complete(pull).await?;
             Ok(cri::PullImageResponse {
                 image_ref: pulled.image.id.clone(),
@@ -112,7 +121,7 @@ impl Cri {
 
 impl NamedImage {
     /// For people (CRI, ImageStatus with verbose).
-    fn info(&self) -> BTreeMap<String, String> {
+    fn info(&self, specification: &serde_json::Value) -> BTreeMap<String, String> {
         let image = &self.image;
         let layers: Vec<_> = image
             .layers
@@ -129,6 +138,7 @@ impl NamedImage {
             "user": image.run.user,
             "stopSignal": image.run.stop_signal,
             "layers": layers,
+            "imageSpec": specification,
         });
         BTreeMap::from([("info".to_owned(), info.to_string())])
     }
@@ -159,7 +169,7 @@ impl From<&NamedImage> for cri::Image {
                 image: image.id.clone(),
                 ..Default::default()
             }),
-            pinned: false,
+            pinned: named.pinned,
         }
     }
 }

@@ -24,6 +24,7 @@ impl Shim {
             ("host", self.host_info().await),
             ("network", self.network_info()),
             ("counts", self.counts()),
+            ("pulls", json!(self.images.pulls.now())),
         ];
         parts
             .map(|(part, value)| (part.to_owned(), value.to_string()))

@@ -1,0 +1,115 @@
+//! Leases of pulls: they keep what has come until the image has its name, and over a broken-off pull until the next.
+//!
+//! ```text
+//! begin ─► (the one that an earlier pull of this image has left, or a new one) ─► done: gone
+//!                                                                              └► broken off: left for the next pull
+//! ```
+//!
+//! containerd drops them by itself after a day, with what nothing else needs.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::{ImageError, Images, Result, digest::Digest};
+use crate::{ids::LeaseId, table::lock};
+
+/// An older lease may expire during the pull.
+const FRESH: Duration = Duration::from_hours(12);
+/// What the leases are for that outlive a call.
+const PURPOSE: &str = "pull-";
+
+impl Images {
+    /// A lease for pulling an image, with what an earlier pull of it has got.
+    pub(super) async fn begin_lease(&self, name: &str) -> Result<LeaseId> {
+        let purpose = purpose(name);
+        let left = self.left_over(&purpose).await?;
+        let now = seconds_now();
+        for lease in left {
+            let made = made_at(&lease).unwrap_or_default();
+            let fresh = now.saturating_sub(made) < FRESH.as_secs();
+            // Whoever puts it in first has it.
+            if fresh && lock(&self.leases).insert(lease.clone()) {
+                return Ok(lease);
+            }
+        }
+        let lease = self
+            .containerd
+            .create_lease_for(&format!("{purpose}-{now}"))
+            .await?;
+        lock(&self.leases).insert(lease.clone());
+        Ok(lease)
+    }
+
+    /// Ends a lease as the pull's outcome asks for.
+    pub(super) async fn end_lease(
+        &self,
+        name: &str,
+        lease: &LeaseId,
+        failure: Option<&ImageError>,
+    ) -> Result<()> {
+        let ended = self.end(name, lease, failure).await;
+        lock(&self.leases).remove(lease);
+        ended
+    }
+
+    async fn end(&self, name: &str, lease: &LeaseId, failure: Option<&ImageError>) -> Result<()> {
+        match failure {
+            Some(error) if error.is_passing() => {
+                self.discard_unpacking(lease).await?;
+                tracing::debug!(image = name, %lease, "what has come is kept for the next pull");
+                return Ok(());
+            }
+            Some(_) => self.discard_unpacking(lease).await?,
+            None => {
+                // Others of this image that nobody needs any more.
+                for other in self.left_over(&purpose(name)).await? {
+                    if !lock(&self.leases).contains(&other) {
+                        self.containerd.delete_lease(&other).await?;
+                    }
+                }
+            }
+        }
+        Ok(self.containerd.delete_lease(lease).await?)
+    }
+
+    async fn left_over(&self, purpose: &str) -> Result<Vec<LeaseId>> {
+        let prefix = format!("{}{purpose}-", LeaseId::PREFIX);
+        let leases = self.containerd.list_leases().await?;
+        Ok(leases
+            .into_iter()
+            .filter(|lease| lease.as_str().starts_with(&prefix))
+            .collect())
+    }
+}
+
+fn purpose(name: &str) -> String {
+    let hash = Digest::of(name.as_bytes());
+    let hex = hash.trim_start_matches("sha256:");
+    format!("{PURPOSE}{}", &hex[..16])
+}
+
+fn seconds_now() -> u64 {
+    clone8s_daemon::clock::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+/// From `clone8s-pull-<image>-<seconds>-<random>`.
+fn made_at(lease: &LeaseId) -> Option<u64> {
+    lease.as_str().rsplit('-').nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_tells_its_image_and_its_age() {
+        let lease = LeaseId::from(format!("clone8s-{}-1700000000-abc", purpose("app:1")));
+        assert_eq!(made_at(&lease), Some(1_700_000_000));
+        assert!(lease.is_for_later() && lease.is_the_shims());
+        let of_a_call = LeaseId::from(format!("{}{}", LeaseId::PREFIX, LeaseId::random()));
+        assert!(of_a_call.is_the_shims() && !of_a_call.is_for_later());
+        assert_ne!(purpose("app:1"), purpose("app:2"));
+    }
+}
