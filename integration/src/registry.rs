@@ -1,6 +1,7 @@
 //! A real image registry on the loopback.
 
 use std::{
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -109,7 +110,8 @@ impl Registry {
                 pair.key_file.display()
             );
             if setup.asks_for_certificates {
-                tls += &format!("    clientcas: [{}]\n", ca.certificate_file().display());
+                // Writing to a string cannot fail.
+                let _ = writeln!(tls, "    clientcas: [{}]", ca.certificate_file().display());
                 let certificates = dir.join("client");
                 fs::create_dir(&certificates).expect("a folder");
                 let client = ca.issue("client").expect("a certificate");

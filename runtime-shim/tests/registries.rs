@@ -123,7 +123,8 @@ async fn a_registry_with_an_authority_of_its_own_is_trusted_once_that_is_named()
 async fn a_mirror_serves_what_the_registry_itself_cannot() {
     let (rig, dir) = rig().await;
     let mirror = Registry::start(&rig.dir).await;
-    Image::busybox().push(&mirror, "team/app:1").unwrap();
+    let image = Image::busybox().env("FROM", "mirror");
+    image.push(&mirror, "team/app:1").unwrap();
     let broken = Faulty::start(|_| Answer::new(500));
     let hosts = format!(
         "server = \"http://{0}\"\n[host.\"http://{0}\"]\n[host.\"http://{1}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",

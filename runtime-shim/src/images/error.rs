@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{containerd::ContainerdError, images::platform::Host};
+use crate::{
+    containerd::{ContainerdError, ErrorKind},
+    images::platform::Host,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -129,6 +132,9 @@ impl ImageError {
 
     /// Whether the next pull can use what this one has got.
     pub(crate) fn is_passing(&self) -> bool {
+        if let Self::Containerd(error) = self {
+            return error.kind == ErrorKind::Unavailable;
+        }
         matches!(
             self,
             Self::Unreachable { .. }
@@ -137,7 +143,6 @@ impl ImageError {
                 | Self::NeedsCredentials { .. }
                 | Self::WrongCredentials { .. }
                 | Self::Cancelled { .. }
-                | Self::Containerd(_)
         )
     }
 }

@@ -26,9 +26,12 @@ impl Images {
         for lease in left {
             let made = made_at(&lease).unwrap_or_default();
             let fresh = now.saturating_sub(made) < FRESH.as_secs();
-            // Whoever puts it in first has it.
+            // Whoever puts it in first has it; a pull that was ending just then may have taken it away.
             if fresh && lock(&self.leases).insert(lease.clone()) {
-                return Ok(lease);
+                if self.left_over(&purpose).await?.contains(&lease) {
+                    return Ok(lease);
+                }
+                lock(&self.leases).remove(&lease);
             }
         }
         let lease = self

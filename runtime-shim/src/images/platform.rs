@@ -25,6 +25,9 @@ impl fmt::Display for Platform {
     }
 }
 
+/// Above every sibling's rank.
+const NATIVE: u32 = 100;
+
 /// What this host can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Host {
@@ -59,7 +62,6 @@ impl Host {
             None if platform.variant.is_empty() => Some(default),
             None => None,
         };
-        const NATIVE: u32 = 100;
         match (self.architecture, platform.architecture.as_str()) {
             ("amd64", "amd64") => variant(1).filter(|&v| v <= self.level).map(|v| NATIVE + v),
             ("arm64", "arm64") => variant(8).filter(|&v| v <= self.level).map(|v| NATIVE + v),

@@ -80,8 +80,11 @@ impl Images {
             () = cancelled.cancelled() => Err(cut_off()),
             () = progress.report() => Err(cut_off()),
         };
-        self.end_lease(&name, &lease, pulled.as_ref().err()).await?;
-        pulled
+        let ended = self.end_lease(&name, &lease, pulled.as_ref().err()).await;
+        // Why the pull failed says more than what followed from it.
+        let pulled = pulled?;
+        ended?;
+        Ok(pulled)
     }
 
     /// The image, if it is here and the registry has no other under its name.

@@ -239,6 +239,7 @@ fn read_file(root: &Path, path: &str) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -278,6 +279,41 @@ mod tests {
     #[case("web:wheel")]
     fn an_unlisted_name_is_refused(#[case] written: &str) {
         assert!(users().find(written).unwrap_err().contains("in the image's /etc"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_lists_are_read_and_name_whom_they_list(
+            passwd in "([a-z]{1,3}:x:[0-9]{1,11}:[0-9]{0,3}:[^:]{0,3}:[^:]{0,5}:s\n|\\PC{0,20}\n?){0,8}",
+            group in "([a-z]{1,3}:x:[0-9]{0,11}:[a-z,]{0,6}\n|\\PC{0,20}\n?){0,8}",
+            asked in "[a-z]{0,3}(:[a-z0-9]{0,3})?|[0-9]{1,11}|\\PC{0,8}",
+        ) {
+            let users = Users::parse(&passwd, &group);
+            if let Ok(found) = users.find(&asked) {
+                let name = asked.split(':').next().unwrap_or_default();
+                let is_number = name.parse::<u32>().is_ok();
+                let is_listed = passwd.lines().any(|line| line.split(':').next() == Some(name));
+                prop_assert!(is_number || is_listed, "{asked:?} is nobody: {found:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_lists_nobody() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("etc/passwd")).unwrap();
+        let fifo = root.path().join("etc/group");
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        std::os::unix::fs::symlink("loop", root.path().join("etc/loop")).unwrap();
+        for path in [
+            "etc/passwd",
+            "etc/group",
+            "etc/loop",
+            "etc/passwd/below",
+            "absent/at/all",
+        ] {
+            assert_eq!(read_file(root.path(), path).unwrap(), "", "{path}");
+        }
     }
 
     #[test]

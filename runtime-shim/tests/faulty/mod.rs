@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     io::{self, BufReader, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
@@ -216,10 +217,10 @@ fn serve(stream: TcpStream, all: &Mutex<Vec<Seen>>, ending: &AtomicBool, script:
     let mut stream = stream;
     let mut head = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", answer.status);
     if !answer.headers.iter().any(|(name, _)| name == "content-length") {
-        head += &format!("content-length: {}\r\n", answer.body.len());
+        let _ = write!(head, "content-length: {}\r\n", answer.body.len());
     }
     for (name, value) in &answer.headers {
-        head += &format!("{name}: {value}\r\n");
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     stream.write_all(head.as_bytes())?;
     stream.write_all(b"\r\n")?;

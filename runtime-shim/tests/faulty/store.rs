@@ -1,12 +1,14 @@
 //! Images in memory, made by hand, as a registry serves them.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::{collections::HashMap, fmt::Write as _};
 
 use clone8s_integration::image::{architecture, digest};
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Value, json};
 
-use super::{Answer, Seen};
+use crate::faulty::{Answer, Seen};
 
 /// Blobs and tags.
 #[derive(Debug, Clone, Default)]

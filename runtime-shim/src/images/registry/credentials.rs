@@ -258,13 +258,13 @@ mod tests {
         }
     }
 
-    fn login(auth: cri::AuthConfig) -> Login {
-        Login::read("app", Some(&auth), None).unwrap()
+    fn login(auth: &cri::AuthConfig) -> Login {
+        Login::read("app", Some(auth), None).unwrap()
     }
 
     #[test]
     fn credentials_come_in_any_of_cris_forms() {
-        let of = |auth| login(auth).for_host("r.io", "r.io", "app");
+        let of = |auth| login(&auth).for_host("r.io", "r.io", "app");
         let pair = cri::AuthConfig {
             username: "ann".into(),
             password: "s:ecret".into(),
@@ -326,7 +326,7 @@ mod tests {
         } else {
             Credentials::Anonymous
         };
-        assert_eq!(login(auth).for_host(host, "r.io", "app"), expected);
+        assert_eq!(login(&auth).for_host(host, "r.io", "app"), expected);
     }
 
     #[test]

@@ -248,9 +248,9 @@ impl Endpoint {
                 problem: problem(answer).await,
             }),
             _ => {
-                let throttle = unexpected(status, &answer, String::new());
+                let meant = unexpected(status, answer.headers());
                 let told = problem(answer).await;
-                Err(match throttle {
+                Err(match meant {
                     Failure::Throttled { wait, .. } => Failure::Throttled { wait, problem: told },
                     Failure::Wrong(_) => Failure::Wrong(format!("answers {told}")),
                     _ => Failure::passing(format!("it answers {told}")),
@@ -261,18 +261,18 @@ impl Endpoint {
 }
 
 /// What an answer means that is neither good nor a refusal.
-pub(super) fn unexpected(status: StatusCode, answer: &Response, told: String) -> Failure {
+pub(super) fn unexpected(status: StatusCode, headers: &HeaderMap) -> Failure {
     let code = status.as_u16();
     if status == StatusCode::TOO_MANY_REQUESTS {
         return Failure::Throttled {
-            wait: retry_after(answer.headers()),
-            problem: format!("{code} {told}"),
+            wait: retry_after(headers),
+            problem: code.to_string(),
         };
     }
     if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT {
-        return Failure::passing(format!("it answers {code} {told}").trim().to_owned());
+        return Failure::passing(format!("it answers {code}"));
     }
-    Failure::Wrong(format!("answers {code} {told}").trim().to_owned())
+    Failure::Wrong(format!("answers {code}"))
 }
 
 fn is_redirect(status: StatusCode) -> bool {
@@ -372,7 +372,7 @@ mod tests {
         };
         assert_eq!(wait("7"), Some(Duration::from_secs(7)));
         assert_eq!(wait("Thu, 01 Jan 1970 00:00:00 GMT"), Some(Duration::ZERO));
-        let soon = httpdate::fmt_http_date(clone8s_daemon::clock::now() + Duration::from_secs(60));
+        let soon = httpdate::fmt_http_date(clone8s_daemon::clock::now() + Duration::from_mins(1));
         assert!(wait(&soon).unwrap() > Duration::from_secs(50));
         assert_eq!(wait("later"), None);
     }

@@ -362,7 +362,7 @@ fn certificates_of(dir: &Path) -> Result<TlsSettings, String> {
     names.sort();
     let mut tls = TlsSettings::default();
     for name in &names {
-        if name.ends_with(".crt") {
+        if Path::new(name).extension().is_some_and(|ending| ending == "crt") {
             tls.authorities.push(read_pem(dir, name)?);
         } else if let Some(stem) = name.strip_suffix(".cert")
             && tls.identity.is_none()

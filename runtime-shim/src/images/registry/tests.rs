@@ -16,7 +16,7 @@ use super::*;
 use crate::images::{config::Descriptor, progress::Pulls};
 
 /// Far more than anything here takes on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 fn registries(hosts_dir: &Path) -> Registries {
     clone8s_daemon::process::install_tls_provider();
@@ -42,7 +42,7 @@ fn tag() -> Version {
 }
 
 fn blob(length: usize) -> (Vec<u8>, Descriptor) {
-    let bytes: Vec<u8> = (0..length).map(|n| (n % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..251).cycle().take(length).collect();
     let descriptor = Descriptor::new("", Digest::of(&bytes), length as u64);
     (bytes, descriptor)
 }

@@ -123,7 +123,7 @@ async fn read(answer: Response, shown: bool) -> Result<String, Failure> {
         });
     }
     if !status.is_success() {
-        return Err(super::endpoint::unexpected(status, &answer, String::new()));
+        return Err(super::endpoint::unexpected(status, answer.headers()));
     }
     let body = super::endpoint::body(answer, MAX_ANSWER).await?;
     // Without the parser's words: they may repeat a token.
