@@ -28,6 +28,7 @@ use std::{
 use bytes::Bytes;
 use containerd_client::services::v1 as api;
 
+pub(crate) use self::digest::Digest;
 use self::{
     config::{Descriptor, ImageConfig, RunConfig},
     platform::Host,
@@ -35,7 +36,6 @@ use self::{
     registry::Registries,
     resolve::{Documents, Found, resolve},
 };
-pub(crate) use self::digest::Digest;
 pub use self::{error::ImageError, name::ImageName};
 use crate::{
     config::ImagesConfig,

@@ -713,8 +713,12 @@ impl Containerd for Grpc {
     }
 
     async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId> {
-        self.new_lease(LeaseId::from(format!("{}{purpose}-{}", LeaseId::PREFIX, LeaseId::random())))
-            .await
+        self.new_lease(LeaseId::from(format!(
+            "{}{purpose}-{}",
+            LeaseId::PREFIX,
+            LeaseId::random()
+        )))
+        .await
     }
 
     async fn delete_lease(&self, lease: &LeaseId) -> Result<()> {

@@ -219,8 +219,15 @@ impl Work<'_> {
         let mut waited = Duration::ZERO;
         // Places that have sent other bytes than they should.
         let mut liars = Vec::new();
+        // Where a write that ended early had begun, and why it ended.
+        let mut broken: Option<(u64, ContainerdError)> = None;
         loop {
             let partial = containerd.partial_blob(ingest).await?;
+            if let Some((began, error)) = broken.take()
+                && partial <= began
+            {
+                return Err(error.into());
+            }
             if partial > blob.size {
                 containerd.abort_blob(ingest).await?;
                 continue;
@@ -242,6 +249,8 @@ impl Work<'_> {
                     waited += WRITER_PAUSE;
                     tokio::time::sleep(WRITER_PAUSE).await;
                 }
+                // A slow registry may need more than one call's time.
+                ErrorKind::Unavailable if !is_locked(&error) => broken = Some((partial, error)),
                 // The digest is another: nothing of it can be used.
                 ErrorKind::WrongState => {
                     containerd.abort_blob(ingest).await?;
