@@ -157,7 +157,7 @@ fn import_data(rig: &Rig, name: &str) {
         .link("data/out", "/etc")
         .link("data/up", "../../../..");
     let archive = rig.dir.dir().join("data.tar");
-    image.write_archive(&archive, name).unwrap();
+    image.write_archive(&archive, name).expect("an archive");
     let mut import = Command::new(env!("CARGO_BIN_EXE_runtime-shim"));
     import
         .arg("import")
