@@ -6,6 +6,7 @@
 pub const MAX_LABEL: usize = 63;
 /// The most that a DNS subdomain may have.
 pub const MAX_SUBDOMAIN: usize = 253;
+const MAX_UID: usize = 128;
 
 /// What is wrong with a name, as a sentence without the field's path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +73,18 @@ pub fn check_label_value(value: &str) -> Result<(), NameError> {
     Err(NameError(format!(
         "must consist of letters, digits, \"-\", \"_\" and \".\", starting and ending with a letter or digit; \
          is {value:?}"
+    )))
+}
+
+/// A uid: a word of 128 letters, digits, "-", "_" and "." at most. It becomes the name of folders and cgroups.
+pub fn check_uid(uid: &str) -> Result<(), NameError> {
+    not_empty(uid)?;
+    at_most(uid, MAX_UID)?;
+    if is_word(uid) {
+        return Ok(());
+    }
+    Err(NameError(format!(
+        "must consist of letters, digits, \"-\", \"_\" and \".\", starting and ending with a letter or digit; is {uid:?}"
     )))
 }
 
@@ -257,6 +270,19 @@ mod tests {
     #[case("_x", false)]
     fn qualified_names_have_an_optional_dns_prefix(#[case] key: &str, #[case] valid: bool) {
         assert_eq!(check_qualified_name(key).is_ok(), valid);
+    }
+
+    #[rstest]
+    #[case("0d7a5d1c-3c5f-4b53-8c8d-0a8d2c1f4f5e", true)]
+    #[case("uid_1.a", true)]
+    #[case("", false)]
+    #[case("..", false)]
+    #[case("../../etc", false)]
+    #[case("a/b", false)]
+    #[case("a\0b", false)]
+    fn a_uid_can_be_the_name_of_a_folder(#[case] uid: &str, #[case] valid: bool) {
+        assert_eq!(check_uid(uid).is_ok(), valid);
+        assert!(check_uid(&"a".repeat(129)).is_err());
     }
 
     #[rstest]

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::store::etcd::EtcdConfig;
+use clone8s_daemon::etcd::EtcdArgs;
+
+use crate::store::etcd::{ClientIdentity, EtcdConfig};
 
 /// How one apiserver runs. Every path is taken as it is; folders that are missing are made.
 #[derive(Debug, Clone)]
@@ -26,6 +28,21 @@ pub enum StoreConfig {
         path: PathBuf,
     },
     Etcd(EtcdConfig),
+}
+
+impl StoreConfig {
+    /// The etcd of the flags, or the file where they give none.
+    pub fn new(etcd: &EtcdArgs, file: PathBuf) -> Self {
+        if etcd.etcd.is_empty() {
+            return Self::Embedded { path: file };
+        }
+        let identity = etcd.identity();
+        Self::Etcd(EtcdConfig {
+            ca: etcd.etcd_ca.clone(),
+            identity: identity.map(|(certificate, key)| ClientIdentity { certificate, key }),
+            ..EtcdConfig::new(&etcd.etcd)
+        })
+    }
 }
 
 /// A certificate and its key, as PEM files.

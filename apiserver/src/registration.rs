@@ -6,6 +6,9 @@
 //! ```
 //! A token is deleted, on the condition that nobody has touched it, before its certificate leaves the apiserver:
 //! of two nodes that bring the same token, one is refused. The store keeps a token's hash, never the token.
+//!
+//! An answer may be lost on its way. A node that asks again with the token that it has joined with, and for the same
+//! key, is answered again: nobody else can use what it gets.
 
 mod token;
 
@@ -24,12 +27,11 @@ use clone8s::{
 };
 use clone8s_daemon::clock;
 use prost::Message as _;
-use sha2::{Digest as _, Sha256};
 
 use self::token::{JoinToken, TOKENS_PREFIX, TokenRecord};
 use crate::{
     error::{ApiError, JoinRefusal, ObjectName},
-    pki::{CertificateRequestError, Pki},
+    pki::{Authority, CertificateRequestError, Pki},
     registry::Key,
     store::{KeyValue, Page, Precondition, Store, StoreError},
     time::timestamp,
@@ -40,15 +42,20 @@ const REGISTRATIONS_PREFIX: &str = "/clone8s/system/registrations/";
 
 const DEFAULT_TTL: i32 = 3_600;
 const LONGEST_TTL: i32 = 604_800;
+/// How long after it has joined a node may ask for its answer again.
+const ANSWER_AGAIN: Duration = Duration::from_hours(1);
 /// Live tokens at a time.
 const MOST_TOKENS: usize = 1_000;
 
 /// A node's registration as the store keeps it.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Registration {
-    /// SHA-256 of the certificate request.
-    #[prost(bytes = "vec", tag = "1")]
-    request: Vec<u8>,
+    /// SHA-256 of the node's public key.
+    #[prost(bytes = "vec", tag = "4")]
+    key: Vec<u8>,
+    /// SHA-256 of the join token's secret.
+    #[prost(bytes = "vec", tag = "5")]
+    secret_hash: Vec<u8>,
     /// The id of the join token.
     #[prost(string, tag = "2")]
     token: String,
@@ -139,7 +146,13 @@ impl Registrar {
             return Err(refused(JoinRefusal::OtherCluster));
         }
         let (Some(stored), _) = self.store.get(&token.key()).await? else {
-            return Err(refused(JoinRefusal::Unknown));
+            return match self
+                .answer_again(&token, &node, &request.certificate_request, now)
+                .await?
+            {
+                Some(answer) => Ok(answer),
+                None => Err(refused(JoinRefusal::Unknown)),
+            };
         };
         let record = TokenRecord::read(&stored)?;
         if !record.matches(&token) {
@@ -161,7 +174,8 @@ impl Registrar {
             return Err(refused(JoinRefusal::Unknown));
         }
         let registration = Registration {
-            request: Sha256::digest(&request.certificate_request).to_vec(),
+            key: requested_key(&request.certificate_request, &node)?,
+            secret_hash: record.secret_hash().to_vec(),
             token: token.id().to_owned(),
             registered_at: now
                 .duration_since(SystemTime::UNIX_EPOCH)
@@ -190,6 +204,39 @@ impl Registrar {
         })
     }
 
+    /// The answer that a node did not get, for a token that is spent; None when it was not this node that spent it.
+    async fn answer_again(
+        &self,
+        token: &JoinToken,
+        node: &str,
+        certificate_request: &str,
+        now: SystemTime,
+    ) -> Result<Option<RegisterNodeResponse>, ApiError> {
+        let (Some(stored), _) = self.store.get(&key(node)).await? else {
+            return Ok(None);
+        };
+        let registration = Registration::decode(stored.value)
+            .map_err(|cause| ApiError::internal(format!("{}: not a registration", stored.key), cause))?;
+        let joined_at = SystemTime::UNIX_EPOCH + Duration::from_secs(registration.registered_at);
+        let is_the_same = registration.token == token.id()
+            && token.has_secret(&registration.secret_hash)
+            && registration.key == requested_key(certificate_request, node)?
+            && now < joined_at + ANSWER_AGAIN;
+        if !is_the_same {
+            return Ok(None);
+        }
+        let certificate = self.sign(certificate_request, node, now)?;
+        tracing::info!(
+            node,
+            token = token.id(),
+            "a node that has joined is answered again"
+        );
+        Ok(Some(RegisterNodeResponse {
+            certificate,
+            ca_certificate: self.pki.authority.certificate().to_owned(),
+        }))
+    }
+
     /// A new certificate for a node that proves with its present one who it is.
     pub(crate) async fn renew(
         &self,
@@ -214,9 +261,7 @@ impl Registrar {
         self.pki
             .authority
             .sign_node(request, node, now)
-            .map_err(|error: CertificateRequestError| {
-                ApiError::field(format!("Node {node}"), "certificate_request", error.to_string())
-            })
+            .map_err(|error| bad_request(node, &error))
     }
 
     /// A name belongs to whoever has registered it, or made its Node by another way.
@@ -247,6 +292,14 @@ impl Registrar {
 /// The store's key of a node's registration.
 pub(crate) fn key(node: &str) -> String {
     format!("{REGISTRATIONS_PREFIX}{node}")
+}
+
+fn requested_key(request: &str, node: &str) -> Result<Vec<u8>, ApiError> {
+    Authority::requested_key(request).map_err(|error| bad_request(node, &error))
+}
+
+fn bad_request(node: &str, error: &CertificateRequestError) -> ApiError {
+    ApiError::field(format!("Node {node}"), "certificate_request", error.to_string())
 }
 
 fn name_taken(node: &str) -> ApiError {

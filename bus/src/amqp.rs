@@ -4,6 +4,7 @@
 //! pause, during which calls fail at once instead of piling up. Publishing and consuming have a connection each,
 //! because a broker that runs short of memory or disk stops reading from the connections that publish.
 
+mod args;
 mod link;
 mod subscription;
 mod tls;
@@ -15,6 +16,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use lapin::{Confirmation, options::BasicPublishOptions, types::ShortString, uri::AMQPUri};
 
+pub use self::args::{AmqpArgs, AmqpUrl};
 use self::link::{Link, Target};
 use crate::{
     BusError, EVENTS_EXCHANGE, EventBus, METRICS_EXCHANGE, Message, NODES_EXCHANGE, Queue, Receipt,

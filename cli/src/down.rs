@@ -25,7 +25,7 @@ use crate::up::{
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  c8s down            pods, network, images and processes go; objects, volumes and logs stay for the next `c8s up`
+  c8s down            pods, network and processes go; images, objects, volumes and logs stay for the next `c8s up`
   c8s down --purge    everything goes")]
 pub struct DownArgs {
     /// The run folder of the cluster
@@ -34,7 +34,7 @@ pub struct DownArgs {
     /// The data folder to purge [default: the one that the cluster used, else /var/lib/clone8s]
     #[arg(long, env = "CLONE8S_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Remove the data folder too: objects, certificates, volumes and logs
+    /// Remove the data folder too: images, objects, certificates, volumes and logs
     #[arg(long)]
     purge: bool,
     /// Kill the cluster's process when it is not done after this many seconds

@@ -1,19 +1,20 @@
 //! `c8s push`: sends pods to a kubelet's queue, with no apiserver in between.
 
-use std::{collections::BTreeMap, io::Write, path::PathBuf};
+use std::{collections::BTreeMap, io::Write};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use clone8s::{manifest, names, object::AnyObject};
-use clone8s_bus::{
-    EventBus, Message, NODES_EXCHANGE, Receipt,
-    amqp::{AmqpBus, AmqpConfig, ClientIdentity},
-};
+use clone8s_bus::{EventBus, Message, NODES_EXCHANGE, Receipt, amqp::AmqpArgs};
 use clone8s_daemon::supervisor::chain;
 
 use crate::files::{Declared, FileArgs};
 
 #[derive(Debug, Args)]
+#[command(mut_arg("amqp", |amqp| amqp.required(true).help(
+    "RabbitMQ, as amqps://user:password@host:5671/vhost, or amqp:// on this machine; better in the environment than in \
+     the process list"
+)))]
 #[command(after_help = "Examples:
   c8s push --amqp amqp://127.0.0.1 --node n1 -f pod.yaml
   c8s push delete --amqp amqps://user:password@broker:5671 --amqp-ca ca.pem --node n1 -f pod.yaml
@@ -28,18 +29,8 @@ pub struct PushArgs {
     /// The node whose kubelet is to run the pods
     #[arg(long, value_name = "NAME")]
     node: String,
-    /// The broker: amqps://USER:PASSWORD@HOST:PORT/VHOST, or amqp:// on this machine
-    #[arg(long, env = "CLONE8S_AMQP", hide_env_values = true, value_name = "URL")]
-    amqp: String,
-    /// PEM file of the root CA that the broker's certificate is verified against, for amqps
-    #[arg(long, env = "CLONE8S_AMQP_CA", value_name = "FILE")]
-    amqp_ca: Option<PathBuf>,
-    /// PEM file of the client certificate, where the broker asks for one
-    #[arg(long, env = "CLONE8S_AMQP_CERT", value_name = "FILE", requires = "amqp_key")]
-    amqp_cert: Option<PathBuf>,
-    /// PEM file of the client certificate's key
-    #[arg(long, env = "CLONE8S_AMQP_KEY", value_name = "FILE", requires = "amqp_cert")]
-    amqp_key: Option<PathBuf>,
+    #[command(flatten)]
+    amqp: AmqpArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,15 +59,11 @@ pub async fn run(args: &PushArgs, out: &mut impl Write) -> Result<()> {
         Action::Add | Action::Update => args.files.read_valid()?,
         Action::Delete => args.files.read()?,
     };
-    let mut config = AmqpConfig::new(&args.amqp);
-    config.ca.clone_from(&args.amqp_ca);
-    if let (Some(certificate), Some(key)) = (&args.amqp_cert, &args.amqp_key) {
-        config.identity = Some(ClientIdentity {
-            certificate: certificate.clone(),
-            key: key.clone(),
-        });
-    }
-    let bus = AmqpBus::connect(&config).context("--amqp")?;
+    let bus = args
+        .amqp
+        .connect()
+        .context("--amqp")?
+        .context("--amqp is missing")?;
     push(&bus, args.action, &args.node, &declared, out).await
 }
 

@@ -24,7 +24,7 @@ pub(crate) mod teardown;
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
-use clone8s_daemon::{Shutdown, Supervisor, process, telemetry::Telemetry};
+use clone8s_daemon::{Shutdown, Supervisor, log_file::LogFiles, process, telemetry::Telemetry};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::Instant,
@@ -40,6 +40,8 @@ use self::{containerd::Containerd, notify::Notifier};
 
 /// Threads for the async runtime: a machine's own cluster is mostly idle, and every thread costs memory.
 const THREADS: usize = 2;
+/// Of each log file; one older part of the same size is kept.
+const MAX_LOG_BYTES: u64 = 8 << 20;
 /// How long the parts may take to end.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -73,6 +75,8 @@ async fn serve(args: &UpArgs, shutdown: Shutdown) -> Result<()> {
     if let Some(containerd) = Containerd::start(&cluster).await? {
         ground.spawn("containerd", containerd.keep(ground_shutdown.clone()));
     }
+    let logs = logs(args, &cluster.layout());
+    ground.spawn("log files", logs.keep_bounded(ground_shutdown.clone()));
 
     let parts_shutdown = shutdown.child_token();
     let notifier = Notifier::from_environment()?;
@@ -113,6 +117,16 @@ async fn serve(args: &UpArgs, shutdown: Shutdown) -> Result<()> {
     // The ground failing is the cause, the parts ending its consequence.
     ground_outcome?;
     parts_outcome
+}
+
+/// The log files of a cluster, which runs for months.
+fn logs(args: &UpArgs, layout: &Layout) -> LogFiles {
+    LogFiles {
+        // In the foreground our output is whoever's started us.
+        own: args.session.then(|| layout.up_log()),
+        others: vec![layout.containerd_log()],
+        bytes: MAX_LOG_BYTES,
+    }
 }
 
 async fn run_parts(

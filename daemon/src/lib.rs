@@ -6,6 +6,8 @@
 pub mod backoff;
 pub mod clock;
 pub mod endpoint;
+pub mod etcd;
+pub mod log_file;
 pub mod process;
 pub mod supervisor;
 pub mod telemetry;

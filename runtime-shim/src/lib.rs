@@ -67,7 +67,7 @@ pub use crate::config::{
 pub use crate::containerd::{ContainerdError, ErrorKind};
 pub use crate::images::{ImageError, ImageName};
 pub use crate::roles::run_if_asked;
-pub use crate::teardown::teardown;
+pub use crate::teardown::{PulledImages, teardown};
 use crate::{
     containerd::{Bounded, Containerd as _, Grpc, Limits},
     images::Images,

@@ -14,18 +14,26 @@ use crate::{
     shim::{Readiness, Shim},
 };
 
-/// Removes every sandbox, container, mount, network namespace and image that the configuration's containerd namespace
-/// holds, the namespace itself, the built-in bridge and the shim's folders. No shim may be serving. Repeatable.
-/// What cannot be removed does not keep the rest, and is told in the error.
+/// What becomes of the images that the containerd namespace holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PulledImages {
+    /// They stay, and with them the namespace: files of containerd alone, neither mounted nor running.
+    Keep,
+    Remove,
+}
+
+/// Removes every sandbox, container, mount and network namespace that the configuration's containerd namespace holds,
+/// the built-in bridge and the shim's folders; where the images go, the namespace itself too. No shim may be serving.
+/// Repeatable. What cannot be removed does not keep the rest, and is told in the error.
 ///
 /// Without containerd only what is on this host can be removed: containers that run stay.
-pub async fn teardown(config: Config) -> Result<(), Error> {
+pub async fn teardown(config: Config, images: PulledImages) -> Result<(), Error> {
     config.validate().map_err(Error::Config)?;
     let grpc = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
     let containerd = Arc::new(Bounded::new(grpc, Limits::default()));
     let shim = Arc::new(Shim::new(config, containerd, Shutdown::new()));
     let outcome = match link::connect(&shim).await {
-        Ok(version) => follow_and_clear(&shim, version).await,
+        Ok(version) => follow_and_clear(&shim, version, images).await,
         Err(error) => {
             tracing::warn!(%error, "containerd is not there: removing only what is on this host");
             for id in pins::found(&shim.config.state_dir) {
@@ -61,10 +69,14 @@ pub async fn teardown(config: Config) -> Result<(), Error> {
 }
 
 /// Containers are removed once they have ended, and that is told by containerd's events.
-async fn follow_and_clear(shim: &Arc<Shim>, version: String) -> Result<Vec<String>, ContainerdError> {
+async fn follow_and_clear(
+    shim: &Arc<Shim>,
+    version: String,
+    images: PulledImages,
+) -> Result<Vec<String>, ContainerdError> {
     let exits = link::finish_exits(shim, shim.containerd.events().await?);
     tokio::select! {
-        cleared = clear(shim, version) => cleared,
+        cleared = clear(shim, version, images) => cleared,
         lost = exits => {
             lost?;
             Err(ContainerdError {
@@ -78,7 +90,11 @@ async fn follow_and_clear(shim: &Arc<Shim>, version: String) -> Result<Vec<Strin
 }
 
 /// What could not be removed, and why.
-async fn clear(shim: &Arc<Shim>, version: String) -> Result<Vec<String>, ContainerdError> {
+async fn clear(
+    shim: &Arc<Shim>,
+    version: String,
+    images: PulledImages,
+) -> Result<Vec<String>, ContainerdError> {
     shim.recover(Occasion::Start).await?;
     let _ = shim.recovered.set(());
     shim.readiness.send_replace(Readiness::Ready {
@@ -105,7 +121,11 @@ async fn clear(shim: &Arc<Shim>, version: String) -> Result<Vec<String>, Contain
         }
     }
     shim.cgroups.remove_empty("/clone8s");
-    if problems.is_empty() {
+    // Of pulls that never ended; containerd collects what they held.
+    for lease in shim.containerd.list_leases().await? {
+        shim.containerd.delete_lease(&lease).await?;
+    }
+    if problems.is_empty() && images == PulledImages::Remove {
         remove_content(shim).await?;
     }
     Ok(problems)
@@ -118,9 +138,6 @@ fn left(kind: &str, name: &str, error: &(dyn std::error::Error + 'static)) -> St
 /// Images, snapshots and blobs, so that the namespace is empty, and then the namespace.
 async fn remove_content(shim: &Shim) -> Result<(), ContainerdError> {
     let containerd = &shim.containerd;
-    for lease in containerd.list_leases().await? {
-        containerd.delete_lease(&lease).await?;
-    }
     for image in containerd.list_images().await? {
         already_gone(containerd.delete_image(&image.name).await)?;
     }

@@ -47,6 +47,9 @@ pub(super) fn validate<O: Object>(
                 c.wrong(format!("must be empty: a {} is in no namespace", O::KIND));
             }
         });
+        if !meta.uid.is_empty() {
+            c.field("uid", |c| c.ok(names::check_uid(&meta.uid)));
+        }
         if let Some(seconds) = meta.deletion_grace_period_seconds {
             c.field("deletionGracePeriodSeconds", |c| grace(c, seconds));
         }

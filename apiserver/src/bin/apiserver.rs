@@ -3,23 +3,26 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use clone8s_apiserver::{
-    Config, KeyPairFiles, StoreConfig, TlsConfig,
-    store::etcd::{ClientIdentity, EtcdConfig},
-};
-use clone8s_bus::{
-    EventBus,
-    amqp::{self, AmqpBus, AmqpConfig},
-    local::LocalBus,
-};
-use clone8s_daemon::{process, telemetry::Telemetry};
+use clone8s_apiserver::{Config, KeyPairFiles, StoreConfig, TlsConfig};
+use clone8s_bus::{EventBus, amqp::AmqpArgs, local::LocalBus};
+use clone8s_daemon::{etcd::EtcdArgs, process, telemetry::Telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Validates, stores, lists, watches and publishes the objects of a cluster
 #[derive(Debug, Parser)]
-#[command(name = "apiserver", version)]
+#[command(
+    name = "apiserver",
+    version,
+    mut_arg("etcd", |etcd| etcd.help(
+        "Endpoints of etcd, such as https://10.0.0.5:2379; may be given several times [default: a file in the data folder]"
+    )),
+    mut_arg("amqp", |amqp| amqp.help(
+        "RabbitMQ, as amqps://user:password@host:5671/vhost, or amqp:// on this machine; better in the environment \
+         than in the process list [default: changes are published to nobody]"
+    )),
+)]
 struct Args {
     /// Folder for the cluster's certificates and, without etcd, its objects
     #[arg(
@@ -62,74 +65,20 @@ struct Args {
     #[arg(long, value_name = "IP:PORT")]
     metrics_listen: Option<SocketAddr>,
 
-    /// Endpoints of etcd, such as https://10.0.0.5:2379 [default: a file in the data folder]
-    #[arg(long, value_delimiter = ',', value_name = "URL,…")]
-    etcd: Vec<String>,
+    #[command(flatten)]
+    etcd: EtcdArgs,
 
-    /// Root CA (PEM) that etcd's certificates are verified against
-    #[arg(long, requires = "etcd", value_name = "FILE")]
-    etcd_ca: Option<PathBuf>,
-
-    /// Client certificate (PEM) for etcd
-    #[arg(long, requires_all = ["etcd", "etcd_key"], value_name = "FILE")]
-    etcd_cert: Option<PathBuf>,
-
-    /// Key (PEM) of --etcd-cert
-    #[arg(long, requires = "etcd_cert", value_name = "FILE")]
-    etcd_key: Option<PathBuf>,
-
-    /// RabbitMQ, as amqps://user:password@host:port/vhost [default: changes are published to nobody]
-    #[arg(long, env = "CLONE8S_AMQP", hide_env_values = true, value_name = "URL")]
-    amqp: Option<String>,
-
-    /// Root CA (PEM) that RabbitMQ's certificate is verified against
-    #[arg(long, requires = "amqp", value_name = "FILE")]
-    amqp_ca: Option<PathBuf>,
-
-    /// Client certificate (PEM) for RabbitMQ
-    #[arg(long, requires_all = ["amqp", "amqp_key"], value_name = "FILE")]
-    amqp_cert: Option<PathBuf>,
-
-    /// Key (PEM) of --amqp-cert
-    #[arg(long, requires = "amqp_cert", value_name = "FILE")]
-    amqp_key: Option<PathBuf>,
+    #[command(flatten)]
+    amqp: AmqpArgs,
 
     #[command(flatten)]
     telemetry: Telemetry,
 }
 
-impl Args {
-    fn bus(&self) -> Result<Arc<dyn EventBus>, amqp::ConfigError> {
-        let Some(url) = &self.amqp else {
-            return Ok(Arc::new(LocalBus::new()));
-        };
-        let identity = self.amqp_cert.clone().zip(self.amqp_key.clone());
-        Ok(Arc::new(AmqpBus::connect(&AmqpConfig {
-            ca: self.amqp_ca.clone(),
-            identity: identity.map(|(certificate, key)| amqp::ClientIdentity { certificate, key }),
-            ..AmqpConfig::new(url.as_str())
-        })?))
-    }
-}
-
 impl From<Args> for Config {
     fn from(args: Args) -> Self {
-        let store = if args.etcd.is_empty() {
-            StoreConfig::Embedded {
-                path: args.data_dir.join("store.redb"),
-            }
-        } else {
-            StoreConfig::Etcd(EtcdConfig {
-                ca: args.etcd_ca,
-                identity: args
-                    .etcd_cert
-                    .zip(args.etcd_key)
-                    .map(|(certificate, key)| ClientIdentity { certificate, key }),
-                ..EtcdConfig::new(args.etcd)
-            })
-        };
         Self {
-            store,
+            store: StoreConfig::new(&args.etcd, args.data_dir.join("store.redb")),
             socket: args.socket,
             tls: args.listen.map(|address| TlsConfig {
                 address,
@@ -155,7 +104,10 @@ fn main() -> ExitCode {
     let telemetry = args.telemetry.clone();
     process::run(&telemetry, |shutdown| async move {
         // Inside the runtime, where the bus keeps its connection.
-        let bus = args.bus()?;
+        let bus: Arc<dyn EventBus> = match args.amqp.connect()? {
+            Some(bus) => Arc::new(bus),
+            None => Arc::new(LocalBus::new()),
+        };
         clone8s_apiserver::run(args.into(), bus, shutdown).await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     })

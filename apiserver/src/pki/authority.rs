@@ -165,6 +165,13 @@ impl Authority {
         Ok(signed.pem())
     }
 
+    /// SHA-256 of the public key that a certificate request is for.
+    pub(crate) fn requested_key(request: &str) -> Result<Vec<u8>, CertificateRequestError> {
+        let request = CertificateSigningRequestParams::from_pem(request)
+            .map_err(CertificateRequestError::Unreadable)?;
+        Ok(Sha256::digest(request.public_key.subject_public_key_info()).to_vec())
+    }
+
     /// Whether a certificate of ours goes on for long enough and has all of these names.
     pub(super) fn vouches_for(&self, pem: &str, names: &[String], now: SystemTime) -> bool {
         let Ok((_, block)) = parse_x509_pem(pem.as_bytes()) else {

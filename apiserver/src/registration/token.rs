@@ -93,6 +93,11 @@ impl JoinToken {
         }
     }
 
+    /// Hashes are compared, so how long it takes tells nothing of the secret.
+    pub(super) fn has_secret(&self, hash: &[u8]) -> bool {
+        hash == self.secret_hash()
+    }
+
     fn secret_hash(&self) -> Vec<u8> {
         Sha256::digest(&self.secret).to_vec()
     }
@@ -125,9 +130,12 @@ impl TokenRecord {
             .map_err(|cause| ApiError::internal(format!("{}: not a join token", stored.key), cause))
     }
 
-    /// Hashes are compared, so how long it takes tells nothing of the secret.
     pub(super) fn matches(&self, token: &JoinToken) -> bool {
-        self.secret_hash == token.secret_hash()
+        token.has_secret(&self.secret_hash)
+    }
+
+    pub(super) fn secret_hash(&self) -> &[u8] {
+        &self.secret_hash
     }
 
     pub(super) fn is_expired(&self, now: SystemTime) -> bool {

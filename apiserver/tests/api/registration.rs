@@ -115,6 +115,30 @@ async fn a_token_works_once() {
 }
 
 #[tokio::test]
+async fn a_node_whose_answer_was_lost_gets_it_again_for_the_same_key_alone() {
+    let server = Server::start().await;
+    let token = token(&server, "").await;
+    let channel = server.tls(None).await;
+    let lost = request();
+    register(&channel, &token, "n1", &lost.pem).await.unwrap();
+
+    let answer = register(&channel, &token, "n1", &lost.pem).await.unwrap();
+    let node = server.tls(Some((&answer.certificate, &lost.key))).await;
+    create_node(&node, "n1").await;
+
+    let other_secret = token.replacen(token.split('.').nth(1).unwrap(), &"0".repeat(64), 1);
+    for (token, name, pem) in [
+        (&token, "n1", &request().pem),
+        (&token, "n2", &lost.pem),
+        (&other_secret, "n1", &lost.pem),
+    ] {
+        let error = register(&channel, token, name, pem).await.unwrap_err();
+        assert_eq!(told(&error), (Code::Unauthenticated, "JOIN_TOKEN_UNKNOWN".into()));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn of_nodes_that_bring_the_same_token_at_once_one_joins() {
     let server = Server::start().await;
     let token = token(&server, "").await;

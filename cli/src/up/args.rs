@@ -1,9 +1,11 @@
 //! The flags of `c8s up`.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use clone8s_bus::amqp::AmqpArgs;
+use clone8s_daemon::etcd::EtcdArgs;
 use clone8s_runtime_shim::PodRanges;
 
 use super::layout::{Cluster, Runtime};
@@ -12,6 +14,15 @@ pub(crate) const DEFAULT_RUN_DIR: &str = "/run/clone8s";
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/clone8s";
 
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("etcd", |etcd| etcd.help(
+        "Endpoints of etcd, such as https://10.0.0.5:2379; may be given several times [default: a file in the data folder]"
+    )),
+    mut_arg("amqp", |amqp| amqp.help(
+        "RabbitMQ, as amqps://user:password@host:5671/vhost, or amqp:// on this machine; better in the environment \
+         than in the process list [default: changes stay in the process]"
+    )),
+)]
 #[command(after_help = "Examples:
   c8s up                                     in the foreground, until Ctrl-C
   c8s up --detach                            in the background; returns when the node is ready
@@ -33,30 +44,10 @@ pub struct UpArgs {
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
 
-    /// Keep objects in this etcd instead of a file in the data folder; may be given several times
-    #[arg(long, value_name = "URL", value_delimiter = ',')]
-    pub etcd: Vec<String>,
-    /// The root CA of etcd's certificates, in PEM
-    #[arg(long, value_name = "FILE", requires = "etcd")]
-    pub etcd_ca: Option<PathBuf>,
-    /// The client certificate for etcd, in PEM
-    #[arg(long, value_name = "FILE", requires_all = ["etcd", "etcd_key"])]
-    pub etcd_cert: Option<PathBuf>,
-    /// The client certificate's key, in PEM
-    #[arg(long, value_name = "FILE", requires_all = ["etcd", "etcd_cert"])]
-    pub etcd_key: Option<PathBuf>,
-    /// Carry changes over this RabbitMQ instead of in process, such as amqps://user:password@host:5671/vhost
-    #[arg(long, env = "CLONE8S_AMQP", hide_env_values = true, value_name = "URL")]
-    pub amqp: Option<AmqpUrl>,
-    /// The root CA of RabbitMQ's certificate, in PEM; needed with amqps
-    #[arg(long, value_name = "FILE", requires = "amqp")]
-    pub amqp_ca: Option<PathBuf>,
-    /// The client certificate for RabbitMQ, in PEM
-    #[arg(long, value_name = "FILE", requires_all = ["amqp", "amqp_key"])]
-    pub amqp_cert: Option<PathBuf>,
-    /// The client certificate's key, in PEM
-    #[arg(long, value_name = "FILE", requires_all = ["amqp", "amqp_cert"])]
-    pub amqp_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    #[command(flatten)]
+    pub amqp: AmqpArgs,
 
     /// Serve the API over TLS here too, such as 0.0.0.0:6443 [default: the root-only unix socket alone]
     #[arg(long, value_name = "ADDRESS")]
@@ -88,35 +79,6 @@ pub struct UpArgs {
     /// Leave the terminal's session: what --detach starts
     #[arg(long, hide = true, conflicts_with = "detach")]
     pub session: bool,
-}
-
-/// An AMQP address, whose password does not show.
-#[derive(Clone)]
-pub struct AmqpUrl(String);
-
-impl AmqpUrl {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for AmqpUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AmqpUrl(hidden)")
-    }
-}
-
-impl FromStr for AmqpUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.starts_with("amqp://") || text.starts_with("amqps://") {
-            Ok(Self(text.to_owned()))
-        } else {
-            // The text may hold a password: it is not repeated.
-            Err("must start with amqp:// or amqps://")
-        }
-    }
 }
 
 impl UpArgs {

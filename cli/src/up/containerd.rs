@@ -27,8 +27,6 @@ use super::{
     pidfd::Pidfd,
 };
 
-/// The log starts anew at a start when it is larger.
-const MAX_LOG_BYTES: u64 = 8 << 20;
 const TERM_GRACE: Duration = Duration::from_secs(10);
 /// One that lived this long was healthy: the next delay is the first again.
 const HEALTHY: Duration = Duration::from_mins(1);
@@ -94,7 +92,7 @@ impl Containerd {
                     return Ok(());
                 }
                 how = self.process.ended() => {
-                    let log = log_path(&self.layout);
+                    let log = self.layout.containerd_log();
                     if starts == 1 && self.since.elapsed() < TOO_SHORT {
                         bail!("containerd ended at once ({how}): {}; see {}", last_line(&log), log.display());
                     }
@@ -166,13 +164,11 @@ impl Process {
 }
 
 fn spawn(layout: &Layout) -> Result<Process> {
-    let log = log_path(layout);
-    let too_long = fs::metadata(&log).is_ok_and(|log| log.len() > MAX_LOG_BYTES);
+    let log = layout.containerd_log();
+    // Appended to, so that it can be emptied while containerd writes.
     let out = OpenOptions::new()
         .create(true)
-        .append(!too_long)
-        .write(true)
-        .truncate(too_long)
+        .append(true)
         .open(&log)
         .with_context(|| format!("cannot open {}", log.display()))?;
     let child = Command::new("containerd")
@@ -253,10 +249,6 @@ fn config_path(layout: &Layout) -> PathBuf {
 
 fn pid_path(layout: &Layout) -> PathBuf {
     layout.containerd_run().join("containerd.pid")
-}
-
-fn log_path(layout: &Layout) -> PathBuf {
-    layout.logs().join("containerd.log")
 }
 
 fn last_line(log: &Path) -> String {

@@ -4,12 +4,13 @@ use std::{
     env,
     ffi::OsString,
     fs::{self, OpenOptions},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
+use clone8s_daemon::log_file::older;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -52,7 +53,7 @@ async fn start(args: &UpArgs) -> Result<()> {
         {
             bail!(
                 "a cluster is up already ({process}), but its node is not ready; see {}",
-                log(&layout).display()
+                layout.up_log().display()
             );
         }
         println!("already up ({process})");
@@ -129,14 +130,14 @@ fn without_timeout(arguments: Vec<OsString>) -> Vec<OsString> {
     kept
 }
 
-fn log(layout: &Layout) -> std::path::PathBuf {
-    layout.logs().join("up.log")
-}
-
-fn open_log(layout: &Layout) -> Result<std::path::PathBuf> {
+fn open_log(layout: &Layout) -> Result<PathBuf> {
     super::lock::prepare(layout)?;
-    let path = log(layout);
+    let path = layout.up_log();
     fs::create_dir_all(layout.logs()).with_context(|| format!("cannot make {}", layout.logs().display()))?;
+    // How the last one ended is what is asked for when it ended badly.
+    if path.exists() {
+        fs::rename(&path, older(&path)).with_context(|| format!("cannot rename {}", path.display()))?;
+    }
     fs::write(&path, "").with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }

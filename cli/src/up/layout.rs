@@ -93,6 +93,13 @@ impl Layout {
     pub(crate) fn logs(&self) -> PathBuf {
         self.data_dir.join("logs")
     }
+    /// What the process of a cluster in the background writes.
+    pub(crate) fn up_log(&self) -> PathBuf {
+        self.logs().join("up.log")
+    }
+    pub(crate) fn containerd_log(&self) -> PathBuf {
+        self.logs().join("containerd.log")
+    }
 }
 
 impl Cluster {

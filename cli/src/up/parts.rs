@@ -2,16 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
-use clone8s_apiserver::{
-    Apiserver, StoreConfig, TlsConfig,
-    store::etcd::{ClientIdentity, EtcdConfig},
-};
-use clone8s_bus::{
-    EventBus,
-    amqp::{self, AmqpBus, AmqpConfig},
-    local::LocalBus,
-};
+use anyhow::{Context as _, Result};
+use clone8s_apiserver::{Apiserver, StoreConfig, TlsConfig};
+use clone8s_bus::{EventBus, local::LocalBus};
 use clone8s_daemon::{Supervisor, unix};
 use clone8s_kubelet::config::Apiserver as KubeletApiserver;
 use clone8s_runtime_shim::NetworkConfig;
@@ -48,35 +41,17 @@ pub(super) async fn start(args: &UpArgs, cluster: &Cluster, supervisor: &mut Sup
 }
 
 fn bus(args: &UpArgs) -> Result<Arc<dyn EventBus>> {
-    let Some(url) = &args.amqp else {
-        return Ok(Arc::new(LocalBus::new()));
-    };
-    let identity = args.amqp_cert.clone().zip(args.amqp_key.clone());
-    let config = AmqpConfig {
-        ca: args.amqp_ca.clone(),
-        identity: identity.map(|(certificate, key)| amqp::ClientIdentity { certificate, key }),
-        ..AmqpConfig::new(url.as_str())
-    };
-    Ok(Arc::new(AmqpBus::connect(&config)?))
+    Ok(match args.amqp.connect().context("--amqp")? {
+        Some(bus) => Arc::new(bus),
+        None => Arc::new(LocalBus::new()),
+    })
 }
 
 fn apiserver_config(args: &UpArgs, cluster: &Cluster) -> clone8s_apiserver::Config {
     let layout = cluster.layout();
-    let store = if args.etcd.is_empty() {
-        StoreConfig::Embedded {
-            path: layout.apiserver_data().join("store.redb"),
-        }
-    } else {
-        let identity = args.etcd_cert.clone().zip(args.etcd_key.clone());
-        StoreConfig::Etcd(EtcdConfig {
-            ca: args.etcd_ca.clone(),
-            identity: identity.map(|(certificate, key)| ClientIdentity { certificate, key }),
-            ..EtcdConfig::new(&args.etcd)
-        })
-    };
     clone8s_apiserver::Config {
         data_dir: layout.apiserver_data(),
-        store,
+        store: StoreConfig::new(&args.etcd, layout.apiserver_data().join("store.redb")),
         socket: layout.apiserver_socket(),
         tls: args.listen.map(|address| TlsConfig {
             address,

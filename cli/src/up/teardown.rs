@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use clone8s_runtime_shim::PulledImages;
 use rustix::{
     mount::{UnmountFlags, unmount},
     process::{Pid, Signal, kill_process},
@@ -41,7 +42,12 @@ pub(crate) async fn pods(cluster: &Cluster) -> Result<()> {
             socket.display()
         );
     }
-    let removal = clone8s_runtime_shim::teardown(parts::teardown_config(cluster));
+    let images = match cluster.runtime {
+        // They lie in the data folder, which stays.
+        Runtime::Own => PulledImages::Keep,
+        Runtime::Existing(_) => PulledImages::Remove,
+    };
+    let removal = clone8s_runtime_shim::teardown(parts::teardown_config(cluster), images);
     match timeout(PODS_TIMEOUT, removal).await {
         Ok(outcome) => outcome.context("cannot remove every pod"),
         Err(_) => bail!("pods are not gone after {PODS_TIMEOUT:?}"),

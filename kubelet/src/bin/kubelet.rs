@@ -4,11 +4,8 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use clone8s_bus::{
-    EventBus,
-    amqp::{AmqpBus, AmqpConfig, ClientIdentity},
-};
-use clone8s_daemon::{process, telemetry::Telemetry};
+use clone8s_bus::{EventBus, amqp::AmqpArgs};
+use clone8s_daemon::{etcd::EtcdArgs, process, telemetry::Telemetry};
 use clone8s_kubelet::{
     Config,
     config::{
@@ -22,7 +19,15 @@ use clone8s_kubelet::{
 /// Pods come from a folder of manifests, from an API server, and from the node's AMQP queue, each where it is
 /// given. Stopping the kubelet stops no container.
 #[derive(Debug, Parser)]
-#[command(name = "kubelet", version, max_term_width = 100)]
+#[command(
+    name = "kubelet",
+    version,
+    max_term_width = 100,
+    mut_arg("etcd", |etcd| etcd.requires("etcd_ca").conflicts_with("apiserver").help(
+        "Endpoints of an etcd where a node without an API server registers, such as https://10.0.0.5:2379; may be given \
+         several times [default: none]"
+    )),
+)]
 struct Cli {
     /// This node's name, a DNS label [default: the hostname]
     #[arg(long, env = "CLONE8S_NODE_NAME", value_name = "NAME")]
@@ -60,37 +65,11 @@ struct Cli {
     #[arg(long, requires = "apiserver", value_name = "FILE")]
     join_token_file: Option<PathBuf>,
 
-    /// AMQP broker: amqps://user:password@host:5671/vhost; better in the environment than in the process list
-    #[arg(long, env = "CLONE8S_AMQP", hide_env_values = true, value_name = "URL")]
-    amqp: Option<String>,
-    /// Root CA (PEM) that the broker's certificate is verified against
-    #[arg(long, requires = "amqp", value_name = "FILE")]
-    amqp_ca: Option<PathBuf>,
-    /// Client certificate (PEM) for the broker
-    #[arg(long, requires_all = ["amqp", "amqp_key"], value_name = "FILE")]
-    amqp_cert: Option<PathBuf>,
-    /// Key (PEM) of --amqp-cert
-    #[arg(long, requires = "amqp_cert", value_name = "FILE")]
-    amqp_key: Option<PathBuf>,
+    #[command(flatten)]
+    amqp: AmqpArgs,
 
-    /// Endpoints of an etcd where a node without an API server registers, such as https://10.0.0.5:2379
-    #[arg(
-        long,
-        value_delimiter = ',',
-        requires = "etcd_ca",
-        conflicts_with = "apiserver",
-        value_name = "URL,…"
-    )]
-    etcd: Vec<String>,
-    /// Root CA (PEM) that etcd's certificates are verified against
-    #[arg(long, requires = "etcd", value_name = "FILE")]
-    etcd_ca: Option<PathBuf>,
-    /// Client certificate (PEM) for etcd
-    #[arg(long, requires_all = ["etcd", "etcd_key"], value_name = "FILE")]
-    etcd_cert: Option<PathBuf>,
-    /// Key (PEM) of --etcd-cert
-    #[arg(long, requires = "etcd_cert", value_name = "FILE")]
-    etcd_key: Option<PathBuf>,
+    #[command(flatten)]
+    etcd: EtcdArgs,
 
     /// Seconds between full lists of what runs, while the runtime sends events; 1 at most while it does not
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
@@ -124,18 +103,8 @@ fn main() -> ExitCode {
 }
 
 fn bus(cli: &Cli) -> anyhow::Result<Option<Arc<dyn EventBus>>> {
-    let Some(url) = &cli.amqp else { return Ok(None) };
-    let config = AmqpConfig {
-        ca: cli.amqp_ca.clone(),
-        identity: cli
-            .amqp_cert
-            .clone()
-            .zip(cli.amqp_key.clone())
-            .map(|(certificate, key)| ClientIdentity { certificate, key }),
-        ..AmqpConfig::new(url)
-    };
-    let bus = AmqpBus::connect(&config).context("--amqp")?;
-    Ok(Some(Arc::new(bus)))
+    let bus = cli.amqp.connect().context("--amqp")?;
+    Ok(bus.map(|bus| Arc::new(bus) as Arc<dyn EventBus>))
 }
 
 fn config(cli: Cli) -> anyhow::Result<Config> {
@@ -150,10 +119,11 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
         (Some(token), _) => Some(JoinToken::Literal(token)),
         (None, file) => file.map(JoinToken::File),
     };
-    let etcd = cli.etcd_ca.map(|ca_file| EtcdConfig {
-        endpoints: cli.etcd,
+    let client_identity = cli.etcd.identity();
+    let etcd = cli.etcd.etcd_ca.map(|ca_file| EtcdConfig {
+        endpoints: cli.etcd.etcd,
         ca_file,
-        client_identity: cli.etcd_cert.zip(cli.etcd_key),
+        client_identity,
     });
     Ok(Config {
         runtime_socket: cli.runtime,

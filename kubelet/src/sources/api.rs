@@ -11,8 +11,12 @@ mod view;
 
 use std::{convert::Infallible, time::Duration};
 
-use clone8s::v1::{
-    ListPodsRequest, Pod, WatchPodsRequest, WatchPodsResponse, pod_service_client::PodServiceClient,
+use clone8s::{
+    object::Object as _,
+    v1::{
+        ListPodsRequest, Pod, WatchEventType, WatchPodsRequest, WatchPodsResponse,
+        pod_service_client::PodServiceClient,
+    },
 };
 use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
 use tokio::{
@@ -25,6 +29,7 @@ use self::view::{ApiView, Next};
 pub(crate) use self::view::{Hint, HintedChange};
 use super::{
     checkpoint::{Checkpoint, Saved},
+    door,
     view::{View, ViewSender},
 };
 use crate::{ApiChannel, outage::Outage};
@@ -148,6 +153,7 @@ impl ApiSource {
         let (pods, revision) = timeout(LIST_DEADLINE, list(client, &self.node))
             .await
             .map_err(|_| Status::deadline_exceeded("the list of pods took too long"))??;
+        let pods = pods.into_iter().filter(|pod| self.is_ours(pod)).collect();
         self.pods.listed(pods, revision);
         self.spoken = true;
         self.keep().await;
@@ -197,11 +203,31 @@ impl ApiSource {
         }
     }
 
-    async fn take_event(&mut self, event: WatchPodsResponse) -> Next {
+    async fn take_event(&mut self, mut event: WatchPodsResponse) -> Next {
+        // One that goes is told as it was, and was not taken in if it was not ours.
+        let goes = event.r#type() == WatchEventType::Deleted;
+        event.pod = event.pod.filter(|pod| goes || self.is_ours(pod));
         let next = self.pods.watched(event);
         self.keep().await;
         self.show();
         next
+    }
+
+    /// Whoever is the apiserver, or stands in its place, a pod of it makes no file outside the kubelet's folders.
+    fn is_ours(&self, pod: &Pod) -> bool {
+        match door::check_identity(pod, &self.node) {
+            Ok(()) => true,
+            Err(reason) => {
+                let (namespace, name) = (pod.namespace(), pod.name());
+                tracing::error!(
+                    namespace,
+                    name,
+                    reason,
+                    "passed over a pod that cannot be this node's"
+                );
+                false
+            }
+        }
     }
 
     async fn take_hint(&mut self, delivery: HintDelivery) {

@@ -3,6 +3,7 @@
 
 use clone8s::{
     manifest::{self, Document, ManifestErrors},
+    names::{self, NameError},
     object::{AnyObject, Object as _},
     rules::{Rules as _, Violation},
     v1::Pod,
@@ -50,15 +51,28 @@ pub(super) fn message_pod(value: Value, node: &str) -> Result<Pod, String> {
     fit(pod, node).map_err(|violations| sentences(&violations))
 }
 
-/// A stored pod as it is for this node: bound to it, and as valid as the apiserver said.
+/// A stored pod of the queue: this node's, and as valid as the apiserver said.
 pub(super) fn stored_pod(pod: Pod, node: &str) -> Result<Pod, String> {
+    check_identity(&pod, node)?;
+    fit(pod, node).map_err(|violations| sentences(&violations))
+}
+
+/// Whether a stored pod can be kept here at all: bound to this node, and with names that files, folders and cgroups
+/// can have. What else is wrong with it is told in its status, by admission.
+pub(super) fn check_identity(pod: &Pod, node: &str) -> Result<(), String> {
+    let told = |field: &str, outcome: Result<(), NameError>| {
+        outcome.map_err(|error| format!("metadata.{field}: {error}"))
+    };
+    told("name", names::check_dns_subdomain(pod.name()))?;
+    told("namespace", names::check_dns_label(pod.namespace()))?;
+    told("uid", names::check_uid(pod.uid()))?;
     let bound_to = pod.spec.as_ref().map_or("", |spec| &spec.node_name);
     if bound_to != node {
         return Err(format!(
-            "spec.nodeName: is {bound_to:?}; this is the queue of {node:?}"
+            "spec.nodeName: is {bound_to:?}, but this is node {node:?}"
         ));
     }
-    fit(pod, node).map_err(|violations| sentences(&violations))
+    Ok(())
 }
 
 fn for_node(document: &Document, node: &str) -> Result<Pod, Vec<Violation>> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, process::ExitCo
 use clap::{Args, Parser, Subcommand};
 use clone8s_daemon::{process, telemetry::Telemetry};
 use clone8s_runtime_shim::{
-    Config, ImagesConfig, NetworkConfig, PodRanges, RuntimeHandler, StreamConfig, StreamTls,
+    Config, ImagesConfig, NetworkConfig, PodRanges, PulledImages, RuntimeHandler, StreamConfig, StreamTls,
 };
 
 /// Serves the Kubernetes Container Runtime Interface (CRI v1) on containerd's native API
@@ -217,7 +217,7 @@ fn main() -> ExitCode {
                 }
                 Ok(())
             }
-            Command::Teardown => Ok(clone8s_runtime_shim::teardown(config).await?),
+            Command::Teardown => Ok(clone8s_runtime_shim::teardown(config, PulledImages::Remove).await?),
         }
     })
 }

@@ -58,10 +58,14 @@ impl Apiserver {
     }
 
     async fn send(&self, kind: WatchEventType, name: &str, image: &str, revision: i64) {
+        self.send_pod(kind, stored(name, image, revision), revision).await;
+    }
+
+    async fn send_pod(&self, kind: WatchEventType, pod: Pod, revision: i64) {
         let events = self.lock().events.clone().expect("a watch is open");
         let event = WatchPodsResponse {
             r#type: kind.into(),
-            pod: Some(stored(name, image, revision)),
+            pod: Some(pod),
             resource_version: revision,
         };
         events.send(Ok(event)).await.unwrap();
@@ -208,6 +212,46 @@ async fn started(revision: i64, pods: &[(&str, &str, i64)]) -> Fixture {
     let mut fixture = Fixture::start(tempfile::tempdir().unwrap(), apiserver);
     fixture.serve().await;
     fixture
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_be_this_nodes_is_passed_over_and_disturbs_no_other() {
+    let strange = [
+        edited(|pod| pod.metadata_mut().name = "../../etc".to_owned()),
+        edited(|pod| pod.metadata_mut().uid = "../../etc".to_owned()),
+        edited(|pod| pod.metadata_mut().uid.clear()),
+        edited(|pod| pod.metadata_mut().namespace = "a/b".to_owned()),
+        edited(|pod| pod.spec.get_or_insert_default().node_name = "node-2".to_owned()),
+        Pod::default(),
+    ];
+    let apiserver = Apiserver::default();
+    apiserver.holds(9, &[("a", "one", 2), ("b", "one", 3)]);
+    apiserver.lock().pods.splice(1..1, strange.clone());
+    let mut fixture = Fixture::start(tempfile::tempdir().unwrap(), apiserver);
+    fixture.serve().await;
+    fixture.until_it_runs(&["a=one", "b=one"]).await;
+    fixture.until_watched(1).await;
+
+    for (revision, pod) in (10..).zip(strange) {
+        fixture
+            .apiserver
+            .send_pod(WatchEventType::Added, pod, revision)
+            .await;
+    }
+    fixture
+        .apiserver
+        .send(WatchEventType::Added, "c", "one", 20)
+        .await;
+    fixture.until_it_runs(&["a=one", "b=one", "c=one"]).await;
+    let files = std::fs::read_dir(fixture.dir.path().join("api")).unwrap().count();
+    assert_eq!(files, 3);
+    assert!(!fixture.dir.path().join("etc.pb").exists());
+}
+
+fn edited(edit: impl FnOnce(&mut Pod)) -> Pod {
+    let mut pod = stored("strange", "one", 5);
+    edit(&mut pod);
+    pod
 }
 
 #[tokio::test]
