@@ -1,5 +1,7 @@
 //! One node: containerd, the runtime shim and a kubelet, each a real process of its own.
 
+mod plugin;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -45,12 +47,33 @@ pub struct Run {
 /// What a node runs.
 pub type Runs = BTreeMap<Place, Run>;
 
+/// Which CRI server a node's kubelet speaks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuntimeKind {
+    /// Ours, over containerd's native API.
+    Shim,
+    /// containerd's own.
+    CriPlugin,
+}
+
+impl RuntimeKind {
+    /// containerd's namespace of the runtime.
+    fn namespace(self) -> &'static str {
+        match self {
+            Self::Shim => Node::NAMESPACE,
+            Self::CriPlugin => "k8s.io",
+        }
+    }
+}
+
 /// The processes of one node. Dropping it ends its containers.
 #[derive(Debug)]
 pub struct Node {
     pub kubelet: Process,
+    /// Not started where the runtime is containerd's own.
     pub shim: Process,
     pub containerd: Containerd,
+    kind: RuntimeKind,
     name: String,
     dir: PathBuf,
     bridge: String,
@@ -62,8 +85,17 @@ impl Node {
 
     /// Starts containerd and the shim; the kubelet follows with [`Self::start_kubelet`].
     pub async fn start(sandbox: &Sandbox, name: &str) -> Self {
+        Self::start_on(sandbox, name, RuntimeKind::Shim).await
+    }
+
+    /// The same on a runtime of choice.
+    pub async fn start_on(sandbox: &Sandbox, name: &str, kind: RuntimeKind) -> Self {
         let dir = sandbox.make_dir(name);
-        let containerd = Containerd::launch(sandbox, &format!("{name}-containerd"), CriPlugin::Off).await;
+        let containerd_name = format!("{name}-containerd");
+        let containerd = match kind {
+            RuntimeKind::Shim => Containerd::launch(sandbox, &containerd_name, CriPlugin::Off).await,
+            RuntimeKind::CriPlugin => plugin::launch(sandbox, &containerd_name, &dir).await,
+        };
         // At most 15 characters, and the node's own.
         let bridge = format!("c8t{}{}", sandbox.id(), name.len() % 10);
         let shim = sandbox
@@ -87,7 +119,10 @@ impl Node {
             .process(&format!("{name}-kubelet"), program("kubelet"))
             .args(["--node-name", name])
             .arg("--runtime")
-            .arg(dir.join("shim.sock"))
+            .arg(match kind {
+                RuntimeKind::Shim => dir.join("shim.sock"),
+                RuntimeKind::CriPlugin => containerd.socket().to_owned(),
+            })
             .arg("--manifests")
             .arg(&manifests)
             .arg("--data-dir")
@@ -98,8 +133,12 @@ impl Node {
             .args(["--backoff-base", "1", "--heartbeat-interval", "2"]);
         let node = Self {
             kubelet,
-            shim: shim.started(),
+            shim: match kind {
+                RuntimeKind::Shim => shim.started(),
+                RuntimeKind::CriPlugin => shim,
+            },
             containerd,
+            kind,
             name: name.to_owned(),
             dir,
             bridge,
@@ -152,13 +191,21 @@ impl Node {
         self.dir.join("shim.sock")
     }
 
+    /// Where the node's runtime serves CRI.
+    pub fn runtime_socket(&self) -> PathBuf {
+        match self.kind {
+            RuntimeKind::Shim => self.shim_socket(),
+            RuntimeKind::CriPlugin => self.containerd.socket().to_owned(),
+        }
+    }
+
     pub fn bridge(&self) -> &str {
         &self.bridge
     }
 
     /// The node's runtime, beside the kubelet's own connection.
     pub fn cri(&self) -> RuntimeServiceClient<Channel> {
-        RuntimeServiceClient::new(clone8s_daemon::unix::channel(self.shim_socket()))
+        RuntimeServiceClient::new(clone8s_daemon::unix::channel(self.runtime_socket()))
     }
 
     pub async fn shim_ready(&self) {
@@ -231,7 +278,7 @@ impl Node {
         let mut request = tonic::Request::new(ListTasksRequest::default());
         request
             .metadata_mut()
-            .insert("containerd-namespace", Self::NAMESPACE.parse()?);
+            .insert("containerd-namespace", self.kind.namespace().parse()?);
         let tasks = self.containerd.tasks().list(request).await?.into_inner().tasks;
         Ok(tasks.into_iter().map(|task| (task.id, task.pid)).collect())
     }

@@ -7,16 +7,23 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// Long enough for a machine that compiles something else beside the tests.
 pub const BOUND: Duration = Duration::from_mins(1);
 
+/// [`BOUND`], or as many seconds as `CLONE8S_TEST_PATIENCE` says: for machines that are emulated.
+fn bound() -> Duration {
+    let told = std::env::var("CLONE8S_TEST_PATIENCE").ok();
+    let told = told.map(|seconds| seconds.parse().expect("CLONE8S_TEST_PATIENCE in seconds"));
+    told.map_or(BOUND, Duration::from_secs)
+}
+
 /// Asks `probe` until it succeeds, and gives its answer.
 ///
 /// # Panics
-/// After [`BOUND`], with what the last probe saw.
+/// After a minute, or as long as the environment says, with what the last probe saw.
 pub async fn until<T, F, Fut>(what: &str, probe: F) -> T
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = anyhow::Result<T>>,
 {
-    until_within(BOUND, what, probe).await
+    until_within(bound(), what, probe).await
 }
 
 /// [`until`] with a bound of its own.

@@ -85,11 +85,10 @@ impl Cgroups {
             .collect()
     }
 
-    /// Removes a cgroup from every hierarchy. What has processes or children stays.
+    /// Removes a cgroup and those below it from every hierarchy. What has processes stays.
     pub(crate) fn remove_empty(&self, cgroup: &str) {
         for hierarchy in self.hierarchies() {
-            // Only empty cgroups can be removed, so an error is the usual answer and means nothing.
-            let _ = fs::remove_dir(hierarchy.join(cgroup.trim_start_matches('/')));
+            remove_tree(&hierarchy.join(cgroup.trim_start_matches('/')));
         }
     }
 
@@ -105,6 +104,20 @@ impl Cgroups {
     }
 }
 
+/// The innermost first: the kernel removes no cgroup that has others in it. Its files go with it.
+fn remove_tree(dir: &Path) {
+    // Only empty cgroups can be removed, so an error is a usual answer and means nothing.
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+        _ => return,
+    }
+    let inside = fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in inside.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_tree(&entry.path());
+    }
+    let _ = fs::remove_dir(dir);
+}
+
 /// A value of a file of `key value` lines.
 pub(crate) fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| {
@@ -116,6 +129,20 @@ pub(crate) fn field(text: &str, key: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_goes_with_those_below_it_from_every_hierarchy() {
+        let root = tempfile::tempdir().unwrap();
+        for hierarchy in ["memory", "pids"] {
+            fs::create_dir_all(root.path().join(hierarchy).join("pods/p1/c1/inner")).unwrap();
+            fs::write(root.path().join(hierarchy).join("cgroup.procs"), "").unwrap();
+        }
+        Cgroups::under(root.path()).remove_empty("/pods/p1");
+        for hierarchy in ["memory", "pids"] {
+            assert!(root.path().join(hierarchy).join("pods").exists());
+            assert!(!root.path().join(hierarchy).join("pods/p1").exists());
+        }
+    }
 
     #[test]
     fn oom_kills_are_read_from_either_version() {

@@ -17,14 +17,17 @@ mod status;
 mod stop;
 mod volumes;
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use clone8s::cri;
 use containerd_client::types::Mount;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 #[cfg(test)]
 pub(crate) use self::check::check;
@@ -38,6 +41,9 @@ use crate::{
     table::lock,
 };
 
+/// How long an OCI runtime may outlive the call that it was started for.
+pub(crate) const LATE_RUNTIMES: Duration = Duration::from_secs(10);
+
 /// A container as the shim knows it.
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -48,6 +54,8 @@ pub(crate) struct Container {
     state: watch::Sender<State>,
     /// Whether containerd may have a task of it, which must go before its object does.
     task: AtomicBool,
+    /// When it was read back from containerd, if it was.
+    adopted: OnceLock<Instant>,
     /// Whether someone has learned its id. Whoever asks for the same again, cut off before, is given this one.
     answered: AtomicBool,
     /// Whether someone has learned that it was started.
@@ -72,6 +80,7 @@ impl Container {
             detail: record.detail,
             state: watch::Sender::new(state),
             task: AtomicBool::new(false),
+            adopted: OnceLock::new(),
             answered: AtomicBool::new(false),
             start_answered: AtomicBool::new(false),
             resources: Mutex::new(record.resources),
@@ -102,6 +111,15 @@ impl Container {
 
     pub(crate) fn set_start_answered(&self) {
         self.start_answered.store(true, Ordering::Relaxed);
+    }
+
+    fn set_adopted(&self) {
+        let _ = self.adopted.set(Instant::now());
+    }
+
+    /// Whether containerd may still be at work for a process before this one that was cut off in a call.
+    fn is_unsettled(&self) -> bool {
+        self.adopted.get().is_some_and(|at| at.elapsed() < LATE_RUNTIMES)
     }
 
     fn may_have_task(&self) -> bool {

@@ -123,6 +123,7 @@ impl Shim {
         match Sandbox::from_record(record, state) {
             Ok(sandbox) => {
                 let sandbox = Arc::new(sandbox);
+                sandbox.set_adopted();
                 self.table.insert_sandbox(Arc::clone(&sandbox));
                 self.adopt_init(&sandbox).await;
             }

@@ -46,6 +46,8 @@ pub(crate) struct Sandbox {
     state: Mutex<cri::PodSandboxState>,
     /// Whether containerd has noted its stop.
     stop_noted: AtomicBool,
+    /// Whether it was read back from containerd.
+    adopted: AtomicBool,
     /// Whether someone has learned its id. Whoever asks for the same again, cut off before, is given this one.
     answered: AtomicBool,
     /// As of the last update; none where there was none.
@@ -65,6 +67,7 @@ impl Sandbox {
             detail: record.detail,
             state: Mutex::new(state),
             stop_noted: AtomicBool::new(record.stopped),
+            adopted: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             limits: Mutex::new(record.limits),
             changing: tokio::sync::Mutex::new(()),
@@ -78,6 +81,14 @@ impl Sandbox {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.state() == cri::PodSandboxState::SandboxReady
+    }
+
+    pub(crate) fn set_adopted(&self) {
+        self.adopted.store(true, Ordering::Relaxed);
+    }
+
+    fn is_adopted(&self) -> bool {
+        self.adopted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_answered(&self) {

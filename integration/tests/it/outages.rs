@@ -2,15 +2,25 @@
 
 use std::time::Duration;
 
-use clone8s_integration::{ControlPlane, Node, RabbitMq, Registry, Sandbox, node::Runs, pods, wait};
+use clone8s_integration::{
+    ControlPlane, Node, RabbitMq, Registry, Sandbox,
+    node::{Runs, RuntimeKind},
+    pods, wait,
+};
+use rstest::rstest;
 
 const PLACES: [(&str, &str); 4] = [("one", "a"), ("one", "b"), ("two", "a"), ("fixed", "main")];
 
 /// A cluster of one node with a pod of the folder and two of the API, and what runs there.
-async fn cluster(sandbox: &Sandbox, broker: &str, registry: &Registry) -> (ControlPlane, Node, Runs) {
+async fn cluster(
+    sandbox: &Sandbox,
+    broker: &str,
+    registry: &Registry,
+    runtime: RuntimeKind,
+) -> (ControlPlane, Node, Runs) {
     let image = registry.image("busybox:1");
     let plane = ControlPlane::start(sandbox, Some(broker)).await;
-    let mut node = Node::start(sandbox, "node").await;
+    let mut node = Node::start_on(sandbox, "node", runtime).await;
     node.write_manifest("fixed.yaml", &pods::flat_yaml("fixed", &[("main", &image)]));
     node.join(&plane, Some(broker)).await;
     plane.node_ready("node").await;
@@ -42,20 +52,25 @@ async fn unchanged(node: &Node, before: &Runs) {
     .await;
 }
 
+#[rstest]
+#[case::on_our_shim(RuntimeKind::Shim)]
+#[case::on_containerds_own_cri(RuntimeKind::CriPlugin)]
 #[tokio::test]
-async fn the_daemons_of_a_node_may_be_killed_one_by_one_and_together() {
+async fn the_daemons_of_a_node_may_be_killed_one_by_one_and_together(#[case] runtime: RuntimeKind) {
     let sandbox = Sandbox::new();
     let (broker, registry) = (RabbitMq::shared().await, Registry::shared().await);
     let vhost = broker.vhost();
-    let (plane, mut node, before) = cluster(&sandbox, &vhost, &registry).await;
+    let (plane, mut node, before) = cluster(&sandbox, &vhost, &registry, runtime).await;
 
     node.kubelet.kill();
     node.kubelet.start().unwrap();
     unchanged(&node, &before).await;
 
-    node.shim.kill();
-    node.shim.start().unwrap();
-    unchanged(&node, &before).await;
+    if runtime == RuntimeKind::Shim {
+        node.shim.kill();
+        node.shim.start().unwrap();
+        unchanged(&node, &before).await;
+    }
 
     node.containerd.process.kill();
     node.containerd.start_again().await;
@@ -65,7 +80,9 @@ async fn the_daemons_of_a_node_may_be_killed_one_by_one_and_together() {
     node.shim.kill();
     node.containerd.process.kill();
     node.containerd.start_again().await;
-    node.shim.start().unwrap();
+    if runtime == RuntimeKind::Shim {
+        node.shim.start().unwrap();
+    }
     node.kubelet.start().unwrap();
     unchanged(&node, &before).await;
 
@@ -108,7 +125,7 @@ async fn with_apiserver_broker_and_store_gone_a_restarted_node_keeps_its_pods() 
     let registry = Registry::shared().await;
     let mut broker = RabbitMq::start(&sandbox).await;
     let vhost = broker.vhost();
-    let (mut plane, mut node, before) = cluster(&sandbox, &vhost, &registry).await;
+    let (mut plane, mut node, before) = cluster(&sandbox, &vhost, &registry, RuntimeKind::Shim).await;
 
     plane.controllers.kill();
     plane.apiserver.kill();

@@ -4,8 +4,11 @@ use clone8s::client::{Query, Resource as _};
 use clone8s::object::Object as _;
 use clone8s::v1::Pod;
 use clone8s_integration::{
-    ControlPlane, Foreign, Node, RabbitMq, Registry, Sandbox, node::Place, pods, wait,
+    ControlPlane, Foreign, Node, RabbitMq, Registry, Sandbox,
+    node::{Place, RuntimeKind},
+    pods, wait,
 };
+use rstest::rstest;
 use serde_json::json;
 
 fn place(pod: &str, container: &str) -> Place {
@@ -15,12 +18,17 @@ fn place(pod: &str, container: &str) -> Place {
     }
 }
 
+#[rstest]
+#[case::on_our_shim(RuntimeKind::Shim)]
+#[case::on_containerds_own_cri(RuntimeKind::CriPlugin)]
 #[tokio::test]
-async fn the_folder_adds_updates_and_removes_a_pod_and_a_broken_file_changes_nothing() {
+async fn the_folder_adds_updates_and_removes_a_pod_and_a_broken_file_changes_nothing(
+    #[case] runtime: RuntimeKind,
+) {
     let sandbox = Sandbox::new();
     let registry = Registry::shared().await;
     let (one, two) = (registry.image("busybox:1"), registry.image("busybox:2"));
-    let mut node = Node::start(&sandbox, "alone").await;
+    let mut node = Node::start_on(&sandbox, "alone", runtime).await;
     node.write_manifest(
         "web.yaml",
         &pods::flat_yaml("web", &[("stays", &one), ("changes", &one)]),
@@ -262,12 +270,17 @@ async fn the_apiserver_adds_updates_and_deletes_pods_by_queue_and_by_watch() {
     );
 }
 
+#[rstest]
+#[case::on_our_shim(RuntimeKind::Shim)]
+#[case::on_containerds_own_cri(RuntimeKind::CriPlugin)]
 #[tokio::test]
-async fn the_scheduler_places_a_pod_that_names_no_node_and_says_why_another_waits() {
+async fn the_scheduler_places_a_pod_that_names_no_node_and_says_why_another_waits(
+    #[case] runtime: RuntimeKind,
+) {
     let sandbox = Sandbox::new();
     let registry = Registry::shared().await;
     let plane = ControlPlane::start(&sandbox, None).await;
-    let mut node = Node::start(&sandbox, "only").await;
+    let mut node = Node::start_on(&sandbox, "only", runtime).await;
     node.join(&plane, None).await;
     plane.node_ready("only").await;
 

@@ -30,6 +30,7 @@ impl Shim {
         let adopt = |state: State| {
             let container = Arc::new(Container::from_record(record.clone(), state));
             container.set_task(task.is_some());
+            container.set_adopted();
             self.table.insert_container(Arc::clone(&container));
             container
         };

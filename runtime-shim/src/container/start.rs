@@ -33,7 +33,7 @@ impl Shim {
         let state = container.state();
         if state != State::Created {
             // Started by a call that was cut off before its caller learned of it.
-            if !container.start_answered.load(Ordering::Relaxed) {
+            if state.was_started() && !container.start_answered.load(Ordering::Relaxed) {
                 return Ok(());
             }
             return Err(Error::WrongState {
@@ -155,8 +155,8 @@ impl Shim {
             self.unsettled.notify_one();
             return;
         }
-        if is_containerds(error) {
-            // Nothing is wrong with the container: it stays as it is and can be started again.
+        if is_containerds(error) || container.is_unsettled() {
+            // For all that is known, nothing is wrong with the container: it stays as it is and can be started again.
             return;
         }
         let exit = ContainerExit {
@@ -215,7 +215,13 @@ impl Shim {
 fn is_containerds(error: &Error) -> bool {
     matches!(
         error,
-        Error::Containerd(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::TimedOut)
+        Error::Containerd(error)
+            if matches!(
+                error.kind,
+                ErrorKind::Unavailable | ErrorKind::TimedOut | ErrorKind::AlreadyExists
+            )
+                // The folder of a task that containerd still makes, or still clears away, for a call that was cut off.
+                || error.message.contains("file exists")
     )
 }
 

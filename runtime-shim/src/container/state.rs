@@ -25,6 +25,14 @@ impl State {
         }
     }
 
+    pub(crate) fn was_started(&self) -> bool {
+        match self {
+            Self::Created => false,
+            Self::Running { .. } => true,
+            Self::Exited(exit) => exit.started_at > 0,
+        }
+    }
+
     /// For people.
     pub(crate) fn name(&self) -> &'static str {
         match self {

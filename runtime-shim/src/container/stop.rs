@@ -157,6 +157,8 @@ impl Shim {
         if container.may_have_task() {
             self.undo_start(container).await?;
         }
+        // An OCI runtime that was cut off in the middle leaves its cgroup.
+        self.cgroups.remove_empty(&container.detail.cgroup);
         // The object before the snapshot: without it the container is gone for everyone who reads containerd's state,
         // and whatever follows is cleared away by them.
         timed("object", async {

@@ -39,20 +39,8 @@ impl Shim {
         let bandwidth = Bandwidth::from_annotations(&config.annotations)?;
         let name = config::name(&metadata);
         let _claim = self.table.claim("sandbox", name.clone())?;
-        let sandboxes = self.table.sandboxes();
-        if let Some(other) = sandboxes
-            .iter()
-            .find(|other| other.config.metadata.as_ref() == Some(&metadata))
-        {
-            let is_same = other.config == config && other.detail.handler == handler;
-            if is_same && other.is_ready() && !other.answered.load(Ordering::Relaxed) {
-                return Ok(other.id.clone());
-            }
-            return Err(Error::Exists {
-                kind: "sandbox",
-                name,
-                id: other.id.to_string(),
-            });
+        if let Some(made) = self.made_before(&config, &handler, &name).await? {
+            return Ok(made);
         }
 
         let id = SandboxId::random();
@@ -85,6 +73,38 @@ impl Shim {
                 Err(error)
             }
         }
+    }
+
+    /// The sandbox of an earlier call for the same that was cut off before its caller learned of it; an error for one
+    /// that is someone's.
+    async fn made_before(
+        self: &Arc<Self>,
+        config: &cri::PodSandboxConfig,
+        handler: &str,
+        name: &str,
+    ) -> Result<Option<SandboxId>> {
+        let sandboxes = self.table.sandboxes();
+        let same_name = sandboxes
+            .iter()
+            .find(|other| other.config.metadata == config.metadata);
+        let Some(other) = same_name else {
+            return Ok(None);
+        };
+        let is_same = other.config == *config && other.detail.handler == handler;
+        let is_unknown = is_same && !other.answered.load(Ordering::Relaxed);
+        if is_unknown && other.is_ready() {
+            return Ok(Some(other.id.clone()));
+        }
+        if is_unknown && self.table.containers_of(&other.id).is_empty() {
+            // Half undone, and nothing was ever in it.
+            Arc::clone(self).remove_sandbox(other.id.to_string()).await?;
+            return Ok(None);
+        }
+        Err(Error::Exists {
+            kind: "sandbox",
+            name: name.to_owned(),
+            id: other.id.to_string(),
+        })
     }
 
     async fn make_sandbox(

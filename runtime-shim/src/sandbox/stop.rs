@@ -7,6 +7,7 @@ use futures::future::try_join_all;
 
 use super::Sandbox;
 use crate::{
+    container::LATE_RUNTIMES,
     containerd::already_gone,
     error::{Error, Result},
     pins::SandboxDir,
@@ -70,16 +71,26 @@ impl Shim {
         let Ok(sandbox) = self.table.sandbox(&id) else {
             return Ok(());
         };
-        let _changing = sandbox.changing.lock().await;
+        let changing = sandbox.changing.lock().await;
         self.stop_sandbox_now(&sandbox).await?;
         let containers = self.table.containers_of(&sandbox.id);
         try_join_all(containers.iter().map(|container| self.remove(container))).await?;
+        // Before the object goes: after a crash, nobody knows of the cgroup without it.
+        self.remove_cgroup_parent(&sandbox);
         // The folder first: a folder without an object looks like an unfinished sandbox at the next start.
         SandboxDir::new(&self.config.state_dir, &sandbox.id).remove()?;
         already_gone(self.containerd.delete_container(sandbox.id.as_str()).await)?;
         self.table.remove_sandbox(&sandbox.id);
         self.events.sandbox_removed(&sandbox);
-        self.remove_cgroup_parent(&sandbox);
+        drop(changing);
+        if sandbox.is_adopted() {
+            // containerd may still be at work for a process before this one, and its OCI runtime make the cgroup anew.
+            let shim = Arc::clone(&self);
+            self.own(async move {
+                tokio::time::sleep(LATE_RUNTIMES).await;
+                shim.remove_cgroup_parent(&sandbox);
+            });
+        }
         Ok(())
     }
 
@@ -90,7 +101,7 @@ impl Shim {
             .table
             .sandboxes()
             .iter()
-            .all(|other| other.cgroup_parent() != parent)
+            .all(|other| other.id == sandbox.id || other.cgroup_parent() != parent)
         {
             self.cgroups.remove_empty(&parent);
             self.rates.forget(&parent);

@@ -71,6 +71,7 @@ impl Rig {
             .arg("--archive")
             .arg(&archive)
             .args(["--log", "info,clone8s_runtime_shim=debug"])
+            .args(handler())
             .args(args)
             .started();
         let rig = Self {
@@ -431,6 +432,14 @@ impl Drop for Rig {
             let _ = fs::remove_dir(hierarchy.path().join(format!("c8s-test-{}", self.dir.id())));
         }
     }
+}
+
+/// The handler of the tests' pods: the shim's default, or one for a whole run of the tests.
+fn handler() -> Vec<String> {
+    std::env::var("CLONE8S_TEST_HANDLER").map_or_else(
+        |_| Vec::new(),
+        |handler| vec!["--default-handler".to_owned(), handler],
+    )
 }
 
 fn options(network: cri::NamespaceMode) -> cri::NamespaceOption {
