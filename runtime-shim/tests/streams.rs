@@ -54,7 +54,7 @@ async fn a_command_over_grpc_reads_answers_and_tells_its_exit_code() {
     );
 
     // On a terminal there is one stream, and a size.
-    let wait_for_size = "while [ \"$(/bin/busybox stty size)\" != '33 101' ]; do /bin/busybox usleep 10000; done; \
+    let wait_for_size = "while [ \"$(/bin/busybox stty size 2>/dev/null)\" != '33 101' ]; do /bin/busybox usleep 10000; done; \
                          /bin/busybox tty; echo err >&2";
     let call = Call::exec(&rig, &id, wait_for_size, true, true).await.unwrap();
     call.resize(101, 33).await;
