@@ -49,7 +49,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let handlers = [("runc", "runc"), ("crun", "crun")]
-            .map(|(name, binary)| (name.to_owned(), RuntimeHandler::runc_v2(Some(binary))));
+            .map(|(name, binary)| (name.to_owned(), RuntimeHandler::own(Some(binary))));
         Self {
             containerd: "/run/containerd/containerd.sock".into(),
             namespace: "clone8s".into(),
@@ -216,19 +216,27 @@ impl StreamConfig {
 /// One way to run containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeHandler {
-    /// The containerd runtime, such as `io.containerd.runc.v2`.
+    /// The containerd runtime, such as `io.containerd.runc.v2`, or the path of a shim.
     pub runtime: String,
     /// The OCI runtime's program, a name or a path; the containerd runtime's own choice when not given.
     pub binary: Option<String>,
 }
 
 impl RuntimeHandler {
-    /// containerd's runc shim, driving the OCI runtime `binary`.
-    pub fn runc_v2(binary: Option<&str>) -> Self {
+    /// Our own shim, driving the OCI runtime `binary`: the program of its name beside this one, or this one.
+    pub fn own(binary: Option<&str>) -> Self {
+        let program = std::env::current_exe().unwrap_or_default();
+        let small = program.with_file_name(clone8s_task_shim::NAME);
+        let shim = if small.exists() { small } else { program };
         Self {
-            runtime: "io.containerd.runc.v2".into(),
+            runtime: shim.display().to_string(),
             binary: binary.map(str::to_owned),
         }
+    }
+
+    /// Whether its shim is ours, and knows what only ours knows.
+    pub(crate) fn is_own(&self) -> bool {
+        *self == Self::own(self.binary.as_deref())
     }
 }
 

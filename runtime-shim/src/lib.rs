@@ -74,6 +74,7 @@ use crate::{
     shim::Shim,
     streams::server::{ServerError, Streaming},
 };
+pub use clone8s_task_shim as task_shim;
 
 /// How long calls in progress may take to end.
 const GRACE: Duration = Duration::from_secs(10);

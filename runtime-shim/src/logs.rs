@@ -1,14 +1,15 @@
 //! Container output: from FIFOs into log files in CRI's format.
 //!
-//! containerd's shim process writes a container's output into two FIFOs and keeps them open in both directions, so a
-//! container goes on while this shim is away; its output waits in the FIFOs (64 KiB each, then the container waits).
+//! The FIFOs are the container's own output, held open by our containerd shim until the container is deleted, so a
+//! container goes on while this process is away; its output waits in the FIFOs, and then the container waits. What is
+//! read leaves a FIFO only when it has been written, so a kill -9 at any moment loses nothing: see [`source`].
 //!
-//! What a kill -9 of this shim can lose: the bytes that were read and not yet written, which is the time of one
-//! `write` for whole lines and [`HOLD`] for a line that has no end yet; and what is still in the FIFOs of a container
-//! that ends before the shim is back, since a FIFO that nobody holds open forgets.
+//! Under containerd's own shim, which copies into the FIFOs, what is in them is lost when the container ends while
+//! this process is away: nobody holds them open then.
 
 mod format;
 mod pump;
+mod source;
 mod taps;
 
 use std::{

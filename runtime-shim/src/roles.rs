@@ -38,6 +38,10 @@ static TAKEN_UP: AtomicBool = AtomicBool::new(false);
 /// CRI: without it there are neither user namespaces nor shared PID namespaces.
 pub fn run_if_asked() -> Option<ExitCode> {
     TAKEN_UP.store(true, Ordering::Relaxed);
+    // containerd may know no other program of ours: see `RuntimeHandler::own`.
+    if clone8s_task_shim::is_called() {
+        return Some(clone8s_task_shim::main());
+    }
     let name = env::args_os().next()?;
     let outcome = if name == OsStr::new(NAMESPACES) {
         holder::run()

@@ -12,6 +12,9 @@ struct RuncOptions {
     /// The OCI runtime's program.
     #[prost(string, tag = "6")]
     binary_name: String,
+    /// Our own shim's: the process starts with the task's creation.
+    #[prost(bool, tag = "1001")]
+    start_at_once: bool,
 }
 
 /// A handler as containerd takes it.
@@ -27,7 +30,11 @@ pub(crate) fn options(handler: &RuntimeHandler) -> Option<Any> {
     let binary_name = handler.binary.clone()?;
     Some(Any {
         type_url: "containerd.runc.v1.Options".into(),
-        value: RuncOptions { binary_name }.encode_to_vec(),
+        value: RuncOptions {
+            binary_name,
+            start_at_once: handler.is_own(),
+        }
+        .encode_to_vec(),
     })
 }
 

@@ -168,3 +168,78 @@ async fn a_shim_killed_at_any_moment_of_a_pods_start_leaves_nothing_half_made() 
     }
     rig.finish().await;
 }
+
+/// The numbers from one on, as a log has them.
+fn numbers(last: usize) -> Vec<String> {
+    (1..=last).map(|number| format!("stdout F {number}")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_is_lost_or_doubled_when_the_shim_is_killed_again_and_again() {
+    const LINES: usize = 60_000;
+    let mut rig = Rig::start().await;
+    let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
+    let count = format!("i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo $i; done");
+    let busy = rig.run(&pod, script("busy", &count)).await;
+    let late = rig
+        .run(&pod, script("late", "sleep 1; seq 1 5000; echo -n end"))
+        .await;
+    for millis in [20, 70, 150, 40] {
+        tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
+        rig.kill_and_restart().await;
+    }
+    // One of them ends meanwhile, with all of its output in its FIFO.
+    rig.shim.kill();
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    rig.shim.start().unwrap();
+    rig.ready().await;
+    assert_eq!(rig.exited(&busy).await.exit_code, 0);
+    assert_eq!(rig.exited(&late).await.exit_code, 0);
+    let log = rig.log("busy.log");
+    assert!(
+        log == numbers(LINES),
+        "{} lines, from {:?} to {:?}",
+        log.len(),
+        log.first(),
+        log.last()
+    );
+    let mut expected = numbers(5000);
+    expected.push("stdout P end".to_owned());
+    assert_eq!(rig.log("late.log"), expected);
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_a_pod_share_one_process_of_ours_and_it_ends_with_the_last() {
+    let rig = Rig::start().await;
+    let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
+    let other = rig.run_sandbox(rig.host_pod("other")).await.unwrap();
+    let first = rig.run(&pod, script("first", "sleep 1000")).await;
+    let second = rig.run(&pod, script("second", "sleep 1000")).await;
+    let elsewhere = rig.run(&other, script("first", "sleep 1000")).await;
+    let shim = rig.parent(&first).await;
+    assert_eq!(rig.parent(&second).await, shim);
+    assert_ne!(rig.parent(&elsewhere).await, shim);
+    let name = std::fs::read(format!("/proc/{shim}/cmdline")).unwrap();
+    assert!(
+        name.starts_with(b"containerd-shim-clone8s-v1\0"),
+        "{}",
+        String::from_utf8_lossy(&name)
+    );
+    rig.stop(&first, 0).await.unwrap();
+    rig.remove(&first).await.unwrap();
+    assert_eq!(
+        rig.parent(&second).await,
+        shim,
+        "it has ended with the first of two"
+    );
+    rig.stop(&second, 0).await.unwrap();
+    rig.remove(&second).await.unwrap();
+    let pid = u32::try_from(shim).unwrap();
+    wait::until("the process has ended", || async {
+        ensure!(!clone8s_integration::process::alive(pid), "{pid} lives");
+        Ok(())
+    })
+    .await;
+    rig.finish().await;
+}

@@ -27,12 +27,13 @@ impl Cgroup {
             return None;
         }
         let relative = path.trim_start_matches('/').to_owned();
-        Some(match is_unified {
-            true => Self::Unified(root.join(relative)),
-            false => Self::Split {
+        Some(if is_unified {
+            Self::Unified(root.join(relative))
+        } else {
+            Self::Split {
                 root: root.to_owned(),
                 path: relative,
-            },
+            }
         })
     }
 
@@ -72,9 +73,10 @@ fn of_process(pid: u32, is_unified: bool) -> Option<String> {
     text.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let controllers = fields.next()?;
-        let wanted = match is_unified {
-            true => controllers.is_empty(),
-            false => controllers.split(',').any(|one| one == "devices"),
+        let wanted = if is_unified {
+            controllers.is_empty()
+        } else {
+            controllers.split(',').any(|one| one == "devices")
         };
         wanted.then(|| fields.next().map(str::to_owned)).flatten()
     })

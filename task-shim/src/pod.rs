@@ -233,12 +233,11 @@ impl Pod {
         let (container, process) = self.process(id, exec)?;
         let _changing = container.changing.lock().await;
         match process.status.get() {
-            Status::Stopped => {}
             Status::Created if exec.is_empty() => {
                 container.kill(&process, SIGKILL, true, &self.reaper).await?;
                 process.ended().await;
             }
-            Status::Created => {}
+            Status::Stopped | Status::Created => {}
             _ => return Err(wrong_state(&container, &process, "deleted")),
         }
         let exit = process.exit();
@@ -392,6 +391,7 @@ fn decode_options(any: Option<&Any>) -> Result<Options> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn bad_options(error: prost::DecodeError) -> Failure {
     Failure::Invalid {
         field: "options",

@@ -183,7 +183,7 @@ pub(crate) fn resize(console: &Console, width: u32, height: u32) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
 
     use super::*;
 

@@ -42,7 +42,7 @@ pub(super) fn check(cluster: &Cluster) -> Result<()> {
             socket.display()
         ),
         Runtime::Existing(_) => Ok(()),
-        Runtime::Own => programs(&["containerd", "containerd-shim-runc-v2", "runc"]),
+        Runtime::Own => programs(&["containerd", "runc"]),
     }
 }
 

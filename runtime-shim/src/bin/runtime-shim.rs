@@ -98,7 +98,8 @@ struct Options {
     #[arg(long, global = true, default_value = "runc")]
     default_handler: String,
     /// A further runtime handler (NAME=OCI-RUNTIME, a program's name or path, or
-    /// NAME=CONTAINERD-RUNTIME:OCI-RUNTIME; repeatable; runc and crun are always there)
+    /// NAME=CONTAINERD-RUNTIME:OCI-RUNTIME, such as go=io.containerd.runc.v2:runc for containerd's own shim;
+    /// repeatable; runc and crun, on our shim, are always there)
     #[arg(long, global = true, value_name = "NAME=PROGRAM", value_parser = parse_handler)]
     handler: Vec<(String, RuntimeHandler)>,
     /// Registry to speak to without TLS (HOST or HOST:PORT; repeatable; loopback ones always are)
@@ -144,7 +145,7 @@ fn parse_handler(text: &str) -> Result<(String, RuntimeHandler), String> {
             runtime: runtime.to_owned(),
             binary: (!binary.is_empty()).then(|| binary.to_owned()),
         },
-        None => RuntimeHandler::runc_v2(Some(program)),
+        None => RuntimeHandler::own(Some(program)),
     };
     Ok((name.to_owned(), handler))
 }

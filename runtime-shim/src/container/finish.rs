@@ -30,7 +30,8 @@ impl Shim {
         let _ = timeout(START_NOTED, states.wait_for(|state| *state != State::Created)).await;
         let started_at = match container.state() {
             State::Created => finished_at,
-            State::Running { started_at, .. } => started_at,
+            // A process starts with its task's creation, and may have ended before that is noted.
+            State::Running { started_at, .. } => started_at.min(finished_at),
             // The earlier one may have been cut off between the record and the task.
             State::Exited(_) => {
                 if let Err(error) = self.delete_task(&container).await {

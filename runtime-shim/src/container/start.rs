@@ -122,16 +122,9 @@ impl Shim {
         stage.clear()?;
         let pid = created?;
         let started_at = now_nanos();
-        // Recorded beside the start, not after it: after a crash, a start without a record is seen by its task, and
-        // a record without a start by the task's state.
-        let (object, path) = record::container_started(&container.id, started_at);
-        let paths = [path.as_str()];
-        let (started, recorded) = tokio::join!(
-            timed("task start", self.containerd.start(container.id.as_str(), None)),
-            self.containerd.update_container(object, &paths),
-        );
-        started?;
-        recorded?;
+        timed("task start", self.containerd.start(container.id.as_str(), None)).await?;
+        // Nobody waits for it: after a crash, a start without a record is seen by its task.
+        self.own(Arc::clone(self).record_start(Arc::clone(container), started_at));
         // Its end may have been heard of already.
         let running = State::Running { pid, started_at };
         let changed = container.state.send_if_modified(|state| match state {
@@ -145,6 +138,14 @@ impl Shim {
             self.events.started(container);
         }
         Ok(())
+    }
+
+    async fn record_start(self: Arc<Self>, container: Arc<Container>, started_at: i64) {
+        let (object, path) = record::container_started(&container.id, started_at);
+        let recorded = self.containerd.update_container(object, &[path.as_str()]).await;
+        if let Err(error) = already_gone(recorded) {
+            tracing::warn!(container = %container.id, %error, "start not recorded: its time is lost at a restart");
+        }
     }
 
     async fn record_failed_start(self: &Arc<Self>, container: &Arc<Container>, error: &Error) {

@@ -1,7 +1,7 @@
 //! CRI's log format: `<RFC 3339 time, nanoseconds> stdout|stderr F|P <content>` a line (Kubernetes, "CRI container log
 //! format"). `P` marks a part of a line, `F` its end.
 
-use std::{io::Write as _, time::SystemTime};
+use std::time::SystemTime;
 
 /// The longest content of one entry; longer lines are written in parts.
 const MAX_CONTENT: usize = 16 << 10;
@@ -14,76 +14,94 @@ pub(crate) enum Stream {
 }
 
 /// Cuts one stream into entries.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Entries {
     stream: Stream,
-    /// The start of a line whose end has not come yet, shorter than [`MAX_CONTENT`].
-    pending: Vec<u8>,
 }
 
 impl Entries {
     pub(super) fn new(stream: Stream) -> Self {
-        Self {
-            stream,
-            pending: Vec::new(),
-        }
+        Self { stream }
     }
 
-    pub(super) fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
-    /// Appends the entries of `input` to `log`, and keeps the start of an unfinished line.
-    pub(super) fn push(&mut self, input: &[u8], now: SystemTime, log: &mut Vec<u8>) {
+    /// Appends the entries of `input` to `log`, and tells how much of it they hold: all but the start of a line whose
+    /// end has not come yet, and of `All` that too.
+    pub(super) fn cut(self, input: &[u8], take: Take, now: SystemTime, log: &mut Vec<u8>) -> usize {
         let time = timestamp(now);
         let mut rest = input;
         while !rest.is_empty() {
-            let room = MAX_CONTENT - self.pending.len();
-            let window = &rest[..rest.len().min(room)];
-            match window.iter().position(|&byte| byte == b'\n') {
+            // A line that is exactly as long as an entry may be ends in it.
+            let window = &rest[..rest.len().min(MAX_CONTENT + 1)];
+            match memchr::memchr(b'\n', window) {
                 Some(end) => {
                     self.entry(&time, b'F', &rest[..end], log);
                     rest = &rest[end + 1..];
                 }
-                // A line that is exactly as long as an entry may be ends in it.
-                None if window.len() == room && rest.get(room) == Some(&b'\n') => {
-                    self.entry(&time, b'F', window, log);
-                    rest = &rest[room + 1..];
+                None if rest.len() > MAX_CONTENT => {
+                    self.entry(&time, b'P', &rest[..MAX_CONTENT], log);
+                    rest = &rest[MAX_CONTENT..];
                 }
-                None if window.len() == room && rest.len() > room => {
-                    self.entry(&time, b'P', window, log);
-                    rest = &rest[room..];
-                }
-                None if window.len() == room => {
-                    self.entry(&time, b'P', window, log);
+                None if take == Take::All => {
+                    self.entry(&time, b'P', rest, log);
                     rest = &[];
                 }
-                None => {
-                    self.pending.extend_from_slice(window);
-                    rest = &[];
+                None => break,
+            }
+        }
+        input.len() - rest.len()
+    }
+
+    /// What of this stream the entries of `log` hold; whatever is not an entry is passed over.
+    pub(super) fn joined(self, log: &[u8]) -> Vec<u8> {
+        let mut joined = Vec::new();
+        for line in log.split_inclusive(|&byte| byte == b'\n') {
+            let mut fields = line.splitn(4, |&byte| byte == b' ').skip(1);
+            let (Some(stream), Some(tag), Some(content)) = (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let Some((b'\n', content)) = content.split_last() else {
+                continue;
+            };
+            if stream == self.name().as_bytes() {
+                joined.extend_from_slice(content);
+                if tag == b"F" {
+                    joined.push(b'\n');
                 }
             }
         }
+        joined
     }
 
-    /// Writes the start of an unfinished line as a part.
-    pub(super) fn flush(&mut self, now: SystemTime, log: &mut Vec<u8>) {
-        if self.is_pending() {
-            self.entry(&timestamp(now), b'P', b"", log);
+    fn name(self) -> &'static str {
+        match self.stream {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
         }
     }
 
-    fn entry(&mut self, time: &str, tag: u8, content: &[u8], log: &mut Vec<u8>) {
-        let stream = match self.stream {
-            Stream::Stdout => "stdout",
-            Stream::Stderr => "stderr",
-        };
-        // Writing to memory cannot fail.
-        let _ = write!(log, "{time} {stream} {} ", char::from(tag));
-        log.append(&mut self.pending);
-        log.extend_from_slice(content);
-        log.push(b'\n');
+    fn entry(self, time: &str, tag: u8, content: &[u8], log: &mut Vec<u8>) {
+        for part in [
+            time.as_bytes(),
+            b" ",
+            self.name().as_bytes(),
+            b" ",
+            &[tag],
+            b" ",
+            content,
+            b"\n",
+        ] {
+            log.extend_from_slice(part);
+        }
     }
+}
+
+/// What to do with the start of a line whose end has not come yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Take {
+    Lines,
+    /// It is written as a part.
+    All,
 }
 
 /// RFC 3339 in UTC with nine digits of a second, so that times sort as text.
@@ -106,14 +124,21 @@ mod tests {
         UNIX_EPOCH + Duration::new(1, 5)
     }
 
-    fn log_of(stream: Stream, parts: &[&[u8]]) -> String {
-        let mut entries = Entries::new(stream);
-        let mut log = Vec::new();
+    /// As the pump does: what is not cut comes again, with what has come since.
+    fn cut<'a>(stream: Stream, parts: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+        let entries = Entries::new(stream);
+        let (mut log, mut head) = (Vec::new(), Vec::new());
         for part in parts {
-            entries.push(part, now(), &mut log);
+            head.extend_from_slice(part);
+            let used = entries.cut(&head, Take::Lines, now(), &mut log);
+            head.drain(..used);
         }
-        entries.flush(now(), &mut log);
-        String::from_utf8(log).unwrap()
+        entries.cut(&head, Take::All, now(), &mut log);
+        log
+    }
+
+    fn log_of(stream: Stream, parts: &[&[u8]]) -> String {
+        String::from_utf8(cut(stream, parts.iter().copied())).unwrap()
     }
 
     #[test]
@@ -169,23 +194,13 @@ mod tests {
             if is_ended {
                 output.push(b'\n');
             }
-            let mut entries = Entries::new(Stream::Stdout);
-            let mut log = Vec::new();
-            for part in output.chunks(cut) {
-                entries.push(part, now(), &mut log);
-            }
-            entries.flush(now(), &mut log);
-            let mut joined = Vec::new();
-            let head = AT.len() + " stdout ".len();
+            let log = self::cut(Stream::Stdout, output.chunks(cut));
+            let head = AT.len() + " stdout F ".len();
             for line in log.split_inclusive(|&byte| byte == b'\n') {
-                let (tag, content) = (line[head], &line[head + 2..line.len() - 1]);
-                prop_assert!(content.len() <= MAX_CONTENT);
-                joined.extend_from_slice(content);
-                if tag == b'F' {
-                    joined.push(b'\n');
-                }
+                prop_assert!(line.len() <= head + MAX_CONTENT + 1);
             }
-            prop_assert_eq!(joined, output);
+            prop_assert_eq!(Entries::new(Stream::Stderr).joined(&log), b"");
+            prop_assert_eq!(Entries::new(Stream::Stdout).joined(&log), output);
         }
     }
 }

@@ -4,6 +4,8 @@
 //! open ─(bytes)─► write whole lines ─(quiet for HOLD)─► write the started line as a part
 //! open ─(both FIFOs ended, or closed)─► write what is left ─► done
 //! ```
+//!
+//! What is written is first looked at, and leaves the FIFO only then: see [`source`](super::source).
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,22 +16,21 @@ use std::{
     time::Duration,
 };
 
-use clone8s_daemon::clock;
 use tokio::{
-    io::AsyncReadExt as _,
-    net::unix::pipe,
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     Fifos, HOLD, Keeper,
-    format::{Entries, Stream},
+    format::{Stream, Take},
+    source::Source,
     taps::{Tap, Taps},
 };
 use crate::error::{Error, Result};
 
-const BUFFER: usize = 64 << 10;
+/// How many looks the end of a container's log takes at most: it may have left someone behind who writes on.
+const LAST_LOOKS: usize = 64;
 
 /// The handle of a container's log. Dropping it ends the task.
 #[derive(Debug)]
@@ -54,16 +55,8 @@ struct Task {
     taps: Arc<Taps>,
 }
 
-struct Source {
-    stream: Stream,
-    pipe: pipe::Receiver,
-    entries: Entries,
-    buffer: Vec<u8>,
-    ended: bool,
-}
-
 /// The log file; none is a log that goes nowhere.
-struct Log {
+pub(super) struct Log {
     path: Option<PathBuf>,
     file: Option<File>,
     failing: bool,
@@ -96,12 +89,17 @@ impl Pump {
             Some(path) => Some(open_log(path).map_err(Error::file("open log", path))?),
             None => None,
         };
-        let (stdout, stderr) = fifos.readers()?;
         let taps = Arc::<Taps>::default();
+        let source = |stream, path: PathBuf| {
+            Source::open(stream, &path, log_path, Arc::clone(&taps)).map_err(Error::file("open FIFO", path))
+        };
         let task = Task {
             taps: Arc::clone(&taps),
-            stdout: Source::new(stdout, Stream::Stdout),
-            stderr: stderr.map(|pipe| Source::new(pipe, Stream::Stderr)),
+            stdout: source(Stream::Stdout, fifos.stdout())?,
+            stderr: fifos
+                .stderr()
+                .map(|path| source(Stream::Stderr, path))
+                .transpose()?,
             log: Log {
                 path,
                 file,
@@ -151,9 +149,11 @@ impl Task {
         loop {
             let hold = flush_at.unwrap_or_else(Instant::now);
             tokio::select! {
-                Some(()) = Source::next(Some(&mut self.stdout)) => self.write(),
-                Some(()) = Source::next(self.stderr.as_mut()) => self.write(),
-                () = sleep_until(hold), if flush_at.is_some() => self.flush(),
+                Some(()) = Source::next(Some(&mut self.stdout)) => self.stdout.take(Take::Lines, &mut self.log),
+                Some(()) = Source::next(self.stderr.as_mut()) => if let Some(stderr) = &mut self.stderr {
+                    stderr.take(Take::Lines, &mut self.log);
+                },
+                () = sleep_until(hold), if flush_at.is_some() => self.take_all(),
                 command = inbox.recv() => match command {
                     Some(Command::Reopen(reply)) => {
                         let _ = reply.send(self.log.reopen());
@@ -162,91 +162,43 @@ impl Task {
                 },
             }
             flush_at = self.is_pending().then(|| Instant::now() + HOLD);
-            if self.stdout.ended && self.stderr.as_ref().is_none_or(|stderr| stderr.ended) {
+            if self.stdout.has_ended() && self.stderr.as_ref().is_none_or(Source::has_ended) {
                 break;
             }
         }
-        self.stdout.take_rest();
-        if let Some(stderr) = &mut self.stderr {
-            stderr.take_rest();
-        }
-        self.write();
-        self.flush();
+        self.take_all();
         self.taps.end();
     }
 
-    /// Writes what the sources have read.
-    fn write(&mut self) {
-        let now = clock::now();
-        let mut text = Vec::new();
+    /// Writes what has come, the start of an unfinished line too.
+    fn take_all(&mut self) {
         for source in [Some(&mut self.stdout), self.stderr.as_mut()]
             .into_iter()
             .flatten()
         {
-            self.taps.send(source.stream, &source.buffer);
-            source.entries.push(&source.buffer, now, &mut text);
-            source.buffer.clear();
+            for _ in 0..LAST_LOOKS {
+                source.take(Take::All, &mut self.log);
+                if !source.has_more() {
+                    break;
+                }
+            }
         }
-        self.log.write(&text);
-    }
-
-    fn flush(&mut self) {
-        let now = clock::now();
-        let mut text = Vec::new();
-        for source in [Some(&mut self.stdout), self.stderr.as_mut()]
-            .into_iter()
-            .flatten()
-        {
-            source.entries.flush(now, &mut text);
-        }
-        self.log.write(&text);
     }
 
     fn is_pending(&self) -> bool {
-        self.stdout.entries.is_pending()
-            || self
-                .stderr
-                .as_ref()
-                .is_some_and(|stderr| stderr.entries.is_pending())
-    }
-}
-
-impl Source {
-    fn new(pipe: pipe::Receiver, stream: Stream) -> Self {
-        Self {
-            stream,
-            pipe,
-            entries: Entries::new(stream),
-            buffer: Vec::with_capacity(BUFFER),
-            ended: false,
-        }
-    }
-
-    /// Waits for bytes or the end; nothing where there is nothing to wait for. Cancellation loses no byte: reading
-    /// from a pipe either completes or has not happened.
-    async fn next(source: Option<&mut Self>) -> Option<()> {
-        let source = source.filter(|source| !source.ended)?;
-        match source.pipe.read_buf(&mut source.buffer).await {
-            Ok(0) | Err(_) => source.ended = true,
-            Ok(_) => {}
-        }
-        Some(())
-    }
-
-    /// Takes what is in the FIFO already.
-    fn take_rest(&mut self) {
-        while let Ok(length) = self.pipe.try_read_buf(&mut self.buffer) {
-            if length == 0 {
-                break;
-            }
-        }
+        self.stdout.is_pending() || self.stderr.as_ref().is_some_and(Source::is_pending)
     }
 }
 
 impl Log {
+    /// The file, where there is one.
+    pub(super) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
     /// Writes at once: each entry that waited in memory would be lost with the process. To the page cache, so it
     /// does not hold up the thread for long.
-    fn write(&mut self, text: &[u8]) {
+    pub(super) fn write(&mut self, text: &[u8]) {
         let Some(file) = &mut self.file else { return };
         if text.is_empty() {
             return;
@@ -406,6 +358,47 @@ mod tests {
         };
         tokio::join!(task, container);
         assert_eq!(Bench::entries(&path), ["stdout F while it was away"]);
+    }
+
+    #[tokio::test]
+    async fn a_crash_between_any_two_steps_neither_loses_a_line_nor_writes_it_twice() {
+        use super::super::source::Crash;
+        for crash in [
+            Crash::BeforeWriting,
+            Crash::BeforeConsuming,
+            Crash::AfterConsuming,
+        ] {
+            let bench = bench(true);
+            let path = bench.log_path();
+            let (pump, task, keeper) = Pump::open(&bench.fifos, &path).unwrap();
+            let mut out = Bench::writer(bench.fifos.stdout());
+            let reader = File::open(bench.fifos.stdout()).unwrap();
+            out.write_all(b"same\nsame\nan unfinished ").unwrap();
+            drop((pump, task, keeper));
+            let mut log = Log {
+                path: Some(path.clone().into()),
+                file: Some(open_log(Path::new(&path)).unwrap()),
+                failing: false,
+            };
+            let mut source =
+                Source::open(Stream::Stdout, &bench.fifos.stdout(), &path, Arc::default()).unwrap();
+            source.take_until(crash, &mut log);
+            drop((source, log));
+            out.write_all(b"line\nsame\n").unwrap();
+            let (pump, task) = Pump::reopen_fifos(&bench.fifos, &path).unwrap();
+            let container = async {
+                drop((out, reader));
+                pump.drain(Duration::from_secs(5)).await;
+            };
+            tokio::join!(task, container);
+            let expected = [
+                "stdout F same",
+                "stdout F same",
+                "stdout F an unfinished line",
+                "stdout F same",
+            ];
+            assert_eq!(Bench::entries(&path), expected, "{crash:?}");
+        }
     }
 
     #[tokio::test]
