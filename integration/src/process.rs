@@ -148,6 +148,19 @@ impl Process {
         kill_process(pid, signal).with_context(|| format!("signal {}", self.name))
     }
 
+    /// Stops the process as a debugger does, and returns once no thread of it runs: the signal alone returns before.
+    pub fn freeze(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)?;
+        let deadline = Instant::now() + STOP_WITHIN;
+        while threads(self.pid()).any(|state| state != 'T') {
+            if Instant::now() >= deadline {
+                bail!("{} still runs after SIGSTOP", self.name);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     /// Waits for the process to end by itself.
     pub fn wait(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         let deadline = Instant::now() + within;
@@ -290,6 +303,18 @@ pub fn pids() -> impl Iterator<Item = u32> {
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// The state of each thread of a process, as /proc names it.
+fn threads(pid: u32) -> impl Iterator<Item = char> {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let stat = fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
+            // The name before it is in parentheses and may hold anything.
+            stat.rsplit_once(") ")?.1.chars().next()
+        })
 }
 
 /// What /proc says about a process.

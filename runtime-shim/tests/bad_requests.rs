@@ -1,6 +1,7 @@
 //! Requests that cannot be met: the code, the text that names what is wrong, and that nothing has changed.
 
 #![allow(clippy::large_futures, reason = "a test holds whole CRI messages")]
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 #[path = "rig/mod.rs"]
 mod rig;
@@ -178,22 +179,22 @@ async fn a_sandbox_that_cannot_be_is_refused_by_its_field_and_leaves_nothing() {
             config.metadata.as_mut().unwrap().name.clear();
         }),
         run("config.hostname", &|config| {
-            config.hostname = "a b\n127.0.0.1 evil".into()
+            config.hostname = "a b\n127.0.0.1 evil".into();
         }),
         run("config.log_directory", &|config| {
-            config.log_directory = "logs".into()
+            config.log_directory = "logs".into();
         }),
         run("config.log_directory", &|config| {
-            config.log_directory = "/logs/../etc".into()
+            config.log_directory = "/logs/../etc".into();
         }),
         run("config.dns_config.servers[1]", &|config| {
             config.dns_config = dns(&["10.0.0.1", "10.0.0.2\noptions x"], &[], &[]);
         }),
         run("config.dns_config.searches[0]", &|config| {
-            config.dns_config = dns(&[], &["a b"], &[])
+            config.dns_config = dns(&[], &["a b"], &[]);
         }),
         run("config.dns_config.options[0]", &|config| {
-            config.dns_config = dns(&[], &[], &[""])
+            config.dns_config = dns(&[], &[], &[""]);
         }),
         run("port_mappings", &|config| {
             config.port_mappings.push(cri::PortMapping {
@@ -230,7 +231,7 @@ async fn a_sandbox_that_cannot_be_is_refused_by_its_field_and_leaves_nothing() {
             rig::namespaces(config).pid = NamespaceMode::Target.into();
         }),
         run("userns_options.uids", &|config| {
-            rig::namespaces(config).userns_options = users(0)
+            rig::namespaces(config).userns_options = users(0);
         }),
         run("namespace_options.userns_options", &|config| {
             rig::namespaces(config).userns_options = users(1 << 16);
@@ -298,14 +299,14 @@ async fn a_container_that_cannot_be_is_refused_by_its_field_and_leaves_nothing()
         }),
         create("config.metadata", &|config| config.metadata = None),
         create("config.metadata.name", &|config| {
-            config.metadata.as_mut().unwrap().name.clear()
+            config.metadata.as_mut().unwrap().name.clear();
         }),
         create("config.image.image", &|config| config.image = None),
         create("config.command[0]", &|config| {
-            config.command = vec!["a\0b".into()]
+            config.command = vec!["a\0b".into()];
         }),
         create("config.args[1]", &|config| {
-            config.args = vec![String::new(), "\0".into()]
+            config.args = vec![String::new(), "\0".into()];
         }),
         create("config.envs", &|config| {
             config.envs.push(cri::KeyValue {
@@ -320,16 +321,16 @@ async fn a_container_that_cannot_be_is_refused_by_its_field_and_leaves_nothing()
             });
         }),
         create("config.working_dir", &|config| {
-            config.working_dir = "relative".into()
+            config.working_dir = "relative".into();
         }),
         create("config.working_dir", &|config| {
-            config.working_dir = "/a/../../b".into()
+            config.working_dir = "/a/../../b".into();
         }),
         create("config.log_path", &|config| {
-            config.log_path = "../../etc/cron.d/x".into()
+            config.log_path = "../../etc/cron.d/x".into();
         }),
         create("config.log_path", &|config| {
-            config.log_path = "/etc/cron.d/x".into()
+            config.log_path = "/etc/cron.d/x".into();
         }),
         create("config.mounts[1].container_path", &|config| {
             config.mounts.push(mount("data", "/srv"));
@@ -338,10 +339,10 @@ async fn a_container_that_cannot_be_is_refused_by_its_field_and_leaves_nothing()
             config.mounts.push(mount("/data/../../etc", "/srv"));
         }),
         create("config.mounts[1].host_path", &|config| {
-            config.mounts.push(mount("/data", "srv"))
+            config.mounts.push(mount("/data", "srv"));
         }),
         create("config.mounts[1].host_path", &|config| {
-            config.mounts.push(mount("/data", ""))
+            config.mounts.push(mount("/data", ""));
         }),
         create("config.mounts[1].host_path", &|config| {
             config.mounts.push(mount("/data", "/srv/../etc"));

@@ -1,11 +1,16 @@
 //! Whose processes and users a container has, on a real containerd and kernel.
 
 #![allow(clippy::large_futures, reason = "a test holds whole CRI messages")]
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 #[path = "rig/mod.rs"]
 mod rig;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+};
 
 use anyhow::ensure;
 use clone8s::cri::{self, ContainerState, NamespaceMode, PodSandboxState};
@@ -235,7 +240,6 @@ async fn a_pod_with_users_of_its_own_is_root_inside_and_nobody_outside() {
                   echo new > /made && echo more > /data/made && echo x > /dev/shm/x && cat /data/file";
     assert_eq!(rig.exec(&main, script).await, "0:0\ntext");
     let made = fs::metadata(data.join("made")).unwrap();
-    use std::os::unix::fs::MetadataExt as _;
     assert_eq!((made.uid(), made.gid()), (0, 0), "mapped back on the disk");
     // What the pod's root may do ends at the pod.
     assert_eq!(

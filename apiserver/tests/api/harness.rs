@@ -9,11 +9,14 @@ use clone8s::v1::{
     pod_service_client::PodServiceClient, registration_service_client::RegistrationServiceClient,
     secret_service_client::SecretServiceClient, tunnel_service_client::TunnelServiceClient,
 };
-use clone8s_apiserver::{Apiserver, Config, Error, StoreConfig, TlsConfig};
+use clone8s_apiserver::{Apiserver, Config, Error, StoreConfig, TlsConfig, store::embedded::OpenError};
 use clone8s_bus::local::LocalBus;
 use clone8s_daemon::{Shutdown, unix};
 use tempfile::TempDir;
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
 use tonic::{
     Code, Status, Streaming,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -40,10 +43,17 @@ impl Server {
     /// On the folder of one that was stopped.
     pub(crate) async fn start_in(dir: TempDir) -> Self {
         let shutdown = Shutdown::new();
-        let bus = Arc::new(LocalBus::new());
-        let server = Apiserver::start(config(&dir), bus, shutdown.clone())
-            .await
-            .unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let server = loop {
+            let bus = Arc::new(LocalBus::new());
+            match Apiserver::start(config(&dir), bus, shutdown.clone()).await {
+                // In one process with the one before, whose open calls let go of the store a moment after its end.
+                Err(Error::EmbeddedStore(OpenError::InUse(_))) if Instant::now() < deadline => {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                started => break started.unwrap(),
+            }
+        };
         let tls_address = server.tls_address().unwrap();
         let metrics_address = server.metrics_address().unwrap();
         let mut running = JoinSet::new();

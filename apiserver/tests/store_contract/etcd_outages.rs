@@ -111,7 +111,7 @@ async fn a_call_to_an_etcd_that_hangs_ends_in_time() {
     };
     let store = connect(&config).await;
     put(&store, "/k/a").await;
-    etcd.process.signal(Signal::STOP).unwrap();
+    etcd.process.freeze().unwrap();
     for error in [
         store.get("/k/a").await.unwrap_err(),
         store

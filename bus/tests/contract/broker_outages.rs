@@ -119,7 +119,7 @@ async fn a_broker_that_hangs_is_noticed_and_one_that_is_gone_fails_at_once() {
         .await;
     };
     publishing_works(1).await;
-    broker.process.signal(Signal::STOP).unwrap();
+    broker.process.freeze().unwrap();
     let error = bus
         .publish(EVENTS_EXCHANGE, "a.b.c.d", message(2))
         .await
