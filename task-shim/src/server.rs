@@ -25,7 +25,7 @@ use crate::{
 
 /// How long a server without containers and callers waits for one: containerd may have died between a start and
 /// what follows it.
-const IDLE: Duration = Duration::from_mins(1);
+const IDLE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after the last container's.
 const GOODBYE: Duration = Duration::from_secs(3);
 
