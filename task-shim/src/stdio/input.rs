@@ -48,7 +48,8 @@ async fn run(mut receiver: pipe::Receiver, mut sender: pipe::Sender, closed: Rc<
     let mut is_closed = false;
     loop {
         let read = if is_closed {
-            receiver.try_read(&mut buffer)
+            // Of the file itself: the receiver would say that nothing is there until its readiness is known.
+            rustix::io::read(&receiver, &mut *buffer).map_err(Into::into)
         } else {
             tokio::select! {
                 read = receiver.read(&mut buffer) => read,
