@@ -28,8 +28,8 @@ conf_dir = "{}"
     );
     let containerd = Containerd::launch_with(sandbox, name, CriPlugin::On, &more).await;
     let archive = dir.join("pause.tar");
+    // It sleeps, as a pause does.
     Image::busybox()
-        .entrypoint(["/bin/sleep", "1000000"])
         .write_archive(&archive, PAUSE)
         .expect("an archive");
     containerd

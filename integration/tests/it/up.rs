@@ -201,9 +201,9 @@ async fn on_etcd_and_rabbitmq_over_tls_each_change_is_told_and_a_new_process_fin
     up.up(&["--image-archive", &archive]);
     let mut told = bus.subscribe(pods, 16).await.unwrap();
     up.c8s(&["apply", "-f", "examples/hello.yaml"]).unwrap();
-    let before = up.serving().await;
     until_told(&mut told, "added", |pod| phase(pod) != "Running").await;
     until_told(&mut told, "modified", |pod| phase(pod) == "Running").await;
+    let before = up.serving().await;
     let key = "/clone8s/objects/pods/default/hello";
     let stored = etcd.client().await.unwrap().get(key, None).await.unwrap();
     assert_eq!(stored.kvs().len(), 1, "the pod is not in etcd");
