@@ -61,7 +61,8 @@ impl LeaseId {
     /// Of a call that another goes on with: its id tells what it is for.
     pub(crate) fn is_for_later(&self) -> bool {
         let rest = self.as_str().strip_prefix(Self::PREFIX);
-        rest.is_some_and(|rest| rest.contains('-'))
+        // An import begins anew: what a cut-off one has left is of no use.
+        rest.is_some_and(|rest| rest.starts_with("pull-"))
     }
 }
 
