@@ -31,7 +31,8 @@ pub async fn teardown(config: Config, images: PulledImages) -> Result<(), Error>
     config.validate().map_err(Error::Config)?;
     let grpc = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
     let containerd = Arc::new(Bounded::new(grpc, Limits::default()));
-    let shim = Arc::new(Shim::new(config, containerd, Shutdown::new()));
+    let stopping = Shutdown::new();
+    let shim = Arc::new(Shim::new(config, containerd, stopping.clone()));
     let outcome = match link::connect(&shim).await {
         Ok(version) => follow_and_clear(&shim, version, images).await,
         Err(error) => {
@@ -42,6 +43,7 @@ pub async fn teardown(config: Config, images: PulledImages) -> Result<(), Error>
             Ok(Vec::new())
         }
     };
+    stopping.cancel();
     shim.finish_operations(GRACE).await;
     let mut problems = outcome?;
     if let Err(error) = shim.network.tear_down().await {

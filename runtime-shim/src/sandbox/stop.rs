@@ -87,7 +87,10 @@ impl Shim {
             // containerd may still be at work for a process before this one, and its OCI runtime make the cgroup anew.
             let shim = Arc::clone(&self);
             self.own(async move {
-                tokio::time::sleep(LATE_RUNTIMES).await;
+                tokio::select! {
+                    () = tokio::time::sleep(LATE_RUNTIMES) => {}
+                    () = shim.stopping.cancelled() => {}
+                }
                 shim.remove_cgroup_parent(&sandbox);
             });
         }
