@@ -11,9 +11,11 @@
 
 use std::future::Future;
 
-use tonic::{Status, Streaming, transport::Channel};
+use prost::Message;
+use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic_prost::ProstCodec;
 
-use crate::{object::Object, v1};
+use crate::{object::Object, v1, wire};
 
 /// Which objects a list or a watch is about; empty fields mean all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,13 +60,17 @@ pub struct WatchEvent<O> {
 /// The open stream of a watch.
 #[derive(Debug)]
 pub struct Watch<O: Resource> {
-    stream: Streaming<O::WatchResponse>,
+    stream: Streaming<wire::WatchResponse<O>>,
 }
 
 impl<O: Resource> Watch<O> {
     /// The next event; None when the server ended the stream. Cancellation-safe.
     pub async fn next(&mut self) -> Result<Option<WatchEvent<O>>, Status> {
-        Ok(self.stream.message().await?.map(O::watch_event))
+        Ok(self.stream.message().await?.map(|response| WatchEvent {
+            kind: response.r#type(),
+            revision: response.resource_version,
+            object: response.object,
+        }))
     }
 }
 
@@ -80,37 +86,101 @@ pub struct List<O> {
 
 /// A kind with its service.
 pub trait Resource: Object {
-    /// The generated message of the kind's watch.
-    type WatchResponse: Send + 'static;
+    fn create(channel: &Channel, object: Self) -> impl Future<Output = Result<Self, Status>> + Send {
+        let request = wire::CreateRequest {
+            object: Some(object),
+            validate_only: false,
+        };
+        one(channel, Self::CALLS.create, request)
+    }
 
-    fn watch_event(response: Self::WatchResponse) -> WatchEvent<Self>;
-
-    fn create(channel: &Channel, object: Self) -> impl Future<Output = Result<Self, Status>> + Send;
     fn get(
         channel: &Channel,
         namespace: &str,
         name: &str,
-    ) -> impl Future<Output = Result<Self, Status>> + Send;
+    ) -> impl Future<Output = Result<Self, Status>> + Send {
+        let request = wire::GetRequest {
+            namespace: scope::<Self>(namespace),
+            name: name.to_owned(),
+        };
+        one(channel, Self::CALLS.get, request)
+    }
+
     /// One page, after `page_token` ("" for the first).
     fn list(
         channel: &Channel,
         query: &Query,
         page_token: String,
-    ) -> impl Future<Output = Result<List<Self>, Status>> + Send;
+    ) -> impl Future<Output = Result<List<Self>, Status>> + Send {
+        let request = wire::ListRequest {
+            namespace: scope::<Self>(&query.namespace),
+            label_selector: query.label_selector.clone(),
+            field_selector: query.field_selector.clone(),
+            page_size: 0,
+            page_token,
+        };
+        async {
+            let page: wire::ListResponse<Self> = unary(channel, Self::CALLS.list, request).await?;
+            Ok(List {
+                items: page.objects,
+                next_page_token: page.next_page_token,
+                revision: page.resource_version,
+            })
+        }
+    }
+
     /// Replaces metadata and spec; a `resource_version` in the metadata must be the stored one.
-    fn update(channel: &Channel, object: Self) -> impl Future<Output = Result<Self, Status>> + Send;
+    fn update(channel: &Channel, object: Self) -> impl Future<Output = Result<Self, Status>> + Send {
+        let request = wire::UpdateRequest {
+            object: Some(object),
+            validate_only: false,
+        };
+        one(channel, Self::CALLS.update, request)
+    }
+
     /// Returns the object's last state.
     fn delete(
         channel: &Channel,
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
-    ) -> impl Future<Output = Result<Self, Status>> + Send;
+    ) -> impl Future<Output = Result<Self, Status>> + Send {
+        let request = wire::DeleteRequest {
+            namespace: scope::<Self>(namespace),
+            name: name.to_owned(),
+            resource_version: options.resource_version,
+            uid: options.uid.clone(),
+            grace_period_seconds: options.grace_period_seconds,
+        };
+        one(channel, Self::CALLS.delete, request)
+    }
+
     fn watch(
         channel: &Channel,
         query: &Query,
         from: From,
-    ) -> impl Future<Output = Result<Watch<Self>, Status>> + Send;
+    ) -> impl Future<Output = Result<Watch<Self>, Status>> + Send {
+        let request = wire::WatchRequest {
+            namespace: scope::<Self>(&query.namespace),
+            label_selector: query.label_selector.clone(),
+            field_selector: query.field_selector.clone(),
+            resource_version: match from {
+                From::InitialState => 0,
+                From::Revision(revision) => revision,
+            },
+            send_initial_state: from == From::InitialState,
+        };
+        async {
+            let mut grpc = ready(channel).await?;
+            let path = PathAndQuery::from_static(Self::CALLS.watch);
+            let response = grpc
+                .server_streaming(Request::new(request), path, ProstCodec::default())
+                .await?;
+            Ok(Watch {
+                stream: response.into_inner(),
+            })
+        }
+    }
 
     /// Every page of a list, and the revision that all of them show.
     fn list_all(
@@ -129,143 +199,50 @@ pub trait Resource: Object {
     }
 }
 
+impl<O: Object> Resource for O {}
+
 /// Lists and watches may be larger than tonic's default of 4 MiB a message.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
-/// An answer without its object breaks the contract of every call here.
-fn present<O: Object>(object: Option<O>) -> Result<O, Status> {
-    object.ok_or_else(|| Status::internal(format!("the server's answer holds no {}", O::KIND)))
+/// The namespace of a request: kinds without namespaces send none.
+fn scope<O: Object>(namespace: &str) -> String {
+    if O::NAMESPACED {
+        namespace.to_owned()
+    } else {
+        String::new()
+    }
 }
 
-macro_rules! resource {
-    (
-        $kind:ident, $client:ident::$client_type:ident, $field:ident, $list_field:ident,
-        create $create:ident $CreateRequest:ident, get $get:ident $GetRequest:ident,
-        list $list:ident $ListRequest:ident, update $update:ident $UpdateRequest:ident,
-        delete $delete:ident $DeleteRequest:ident { $($delete_extra:ident),* },
-        watch $watch:ident $WatchRequest:ident $WatchResponse:ident,
-        scope { $($namespace:ident)? }
-    ) => {
-        impl Resource for v1::$kind {
-            type WatchResponse = v1::$WatchResponse;
-
-            fn watch_event(response: Self::WatchResponse) -> WatchEvent<Self> {
-                WatchEvent { kind: response.r#type(), revision: response.resource_version, object: response.$field }
-            }
-
-            async fn create(channel: &Channel, object: Self) -> Result<Self, Status> {
-                let request = v1::$CreateRequest { $field: Some(object), validate_only: false };
-                present(Self::client(channel).$create(request).await?.into_inner().$field)
-            }
-
-            async fn get(channel: &Channel, _namespace: &str, name: &str) -> Result<Self, Status> {
-                let request = v1::$GetRequest { $($namespace: _namespace.to_owned(),)? name: name.to_owned() };
-                present(Self::client(channel).$get(request).await?.into_inner().$field)
-            }
-
-            async fn list(channel: &Channel, query: &Query, page_token: String) -> Result<List<Self>, Status> {
-                let request = v1::$ListRequest {
-                    $($namespace: query.namespace.clone(),)?
-                    label_selector: query.label_selector.clone(),
-                    field_selector: query.field_selector.clone(),
-                    page_size: 0,
-                    page_token,
-                };
-                let page = Self::client(channel).$list(request).await?.into_inner();
-                Ok(List {
-                    items: page.$list_field,
-                    next_page_token: page.next_page_token,
-                    revision: page.resource_version,
-                })
-            }
-
-            async fn update(channel: &Channel, object: Self) -> Result<Self, Status> {
-                let request = v1::$UpdateRequest { $field: Some(object), validate_only: false };
-                present(Self::client(channel).$update(request).await?.into_inner().$field)
-            }
-
-            async fn delete(
-                channel: &Channel,
-                _namespace: &str,
-                name: &str,
-                options: &DeleteOptions,
-            ) -> Result<Self, Status> {
-                let request = v1::$DeleteRequest {
-                    $($namespace: _namespace.to_owned(),)?
-                    name: name.to_owned(),
-                    resource_version: options.resource_version,
-                    uid: options.uid.clone(),
-                    $($delete_extra: options.$delete_extra,)*
-                };
-                present(Self::client(channel).$delete(request).await?.into_inner().$field)
-            }
-
-            async fn watch(channel: &Channel, query: &Query, from: From) -> Result<Watch<Self>, Status> {
-                let request = v1::$WatchRequest {
-                    $($namespace: query.namespace.clone(),)?
-                    label_selector: query.label_selector.clone(),
-                    field_selector: query.field_selector.clone(),
-                    resource_version: match from {
-                        From::InitialState => 0,
-                        From::Revision(revision) => revision,
-                    },
-                    send_initial_state: from == From::InitialState,
-                };
-                Ok(Watch { stream: Self::client(channel).$watch(request).await?.into_inner() })
-            }
-        }
-
-        impl Client for v1::$kind {
-            type Client = v1::$client::$client_type<Channel>;
-
-            fn client(channel: &Channel) -> Self::Client {
-                v1::$client::$client_type::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
-            }
-        }
-    };
+/// A call that answers with an object.
+async fn one<O: Object>(
+    channel: &Channel,
+    path: &'static str,
+    request: impl Message + 'static,
+) -> Result<O, Status> {
+    let response: wire::ObjectResponse<O> = unary(channel, path, request).await?;
+    // An answer without its object breaks the contract of every call here.
+    response
+        .object
+        .ok_or_else(|| Status::internal(format!("the server's answer holds no {}", O::KIND)))
 }
 
-/// The generated client of a kind's service.
-trait Client {
-    type Client;
-    fn client(channel: &Channel) -> Self::Client;
+async fn unary<Answer: Message + Default + 'static>(
+    channel: &Channel,
+    path: &'static str,
+    request: impl Message + 'static,
+) -> Result<Answer, Status> {
+    let mut grpc = ready(channel).await?;
+    let path = PathAndQuery::from_static(path);
+    let response = grpc
+        .unary(Request::new(request), path, ProstCodec::default())
+        .await?;
+    Ok(response.into_inner())
 }
 
-resource!(
-    Pod, pod_service_client::PodServiceClient, pod, pods,
-    create create_pod CreatePodRequest, get get_pod GetPodRequest, list list_pods ListPodsRequest,
-    update update_pod UpdatePodRequest, delete delete_pod DeletePodRequest { grace_period_seconds },
-    watch watch_pods WatchPodsRequest WatchPodsResponse, scope { namespace }
-);
-resource!(
-    Node, node_service_client::NodeServiceClient, node, nodes,
-    create create_node CreateNodeRequest, get get_node GetNodeRequest, list list_nodes ListNodesRequest,
-    update update_node UpdateNodeRequest, delete delete_node DeleteNodeRequest {},
-    watch watch_nodes WatchNodesRequest WatchNodesResponse, scope {}
-);
-resource!(
-    Namespace, namespace_service_client::NamespaceServiceClient, namespace, namespaces,
-    create create_namespace CreateNamespaceRequest, get get_namespace GetNamespaceRequest,
-    list list_namespaces ListNamespacesRequest, update update_namespace UpdateNamespaceRequest,
-    delete delete_namespace DeleteNamespaceRequest {},
-    watch watch_namespaces WatchNamespacesRequest WatchNamespacesResponse, scope {}
-);
-resource!(
-    ConfigMap, config_map_service_client::ConfigMapServiceClient, config_map, config_maps,
-    create create_config_map CreateConfigMapRequest, get get_config_map GetConfigMapRequest,
-    list list_config_maps ListConfigMapsRequest, update update_config_map UpdateConfigMapRequest,
-    delete delete_config_map DeleteConfigMapRequest {},
-    watch watch_config_maps WatchConfigMapsRequest WatchConfigMapsResponse, scope { namespace }
-);
-resource!(
-    Secret, secret_service_client::SecretServiceClient, secret, secrets,
-    create create_secret CreateSecretRequest, get get_secret GetSecretRequest, list list_secrets ListSecretsRequest,
-    update update_secret UpdateSecretRequest, delete delete_secret DeleteSecretRequest {},
-    watch watch_secrets WatchSecretsRequest WatchSecretsResponse, scope { namespace }
-);
-resource!(
-    Event, event_service_client::EventServiceClient, event, events,
-    create create_event CreateEventRequest, get get_event GetEventRequest, list list_events ListEventsRequest,
-    update update_event UpdateEventRequest, delete delete_event DeleteEventRequest {},
-    watch watch_events WatchEventsRequest WatchEventsResponse, scope { namespace }
-);
+async fn ready(channel: &Channel) -> Result<Grpc<Channel>, Status> {
+    let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    grpc.ready()
+        .await
+        .map_err(|error| Status::unavailable(format!("the connection is not ready: {error}")))?;
+    Ok(grpc)
+}

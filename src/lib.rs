@@ -48,6 +48,7 @@ pub mod quantity;
 mod redacted;
 pub mod rules;
 pub mod selector;
+pub mod wire;
 
 /// Every contract as a serialized `google.protobuf.FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,18 +1,50 @@
 //! What the kinds have in common: identity, metadata, and where an object is stored.
 
+use std::fmt::Debug;
+
 use prost::Message as _;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     selector::Fields,
-    v1::{ConfigMap, Event, Namespace, Node, ObjectMeta, Pod, Secret},
+    v1::{self, ObjectMeta},
 };
 
-/// An object of the API. A new kind is its proto, one line of [`kinds!`], its fields in `selector::field`, and its
-/// rules in `rules`.
+/// Calls a macro with every kind of the API: its message, its plural in the names of calls, its plural in keys and on
+/// the command line, and whether it is in a namespace. A new kind is its two protos, one line here, its fields in
+/// `selector::field`, its rules in `rules`, and what the apiserver must know of it beside (`Kind`).
+#[macro_export]
+macro_rules! for_each_kind {
+    ($callback:ident) => {
+        $callback! {
+            Pod, Pods, pods, true;
+            Node, Nodes, nodes, false;
+            Namespace, Namespaces, namespaces, false;
+            ConfigMap, ConfigMaps, configmaps, true;
+            Secret, Secrets, secrets, true;
+            Event, Events, events, true;
+        }
+    };
+}
+
+/// The paths of the calls that kinds have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Calls {
+    pub create: &'static str,
+    pub get: &'static str,
+    pub list: &'static str,
+    pub update: &'static str,
+    pub delete: &'static str,
+    pub watch: &'static str,
+    /// Not every kind has it.
+    pub update_status: &'static str,
+}
+
+/// An object of the API; [`for_each_kind`] says what a new kind takes.
 pub trait Object:
     Fields
     + prost::Message
+    + Debug
     + Default
     + Clone
     + PartialEq
@@ -28,6 +60,9 @@ pub trait Object:
     /// As in keys, routing keys and on the command line: "configmaps".
     const PLURAL: &'static str;
     const NAMESPACED: bool;
+    /// "clone8s.v1.ConfigMapService".
+    const SERVICE: &'static str;
+    const CALLS: Calls;
 
     /// None only before an object has passed the apiserver's door.
     fn metadata(&self) -> Option<&ObjectMeta>;
@@ -70,12 +105,28 @@ pub fn store_key<O: Object>(namespace: &str, name: &str) -> String {
     format!("{}{name}", store_prefix::<O>(namespace))
 }
 
+macro_rules! call {
+    ($kind:ident $verb:literal $what:ident $($rest:literal)?) => {
+        concat!("/clone8s.v1.", stringify!($kind), "Service/", $verb, stringify!($what) $(, $rest)?)
+    };
+}
+
 macro_rules! kinds {
-    ($($kind:ident $plural:literal $namespaced:literal),* $(,)?) => {
-        $(impl Object for $kind {
+    ($($kind:ident, $many:ident, $plural:ident, $namespaced:literal;)*) => {
+        $(impl Object for v1::$kind {
             const KIND: &'static str = stringify!($kind);
-            const PLURAL: &'static str = $plural;
+            const PLURAL: &'static str = stringify!($plural);
             const NAMESPACED: bool = $namespaced;
+            const SERVICE: &'static str = concat!("clone8s.v1.", stringify!($kind), "Service");
+            const CALLS: Calls = Calls {
+                create: call!($kind "Create" $kind),
+                get: call!($kind "Get" $kind),
+                list: call!($kind "List" $many),
+                update: call!($kind "Update" $kind),
+                delete: call!($kind "Delete" $kind),
+                watch: call!($kind "Watch" $many),
+                update_status: call!($kind "Update" $kind "Status"),
+            };
 
             fn metadata(&self) -> Option<&ObjectMeta> {
                 self.metadata.as_ref()
@@ -87,14 +138,14 @@ macro_rules! kinds {
 
         /// An object of any kind.
         #[derive(Debug, Clone, PartialEq)]
-        pub enum AnyObject { $($kind($kind)),* }
+        pub enum AnyObject { $($kind(v1::$kind)),* }
 
         impl AnyObject {
             pub fn kind(&self) -> &'static str {
-                match self { $(Self::$kind(_) => $kind::KIND),* }
+                match self { $(Self::$kind(_) => v1::$kind::KIND),* }
             }
             pub fn plural(&self) -> &'static str {
-                match self { $(Self::$kind(_) => $kind::PLURAL),* }
+                match self { $(Self::$kind(_) => v1::$kind::PLURAL),* }
             }
             pub fn name(&self) -> &str {
                 match self { $(Self::$kind(object) => object.name()),* }
@@ -111,7 +162,7 @@ macro_rules! kinds {
             /// Reads the protobuf form of an object of the kind with this plural; None for a plural that no kind has.
             pub fn decode(plural: &str, bytes: impl prost::bytes::Buf) -> Option<Result<Self, prost::DecodeError>> {
                 match plural {
-                    $($kind::PLURAL => Some($kind::decode(bytes).map(Self::$kind)),)*
+                    $(v1::$kind::PLURAL => Some(v1::$kind::decode(bytes).map(Self::$kind)),)*
                     _ => None,
                 }
             }
@@ -122,7 +173,7 @@ macro_rules! kinds {
             /// An object from the contract's JSON form, which knows no `kind`.
             pub(crate) fn from_json(kind: &str, value: serde_json::Value) -> serde_json::Result<Self> {
                 match kind {
-                    $($kind::KIND => serde_json::from_value(value).map(Self::$kind),)*
+                    $(v1::$kind::KIND => serde_json::from_value(value).map(Self::$kind),)*
                     other => Err(serde::de::Error::custom(format!("unknown kind {other:?}"))),
                 }
             }
@@ -133,22 +184,15 @@ macro_rules! kinds {
             }
         }
 
-        $(impl From<$kind> for AnyObject {
-            fn from(object: $kind) -> Self {
+        $(impl From<v1::$kind> for AnyObject {
+            fn from(object: v1::$kind) -> Self {
                 Self::$kind(object)
             }
         })*
 
         /// Every kind's name, as in a manifest.
-        pub const KINDS: &[&str] = &[$($kind::KIND),*];
+        pub const KINDS: &[&str] = &[$(v1::$kind::KIND),*];
     };
 }
 
-kinds! {
-    Pod "pods" true,
-    Node "nodes" false,
-    Namespace "namespaces" false,
-    ConfigMap "configmaps" true,
-    Secret "secrets" true,
-    Event "events" true,
-}
+for_each_kind!(kinds);

@@ -11,7 +11,10 @@ mod pod;
 
 pub use image::ImageReference;
 
-use crate::object::{AnyObject, Object};
+use crate::{
+    for_each_kind,
+    object::{AnyObject, Object},
+};
 
 /// The most bytes that an object may have, encoded. Below what etcd takes for one request.
 pub const MAX_OBJECT_BYTES: usize = 1_400_000;
@@ -45,7 +48,7 @@ pub trait Rules: Object {
 }
 
 macro_rules! any_object_rules {
-    ($($kind:ident),*) => {
+    ($($kind:ident, $many:ident, $plural:ident, $namespaced:literal;)*) => {
         impl AnyObject {
             /// As [`Rules::set_defaults`].
             pub fn set_defaults(&mut self) {
@@ -58,4 +61,4 @@ macro_rules! any_object_rules {
         }
     };
 }
-any_object_rules!(Pod, Node, Namespace, ConfigMap, Secret, Event);
+for_each_kind!(any_object_rules);

@@ -22,22 +22,30 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    pub(crate) fn admits<K: Kind>(&self, object: &K) -> bool {
+    /// Whether it has the objects that belong to a node, or to none.
+    pub(crate) fn admits_node(&self, node: Option<&str>) -> bool {
         match self {
             Self::Cluster => true,
-            Self::Node(node) => object.node() == Some(node),
+            Self::Node(own) => node == Some(own),
             Self::Nothing => false,
         }
     }
 
     pub(crate) fn check<K: Kind>(&self, object: &K, verb: &str) -> Result<(), ApiError> {
-        if self.admits(object) {
+        self.check_of_node(object.node(), verb, || format!("{} {}", K::KIND, object.name()))
+    }
+
+    /// As [`Self::check`], for an object of which only its node is known.
+    pub(crate) fn check_of_node(
+        &self,
+        node: Option<&str>,
+        verb: &str,
+        object: impl FnOnce() -> String,
+    ) -> Result<(), ApiError> {
+        if self.admits_node(node) {
             return Ok(());
         }
-        Err(self.forbidden(
-            format!("{verb} {} {}", K::KIND, object.name()),
-            "it does not belong to that node",
-        ))
+        Err(self.forbidden(format!("{verb} {}", object()), "it does not belong to that node"))
     }
 
     /// A node says that its pod has stopped; it does not decide that a pod is to go.

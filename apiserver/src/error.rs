@@ -77,6 +77,10 @@ pub(crate) enum ApiError {
          from the list's revision"
     )]
     Future { asked: Revision, newest: Revision },
+    #[error(
+        "this watch is read too slowly: what comes after revision {told} is no longer in memory; watch again from there"
+    )]
+    TooSlow { told: Revision },
     #[error("no client certificate: {0}")]
     Unauthenticated(&'static str),
     #[error("{caller} may not {action}: {why}")]
@@ -192,7 +196,7 @@ impl ApiError {
             Self::Exists(_) | Self::NameTaken(_) => Code::AlreadyExists,
             Self::Stale { .. } | Self::Contended(_) | Self::LineReplaced { .. } => Code::Aborted,
             Self::WrongState { .. } => Code::FailedPrecondition,
-            Self::Compacted { .. } | Self::Future { .. } => Code::OutOfRange,
+            Self::Compacted { .. } | Self::Future { .. } | Self::TooSlow { .. } => Code::OutOfRange,
             Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::JoinRefused { refusal, .. } => refusal.code(),
             Self::Forbidden { .. } => Code::PermissionDenied,
@@ -218,6 +222,7 @@ impl ApiError {
             Self::WrongState { reason, .. } => reason,
             Self::Compacted { .. } => "REVISION_COMPACTED",
             Self::Future { .. } => "REVISION_IN_FUTURE",
+            Self::TooSlow { .. } => "WATCH_TOO_SLOW",
             Self::Unauthenticated(_) => "NO_CLIENT_CERTIFICATE",
             Self::JoinRefused { refusal, .. } => refusal.reason(),
             Self::NameTaken(_) => "NODE_NAME_TAKEN",
@@ -242,6 +247,9 @@ impl ApiError {
         }
         if let Self::Future { newest, .. } = self {
             metadata.insert("newest_revision".to_owned(), newest.to_string());
+        }
+        if let Self::TooSlow { told } = self {
+            metadata.insert("told_revision".to_owned(), told.to_string());
         }
         if let Self::Forbidden { why, .. } = self {
             metadata.insert("why".to_owned(), (*why).to_owned());
@@ -285,6 +293,7 @@ impl ApiError {
             }
             Self::Compacted { .. }
             | Self::Future { .. }
+            | Self::TooSlow { .. }
             | Self::Unauthenticated(_)
             | Self::Forbidden { .. }
             | Self::JoinRefused { .. }

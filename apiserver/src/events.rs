@@ -2,14 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use clone8s::{object::Object as _, v1::Event};
+use clone8s::{object::Object as _, v1::Event, wire::ListRequest};
 use clone8s_daemon::{Shutdown, clock};
 use tokio::time::sleep;
 
 use crate::{
     access::Scope,
     error::ApiError,
-    registry::{DeleteOptions, Key, ListRequest, Registry, Seen},
+    registry::{DeleteOptions, Key, Registry, Seen},
     time::system_time,
 };
 
@@ -49,7 +49,7 @@ async fn sweep_once(registry: &Registry, now: SystemTime) -> Result<usize, ApiEr
     let mut count = 0;
     loop {
         let page = registry.list::<Event>(&Scope::Cluster, &request).await?;
-        for event in page.items.iter().filter(|event| is_old(event, now)) {
+        for event in page.objects::<Event>()?.iter().filter(|event| is_old(event, now)) {
             let options = DeleteOptions {
                 // One that has happened again meanwhile stays.
                 seen: Seen {

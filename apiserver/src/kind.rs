@@ -1,12 +1,18 @@
 //! What the one path for objects needs to know of each kind beside its rules.
 
+use std::sync::Arc;
+
 use clone8s::{
     object::Object,
     rules::Rules,
     v1::{ConfigMap, Event, Namespace, NamespaceStatus, Node, Pod, PodStatus, Secret},
 };
 
-use crate::registration;
+use crate::{
+    cache::Cached,
+    registration,
+    services::{self, Backend, MoreCalls},
+};
 
 /// Namespace phases.
 pub(crate) const ACTIVE: &str = "Active";
@@ -19,7 +25,17 @@ pub(crate) const DEFAULT_NAMESPACE: &str = "default";
 const DEFAULT_GRACE_SECONDS: i32 = 30;
 
 /// A kind that the API serves.
-pub(crate) trait Kind: Object + Rules {
+pub(crate) trait Kind: Object + Rules + Cached {
+    /// The field that [`Kind::node`] reads, where objects can be selected by it.
+    const NODE_FIELD: Option<&'static str> = None;
+    /// Whether its service has a call to write the status.
+    const WRITES_STATUS: bool = false;
+
+    /// What its service has beside the calls of all kinds.
+    fn more_calls(_backend: &Arc<Backend>) -> Option<MoreCalls> {
+        None
+    }
+
     /// Gives a new object the status that it starts with, whatever the request says.
     fn start_status(&mut self) {}
 
@@ -65,6 +81,13 @@ pub(crate) trait Kind: Object + Rules {
 }
 
 impl Kind for Pod {
+    const NODE_FIELD: Option<&'static str> = Some("spec.nodeName");
+    const WRITES_STATUS: bool = true;
+
+    fn more_calls(backend: &Arc<Backend>) -> Option<MoreCalls> {
+        Some(services::pod_calls(backend))
+    }
+
     fn start_status(&mut self) {
         self.status = Some(PodStatus {
             phase: "Pending".into(),
@@ -100,6 +123,9 @@ impl Kind for Pod {
 
 /// A node's status is what its kubelet says, from its registration on.
 impl Kind for Node {
+    const NODE_FIELD: Option<&'static str> = Some("metadata.name");
+    const WRITES_STATUS: bool = true;
+
     fn take_status(&mut self, from: &Self) {
         self.status.clone_from(&from.status);
     }
@@ -142,6 +168,8 @@ impl Kind for ConfigMap {}
 impl Kind for Secret {}
 
 impl Kind for Event {
+    const NODE_FIELD: Option<&'static str> = Some("source.host");
+
     fn node(&self) -> Option<&str> {
         self.source
             .as_ref()

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! connection ─► door (identity, access) ─► services (messages) ─► registry (rules, preconditions) ─► store
-//!                                             │                                                       │
-//!                                             └─► tunnel ─► a node                 outbox ─► bus ◄────┘
+//!                                             │                       ▲                               │  │
+//!                                             └─► tunnel ─► a node    └── reads, watches ── cache ◄───┘  │
+//!                                                                                  bus ◄── outbox ◄──────┘
 //! ```
 
 mod access;
 mod binding;
+mod cache;
 mod config;
 mod door;
 mod error;
@@ -216,6 +218,14 @@ impl Apiserver {
                 server::serve_metrics(metrics, listener, shutdown.clone()),
             );
         }
+        supervisor.spawn(
+            "cache",
+            cache::feed(
+                Arc::clone(self.registry.caches()),
+                Arc::clone(self.registry.store()),
+                shutdown.clone(),
+            ),
+        );
         supervisor.spawn(
             "outbox",
             outbox::run(

@@ -22,7 +22,7 @@ pub(crate) async fn relay(
     mut request: GetPodLogsRequest,
 ) -> Result<impl Stream<Item = Result<GetPodLogsResponse, Status>> + Send + use<>, ApiError> {
     let key = Key::<Pod>::parse(&request.namespace, &request.name)?;
-    let pod = registry.get(scope, &key).await?;
+    let pod = registry.get_object(scope, &key).await?;
     request.container = choose_container(&pod, &request.container)
         .map_err(|why| ApiError::field(key.name().to_string(), "container", why))?;
     key.namespace().clone_into(&mut request.namespace);

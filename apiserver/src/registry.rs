@@ -11,6 +11,7 @@
 //! What holds an object whose deletion was asked for: finalizers, and for some kinds what [`Kind::lingers`] says.
 
 mod delete;
+mod filter;
 mod key;
 mod list;
 mod watch;
@@ -18,12 +19,13 @@ mod watch;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use clone8s::{rules::Violation, v1::ObjectMeta};
+use clone8s::{rules::Violation, v1::ObjectMeta, wire::Encoded};
 use clone8s_daemon::{Shutdown, clock};
 
-pub(crate) use self::{delete::DeleteOptions, key::Key, list::ListRequest, watch::WatchRequest};
+pub(crate) use self::{delete::DeleteOptions, key::Key, watch::WatchEvent};
 use crate::{
     access::Scope,
+    cache::{Caches, Entry},
     error::ApiError,
     kind::Kind,
     namespaces,
@@ -73,6 +75,7 @@ impl Seen {
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
     store: Arc<dyn Store>,
+    caches: Arc<Caches>,
     /// Ends watches.
     shutdown: Shutdown,
     bookmark_interval: Duration,
@@ -81,6 +84,7 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(store: Arc<dyn Store>, shutdown: Shutdown) -> Self {
         Self {
+            caches: Arc::new(Caches::new(Arc::clone(&store))),
             store,
             shutdown,
             bookmark_interval: Duration::from_secs(5),
@@ -89,6 +93,11 @@ impl Registry {
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// What gets, lists and watches are served from; [`crate::cache::feed`] keeps it.
+    pub(crate) fn caches(&self) -> &Arc<Caches> {
+        &self.caches
     }
 
     pub(crate) async fn create<K: Kind>(
@@ -147,10 +156,24 @@ impl Registry {
         Ok(object)
     }
 
-    pub(crate) async fn get<K: Kind>(&self, scope: &Scope, key: &Key<K>) -> Result<K, ApiError> {
-        let object = self.read(key).await?;
-        scope.check(&object, "get")?;
-        Ok(object)
+    /// From memory, as it is now; from the store where memory is not that far.
+    pub(crate) async fn get<K: Kind>(&self, scope: &Scope, key: &Key<K>) -> Result<Encoded, ApiError> {
+        self.entry(scope, key).await?.encoded::<K>()
+    }
+
+    pub(crate) async fn get_object<K: Kind>(&self, scope: &Scope, key: &Key<K>) -> Result<K, ApiError> {
+        self.entry(scope, key).await?.decode()
+    }
+
+    async fn entry<K: Kind>(&self, scope: &Scope, key: &Key<K>) -> Result<Entry, ApiError> {
+        let path = key.path();
+        let found = match self.caches.current().await? {
+            Some(_) => K::cache(&self.caches).get(&path),
+            None => self.store.get(&path).await?.0.as_ref().map(Entry::read::<K>),
+        };
+        let entry = found.ok_or_else(|| ApiError::NotFound(key.name()))?;
+        scope.check_of_node(entry.node(), "get", || key.name().to_string())?;
+        Ok(entry)
     }
 
     /// Replaces metadata and content; the status stays.

@@ -1,26 +1,23 @@
 //! The generated services, bound to what does the work. A handler maps messages and nothing else.
 
-#[macro_use]
 mod objects;
-mod config_maps;
-mod events;
-mod namespaces;
-mod nodes;
 mod pods;
 mod registration;
-mod secrets;
 mod tunnel;
 
 use std::sync::Arc;
 
-use clone8s::v1::{
-    config_map_service_server::ConfigMapServiceServer, event_service_server::EventServiceServer,
-    namespace_service_server::NamespaceServiceServer, node_service_server::NodeServiceServer,
-    pod_service_server::PodServiceServer, registration_service_server::RegistrationServiceServer,
-    secret_service_server::SecretServiceServer, tunnel_service_server::TunnelServiceServer,
+use clone8s::{
+    for_each_kind,
+    v1::{
+        self, pod_service_server::PodServiceServer, registration_service_server::RegistrationServiceServer,
+        tunnel_service_server::TunnelServiceServer,
+    },
 };
 use tonic::{codec::CompressionEncoding, service::Routes};
 
+pub(crate) use self::objects::MoreCalls;
+use self::objects::ObjectService;
 use crate::{registration::Registrar, registry::Registry, tunnel::Tunnels};
 
 /// What the services work on.
@@ -45,15 +42,23 @@ macro_rules! served {
     };
 }
 
+/// What pods have beside the calls of all kinds.
+pub(crate) fn pod_calls(backend: &Arc<Backend>) -> MoreCalls {
+    MoreCalls::new(served!(PodServiceServer, backend))
+}
+
+macro_rules! object_services {
+    ($($kind:ident, $many:ident, $plural:ident, $namespaced:literal;)*) => {
+        fn object_services(backend: &Arc<Backend>) -> Routes {
+            Routes::default()$(.add_service(ObjectService::<v1::$kind>::new(backend)))*
+        }
+    };
+}
+for_each_kind!(object_services);
+
 /// Every service of the API.
 pub(crate) fn routes(backend: &Arc<Backend>) -> Routes {
-    Routes::default()
-        .add_service(served!(PodServiceServer, backend))
-        .add_service(served!(NodeServiceServer, backend))
-        .add_service(served!(NamespaceServiceServer, backend))
-        .add_service(served!(ConfigMapServiceServer, backend))
-        .add_service(served!(SecretServiceServer, backend))
-        .add_service(served!(EventServiceServer, backend))
+    object_services(backend)
         .add_service(served!(RegistrationServiceServer, backend))
         .add_service(served!(TunnelServiceServer, backend))
 }

@@ -1,6 +1,7 @@
 //! Benchmarks, side by side with peers: each starts the real servers it needs, as the integration tests do, and
 //! prints a Markdown table.
 
+pub mod apiserver;
 pub mod create;
 pub mod cri;
 mod machine;

@@ -1,8 +1,9 @@
 //! What a result was measured on.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Duration};
 
-use clone8s_integration::command;
+use anyhow::{Context as _, ensure};
+use clone8s_integration::{command, process};
 
 /// One line: processor, cores, memory, system, versions of what takes part.
 pub(crate) fn describe() -> String {
@@ -27,6 +28,20 @@ pub(crate) fn describe() -> String {
         "{cpu}, {cores} cores, {memory}; {system}, Linux {}; {versions}",
         kernel.trim()
     )
+}
+
+/// Of a process and the children that it has waited for (proc(5), utime to cstime; hundredths of a second).
+pub(crate) fn process_cpu(pid: u32) -> anyhow::Result<Duration> {
+    ensure!(process::alive(pid), "the server, process {pid}, is gone");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let after_name = stat.rsplit(") ").next().context("a stat line")?;
+    let ticks: u64 = after_name
+        .split(' ')
+        .skip(11)
+        .take(4)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// The first value of "name : value" lines.

@@ -68,6 +68,11 @@ impl<O: Object> FieldSelector<O> {
         self.requirements.is_empty()
     }
 
+    /// How many comparisons it makes.
+    pub fn len(&self) -> usize {
+        self.requirements.len()
+    }
+
     /// The one value that the field must have, for a caller that can narrow its search by it.
     pub fn required(&self, path: &str) -> Option<&str> {
         self.requirements

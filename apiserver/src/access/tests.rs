@@ -157,10 +157,18 @@ fn a_node_sees_itself_its_pods_and_its_events_alone() {
         }),
         ..Event::default()
     };
-    assert!(scope.admits(&named("n1")) && !scope.admits(&named("n2")));
-    assert!(scope.admits(&pod_on("n1")) && !scope.admits(&pod_on("n2")) && !scope.admits(&pod_on("")));
-    assert!(scope.admits(&told_by("n1")) && !scope.admits(&told_by("n2")) && !scope.admits(&told_by("")));
-    assert!(!scope.admits(&clone8s::v1::Secret::default()));
+    assert!(scope.admits_node(named("n1").node()) && !scope.admits_node(named("n2").node()));
+    assert!(
+        scope.admits_node(pod_on("n1").node())
+            && !scope.admits_node(pod_on("n2").node())
+            && !scope.admits_node(pod_on("").node())
+    );
+    assert!(
+        scope.admits_node(told_by("n1").node())
+            && !scope.admits_node(told_by("n2").node())
+            && !scope.admits_node(told_by("").node())
+    );
+    assert!(!scope.admits_node(clone8s::v1::Secret::default().node()));
 }
 
 #[test]

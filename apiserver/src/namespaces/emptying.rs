@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use clone8s::{
+    for_each_kind,
     object::Object,
-    v1::{ConfigMap, Event, Namespace, Pod, Secret},
+    v1::{self, Namespace},
+    wire::{ListRequest, WatchRequest},
 };
 use clone8s_daemon::{Shutdown, backoff};
 use futures::StreamExt as _;
@@ -16,7 +18,7 @@ use crate::{
     access::Scope,
     error::ApiError,
     kind::{Kind, TERMINATING},
-    registry::{DeleteOptions, Key, ListRequest, Registry, WatchRequest},
+    registry::{DeleteOptions, Key, Registry},
     store::{Precondition, Revision, StoreError},
 };
 
@@ -67,10 +69,7 @@ async fn round(registry: &Registry) -> Result<(), ApiError> {
         }
         for namespace in &ending {
             let name = namespace.name();
-            let left = empty::<Pod>(registry, name).await?
-                + empty::<ConfigMap>(registry, name).await?
-                + empty::<Secret>(registry, name).await?
-                + empty::<Event>(registry, name).await?;
+            let left = empty_of_all(registry, name).await?;
             let held = namespace
                 .metadata()
                 .is_some_and(|meta| !meta.finalizers.is_empty());
@@ -87,7 +86,7 @@ async fn ending(registry: &Registry) -> Result<Vec<Namespace>, ApiError> {
     let mut request = ListRequest::default();
     loop {
         let page = registry.list::<Namespace>(&Scope::Cluster, &request).await?;
-        ending.extend(page.items.into_iter().filter(|namespace| {
+        ending.extend(page.objects::<Namespace>()?.into_iter().filter(|namespace| {
             namespace
                 .status
                 .as_ref()
@@ -100,6 +99,20 @@ async fn ending(registry: &Registry) -> Result<Vec<Namespace>, ApiError> {
     }
 }
 
+macro_rules! empty_of_all {
+    ($($kind:ident, $many:ident, $plural:ident, $namespaced:literal;)*) => {
+        /// Deletes what is there of every kind, and tells how many objects were.
+        async fn empty_of_all(registry: &Registry, namespace: &str) -> Result<usize, ApiError> {
+            let mut count = 0;
+            $(if $namespaced {
+                count += empty::<v1::$kind>(registry, namespace).await?;
+            })*
+            Ok(count)
+        }
+    };
+}
+for_each_kind!(empty_of_all);
+
 /// Deletes what is there, and tells how many objects were.
 async fn empty<K: Kind>(registry: &Registry, namespace: &str) -> Result<usize, ApiError> {
     let mut count = 0;
@@ -110,7 +123,8 @@ async fn empty<K: Kind>(registry: &Registry, namespace: &str) -> Result<usize, A
     loop {
         let page = registry.list::<K>(&Scope::Cluster, &request).await?;
         count += page.items.len();
-        let not_yet_asked = page.items.iter().filter(|object| {
+        let objects = page.objects::<K>()?;
+        let not_yet_asked = objects.iter().filter(|object| {
             object
                 .metadata()
                 .is_none_or(|meta| meta.deletion_timestamp.is_none())

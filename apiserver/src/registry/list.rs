@@ -1,12 +1,11 @@
-//! Lists, in pages of one state of the store.
+//! Lists, in pages of one state: from memory, or from the store where memory does not reach back to that state.
 
-use std::collections::BTreeMap;
+use clone8s::wire::ListRequest;
 
-use clone8s::selector::{FieldSelector, LabelSelector, SelectorError};
-
-use super::{Registry, decode, key::prefix};
+use super::{Registry, filter::Filter, key::prefix};
 use crate::{
     access::Scope,
+    cache::{Entry, Part},
     error::ApiError,
     kind::Kind,
     page_token::{Position, Query},
@@ -19,53 +18,29 @@ const LARGEST_PAGE: usize = 1_000;
 /// A page ends early when its objects take this much, so that it fits the 4 MiB that gRPC clients take by default.
 const PAGE_BYTES: usize = 3 * 1024 * 1024 / 2;
 
-/// How many keys the store is asked for at a time.
-pub(super) const CHUNK: usize = 500;
+/// How many entries are looked at at a time.
+const CHUNK: usize = 500;
 /// Selectors may pass over most of them, so a small page does not ask for as few.
 const SMALLEST_CHUNK: usize = 50;
 
-#[derive(Debug, Clone, Default)]
-pub(crate) struct ListRequest {
-    /// Empty means every namespace.
-    pub(crate) namespace: String,
-    pub(crate) label_selector: String,
-    pub(crate) field_selector: String,
-    pub(crate) page_size: i32,
-    pub(crate) page_token: String,
-}
-
 #[derive(Debug, Clone)]
-pub(crate) struct ListPage<K> {
-    pub(crate) items: Vec<K>,
+pub(crate) struct ListPage {
+    pub(crate) items: Vec<Entry>,
     pub(crate) next_page_token: String,
     pub(crate) revision: Revision,
 }
 
-/// Which objects a caller asked for and may see.
-pub(super) struct Filter<K: Kind> {
-    labels: LabelSelector,
-    fields: FieldSelector<K>,
-    scope: Scope,
-}
-
-impl<K: Kind> Filter<K> {
-    pub(super) fn parse(label_selector: &str, field_selector: &str, scope: &Scope) -> Result<Self, ApiError> {
-        let bad = |field, error: SelectorError| ApiError::field("the selection", field, error.to_string());
-        Ok(Self {
-            labels: LabelSelector::parse(label_selector).map_err(|error| bad("label_selector", error))?,
-            fields: FieldSelector::parse(field_selector).map_err(|error| bad("field_selector", error))?,
-            scope: scope.clone(),
-        })
-    }
-
-    pub(super) fn admits(&self, object: &K) -> bool {
-        self.scope.admits(object) && self.labels.matches(labels(object)) && self.fields.matches(object)
+impl ListPage {
+    pub(crate) fn objects<K: Kind>(&self) -> Result<Vec<K>, ApiError> {
+        self.items.iter().map(Entry::decode).collect()
     }
 }
 
-fn labels<K: Kind>(object: &K) -> &BTreeMap<String, String> {
-    static NONE: BTreeMap<String, String> = BTreeMap::new();
-    object.metadata().map_or(&NONE, |meta| &meta.labels)
+/// Some entries of one state.
+struct Chunk {
+    entries: Vec<Entry>,
+    more: bool,
+    revision: Revision,
 }
 
 impl Registry {
@@ -73,7 +48,7 @@ impl Registry {
         &self,
         scope: &Scope,
         request: &ListRequest,
-    ) -> Result<ListPage<K>, ApiError> {
+    ) -> Result<ListPage, ApiError> {
         let size = page_size(request.page_size)?;
         let prefix = prefix::<K>(&request.namespace)?;
         let query = Query {
@@ -82,38 +57,35 @@ impl Registry {
             field_selector: &request.field_selector,
         };
         let filter = Filter::<K>::parse(&request.label_selector, &request.field_selector, scope)?;
+        let part = filter.part(prefix.clone());
         let (mut at, mut after) = match Position::parse(&request.page_token, &query)? {
-            Some(position) => (Some(position.revision), Some(position.after)),
-            None => (None, None),
+            Some(position) => (Some(position.revision), position.after),
+            None => (None, String::new()),
         };
         let mut items = Vec::new();
         let mut bytes = 0;
         loop {
-            let page = Page {
-                limit: Some((size + 1).clamp(SMALLEST_CHUNK, CHUNK)),
-                after: after.clone(),
-            };
-            let listing = self.store.list(&prefix, page, at).await?;
-            let revision = at.unwrap_or(listing.revision);
+            let limit = (size + 1).clamp(SMALLEST_CHUNK, CHUNK);
+            let chunk = self.chunk::<K>(&part, &after, limit, at).await?;
+            let revision = chunk.revision;
             at = Some(revision);
-            for stored in &listing.items {
-                let object: K = decode(stored)?;
-                if filter.admits(&object) {
-                    let full = items.len() == size || (bytes + stored.value.len() > PAGE_BYTES && bytes > 0);
+            let end = !chunk.more || chunk.entries.is_empty();
+            for entry in chunk.entries {
+                if filter.admits(&entry)? {
+                    let full = items.len() == size || (bytes + entry.len() > PAGE_BYTES && bytes > 0);
                     if full {
-                        let after = after.unwrap_or_default();
                         return Ok(ListPage {
                             items,
                             next_page_token: Position { revision, after }.token(&query),
                             revision,
                         });
                     }
-                    bytes += stored.value.len();
-                    items.push(object);
+                    bytes += entry.len();
+                    items.push(entry.clone());
                 }
-                after = Some(stored.key.clone());
+                entry.key().as_ref().clone_into(&mut after);
             }
-            if !listing.more || listing.items.is_empty() {
+            if end {
                 return Ok(ListPage {
                     items,
                     next_page_token: String::new(),
@@ -121,6 +93,45 @@ impl Registry {
                 });
             }
         }
+    }
+
+    /// Entries after a key, now or at a revision.
+    async fn chunk<K: Kind>(
+        &self,
+        part: &Part,
+        after: &str,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Chunk, ApiError> {
+        let in_memory = match at {
+            None => self.caches.current().await?,
+            Some(at) => self
+                .caches
+                .complete()
+                .filter(|complete| at <= *complete)
+                .and(Some(at)),
+        };
+        if let Some(revision) = in_memory
+            && let Some(mut entries) = K::cache(&self.caches).page(part, after, limit + 1, revision)
+        {
+            let more = entries.len() > limit;
+            entries.truncate(limit);
+            return Ok(Chunk {
+                entries,
+                more,
+                revision,
+            });
+        }
+        let page = Page {
+            limit: Some(limit),
+            after: Some(after.to_owned()).filter(|after| !after.is_empty()),
+        };
+        let listing = self.store.list(&part.prefix, page, at).await?;
+        Ok(Chunk {
+            entries: listing.items.iter().map(Entry::read::<K>).collect(),
+            more: listing.more,
+            revision: at.unwrap_or(listing.revision),
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use clone8s::{
     object::Object as _,
     rules::Rules as _,
     v1::{Container, Namespace, NamespaceStatus, Node, Pod, PodSpec, WatchEventType},
+    wire::{ListRequest, WatchRequest},
 };
 use futures::StreamExt as _;
 use prost::Message as _;
@@ -273,6 +274,7 @@ async fn what_the_store_has_forgotten_is_out_of_range() {
             .await
             .unwrap();
     }
+    let _running = kept(&registry);
     let request = WatchRequest {
         resource_version: first.resource_version(),
         ..WatchRequest::default()
@@ -326,9 +328,10 @@ async fn a_node_that_a_kubelet_wrote_to_the_store_is_listed_like_any_other() {
         .list::<Node>(&Scope::Cluster, &ListRequest::default())
         .await
         .unwrap();
-    assert_eq!(page.items.len(), 1);
-    assert_eq!(page.items[0].name(), "alone");
-    assert_eq!(page.items[0].resource_version(), revision.0);
+    let listed: Vec<Node> = page.objects().unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].name(), "alone");
+    assert_eq!(listed[0].resource_version(), revision.0);
 }
 
 #[tokio::test]
@@ -353,83 +356,38 @@ async fn data_that_is_not_an_object_is_an_internal_error_without_its_content() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_watch_of_which_nothing_matches_is_told_how_far_it_is() {
-    let changes = futures::stream::iter((11..=20).map(|revision| {
-        Ok(crate::store::WatchItem::Change(crate::store::Change {
-            key: "/clone8s/objects/pods/default/web".into(),
-            value: None,
-            previous: None,
-            revision: Revision(revision),
-        }))
-    }))
-    .chain(futures::stream::pending());
-    let registry = Registry::new(Arc::new(Scripted::new(changes.boxed())), Shutdown::new());
+    let mut registry = registry(Meddled::with(&Options::default(), |_| None)).await;
+    registry.bookmark_interval = Duration::from_millis(20);
+    let _running = kept(&registry);
     let request = WatchRequest {
-        resource_version: 10,
+        field_selector: "spec.nodeName=n1".into(),
         ..WatchRequest::default()
     };
     let mut events = registry.watch::<Pod>(&Scope::Cluster, &request).await.unwrap();
-    let event = events.next().await.unwrap().unwrap();
-    assert_eq!(
-        (event.kind, event.revision),
-        (WatchEventType::Bookmark, Revision(20))
-    );
-}
-
-/// A store whose one watch says what it is told to.
-struct Scripted(std::sync::Mutex<Option<Watch>>);
-
-impl Scripted {
-    fn new(watch: Watch) -> Self {
-        Self(std::sync::Mutex::new(Some(watch)))
+    let created = registry
+        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .await
+        .unwrap();
+    loop {
+        let event = events.next().await.unwrap().unwrap();
+        assert_eq!(event.r#type(), WatchEventType::Bookmark);
+        if event.resource_version == created.resource_version() {
+            break;
+        }
     }
 }
 
-impl fmt::Debug for Scripted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scripted").finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Store for Scripted {
-    async fn get(&self, _key: &str) -> Result<(Option<KeyValue>, Revision), StoreError> {
-        away()
-    }
-    async fn list(&self, _prefix: &str, _page: Page, _at: Option<Revision>) -> Result<Listing, StoreError> {
-        away()
-    }
-    async fn put(
-        &self,
-        _key: &str,
-        _value: Bytes,
-        _precondition: Precondition,
-    ) -> Result<Revision, StoreError> {
-        away()
-    }
-    async fn delete(&self, _key: &str, _precondition: Precondition) -> Result<Revision, StoreError> {
-        away()
-    }
-    async fn watch(&self, _prefix: &str, _after: Revision) -> Result<Watch, StoreError> {
-        Ok(self.0.lock().unwrap().take().unwrap())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_watch_that_the_store_ends_is_not_silently_short() {
-    let registry = Registry::new(
-        Arc::new(Scripted::new(futures::stream::empty().boxed())),
+/// While it lives, the registry's caches are kept.
+fn kept(registry: &Registry) -> tokio::task::JoinSet<Result<(), ApiError>> {
+    let mut running = tokio::task::JoinSet::new();
+    running.spawn(crate::cache::feed(
+        Arc::clone(registry.caches()),
+        Arc::clone(registry.store()),
         Shutdown::new(),
-    );
-    let request = WatchRequest {
-        resource_version: 10,
-        ..WatchRequest::default()
-    };
-    let mut events = registry.watch::<Pod>(&Scope::Cluster, &request).await.unwrap();
-    let error = events.next().await.unwrap().unwrap_err();
-    assert_eq!(reason(error), (Code::Unavailable, "STORE_UNAVAILABLE".into()));
-    assert!(events.next().await.is_none());
+    ));
+    running
 }
 
 #[test]

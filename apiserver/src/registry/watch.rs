@@ -1,110 +1,114 @@
 //! Watches: every change after a revision, in order, each once, or an error that says why not.
 //!
 //! ```text
-//! (initial state: ADDED … SYNCED) ──► changes, with BOOKMARKs while nothing matches ──► an error ends the stream
+//! state (ADDED … SYNCED) ─────────────┐
+//!                                     ▼
+//! history (the store's, where the     live (the cache's events, BOOKMARKs while nothing matches) ──► an error
+//!  cache does not reach back) ────────▲
 //! ```
-//! A stream is pulled by its reader, so one that reads slowly holds up itself alone; what it may fall behind is
-//! bounded by the store's history, past which it is told OUT_OF_RANGE.
+//! A stream is pulled by its reader, so one that reads slowly holds up itself alone. One for which the cache's events
+//! no longer suffice is ended with OUT_OF_RANGE; watching again from the revision that it has come to, it gets the
+//! rest from the store's history, or OUT_OF_RANGE where that ends too.
 
-use std::{collections::VecDeque, pin::pin};
+mod live;
 
-use clone8s::v1::WatchEventType;
-use clone8s_daemon::Shutdown;
+use std::{pin::Pin, vec};
+
+use clone8s::{
+    v1::WatchEventType,
+    wire::{Encoded, WatchRequest, WatchResponse},
+};
 use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::{
-    Registry, decode,
-    key::prefix,
-    list::{CHUNK, Filter},
-};
+use self::live::Live;
+use super::{Registry, filter::Filter, key::prefix};
 use crate::{
     access::Scope,
+    cache::{EVERYTHING, Entry, ObjectEvent, Part},
     error::ApiError,
     kind::Kind,
-    store::{Change, KeyValue, Page, Revision, Watch, WatchItem},
+    store::{Revision, Watch, WatchItem},
 };
 
-#[derive(Debug, Clone, Default)]
-pub(crate) struct WatchRequest {
-    /// Empty means every namespace.
-    pub(crate) namespace: String,
-    pub(crate) label_selector: String,
-    pub(crate) field_selector: String,
-    pub(crate) resource_version: i64,
-    pub(crate) send_initial_state: bool,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct WatchEvent<K> {
-    pub(crate) kind: WatchEventType,
-    pub(crate) object: Option<K>,
-    pub(crate) revision: Revision,
-}
+pub(crate) type WatchEvent = WatchResponse<Encoded>;
 
 /// Ends with an error, never silently.
-pub(crate) type WatchStream<K> = BoxStream<'static, Result<WatchEvent<K>, ApiError>>;
+pub(crate) type WatchStream = BoxStream<'static, Result<WatchEvent, ApiError>>;
 
 impl Registry {
     pub(crate) async fn watch<K: Kind>(
         &self,
         scope: &Scope,
         request: &WatchRequest,
-    ) -> Result<WatchStream<K>, ApiError> {
+    ) -> Result<WatchStream, ApiError> {
         let start = Start::parse(request)?;
-        let prefix = prefix::<K>(&request.namespace)?;
         let filter = Filter::<K>::parse(&request.label_selector, &request.field_selector, scope)?;
-        let phase = match start {
-            Start::After(revision) => self.follow(&prefix, revision).await?,
-            Start::Now => {
-                let (_, now) = self.store.get(&prefix).await?;
-                self.follow(&prefix, now).await?
-            }
-            Start::State => Phase::State {
-                pending: VecDeque::new(),
-                next: Some(Page {
-                    limit: Some(CHUNK),
-                    after: None,
-                }),
-                revision: None,
-            },
+        let part = filter.part(prefix::<K>(&request.namespace)?);
+        let phase = tokio::select! {
+            () = self.shutdown.cancelled() => return Err(ApiError::Stopping),
+            phase = self.begin(start, &part) => phase?,
         };
         let watcher = Watcher {
             registry: self.clone(),
-            shutdown: self.shutdown.clone(),
-            prefix,
+            stopping: Box::pin(self.shutdown.clone().cancelled_owned()),
+            part,
             filter,
             phase,
         };
         Ok(stream::unfold(Some(watcher), |watcher| async {
             let mut watcher = watcher?;
-            let shutdown = watcher.shutdown.clone();
-            let next = {
-                let next = pin!(watcher.next());
-                // Before what is next, so that a stream with a lot to say ends too.
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => Err(ApiError::Stopping),
-                    next = next => next,
-                }
-            };
+            let next = watcher.next_or_stopping().await;
             let watcher = next.is_ok().then_some(watcher);
             Some((next, watcher))
         })
         .boxed())
     }
 
-    async fn follow(&self, prefix: &str, after: Revision) -> Result<Phase, ApiError> {
-        let changes = self.store.watch(prefix, after).await?;
-        Ok(Phase::Changes {
-            changes,
-            told: after,
-            seen: after,
-            bookmark_at: Instant::now() + self.bookmark_interval,
-        })
+    async fn begin<K: Kind>(&self, start: Start, part: &Part) -> Result<Phase<K>, ApiError> {
+        // Until all that is stored was read.
+        self.caches.reach(Revision(0)).await;
+        match start {
+            Start::Now => Ok(Phase::Live(self.live(self.caches.newest().await?))),
+            Start::State => loop {
+                let at = self.caches.reach(self.caches.newest().await?).await;
+                // A page may miss its revision when very much is written at that moment.
+                if let Some(entries) = K::cache(&self.caches).page(part, "", usize::MAX, at) {
+                    return Ok(Phase::State {
+                        entries: entries.into_iter(),
+                        at,
+                    });
+                }
+            },
+            Start::After(revision) => {
+                let newest = self.caches.newest().await?;
+                if revision > newest {
+                    return Err(ApiError::Future {
+                        asked: revision,
+                        newest,
+                    });
+                }
+                if K::cache(&self.caches).reaches_back_to(revision) {
+                    return Ok(Phase::Live(self.live(revision)));
+                }
+                // Of all keys: some are written often, so that it soon shows how far it is.
+                Ok(Phase::History {
+                    changes: self.store.watch(EVERYTHING, revision).await?,
+                    latest: revision,
+                })
+            }
+        }
+    }
+
+    fn live<K: Kind>(&self, position: Revision) -> Live<K> {
+        Live::new(
+            K::cache(&self.caches).subscribe(),
+            position,
+            self.bookmark_interval,
+        )
     }
 }
 
@@ -131,151 +135,116 @@ impl Start {
 
 struct Watcher<K: Kind> {
     registry: Registry,
-    shutdown: Shutdown,
-    prefix: String,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    part: Part,
     filter: Filter<K>,
-    phase: Phase,
+    phase: Phase<K>,
 }
 
-enum Phase {
-    /// Sending what there is.
+enum Phase<K> {
+    /// Sending what there was at a revision.
     State {
-        pending: VecDeque<KeyValue>,
-        /// What to ask the store for once nothing is pending.
-        next: Option<Page>,
-        revision: Option<Revision>,
+        entries: vec::IntoIter<Entry>,
+        at: Revision,
     },
+    /// Sending what happened before the cache's events begin.
+    History { changes: Watch, latest: Revision },
     /// Sending what happens.
-    Changes {
-        changes: Watch,
-        /// The last revision that the watcher was told of.
-        told: Revision,
-        /// The last revision that the store has told of.
-        seen: Revision,
-        bookmark_at: Instant,
-    },
+    Live(Live<K>),
 }
 
 impl<K: Kind> Watcher<K> {
-    async fn next(&mut self) -> Result<WatchEvent<K>, ApiError> {
-        loop {
-            match &mut self.phase {
-                Phase::State {
-                    pending,
-                    next,
-                    revision,
-                } => {
-                    while let Some(stored) = pending.pop_front() {
-                        let object: K = decode(&stored)?;
-                        if self.filter.admits(&object) {
-                            return Ok(WatchEvent {
-                                kind: WatchEventType::Added,
-                                revision: stored.revision,
-                                object: Some(object),
-                            });
-                        }
-                    }
-                    if let Some(page) = next.take() {
-                        let listing = self.registry.store.list(&self.prefix, page, *revision).await?;
-                        revision.get_or_insert(listing.revision);
-                        if let Some(last) = listing.items.last().filter(|_| listing.more) {
-                            *next = Some(Page {
-                                limit: Some(CHUNK),
-                                after: Some(last.key.clone()),
-                            });
-                        }
-                        pending.extend(listing.items);
-                    } else {
-                        let revision = revision.unwrap_or(Revision(0));
-                        self.phase = self.registry.follow(&self.prefix, revision).await?;
+    async fn next_or_stopping(&mut self) -> Result<WatchEvent, ApiError> {
+        // Before what is next, so that a stream with a lot to say ends too.
+        tokio::select! {
+            biased;
+            () = &mut self.stopping => Err(ApiError::Stopping),
+            next = next(&self.registry, &self.part, &self.filter, &mut self.phase) => next,
+        }
+    }
+}
+
+async fn next<K: Kind>(
+    registry: &Registry,
+    part: &Part,
+    filter: &Filter<K>,
+    phase: &mut Phase<K>,
+) -> Result<WatchEvent, ApiError> {
+    loop {
+        match phase {
+            Phase::State { entries, at } => {
+                for entry in entries.by_ref() {
+                    if filter.admits(&entry)? {
                         return Ok(WatchEvent {
-                            kind: WatchEventType::Synced,
-                            object: None,
-                            revision,
+                            r#type: WatchEventType::Added.into(),
+                            object: Some(entry.encoded::<K>()?),
+                            resource_version: entry.revision().0,
                         });
                     }
                 }
-                Phase::Changes {
-                    changes,
-                    told,
-                    seen,
-                    bookmark_at,
-                } => {
-                    let item = tokio::select! {
-                        biased;
-                        item = changes.next() => item,
-                        // While no change is waiting, all that the store has told of is told.
-                        () = sleep_until(*bookmark_at), if seen > told => {
-                            *told = *seen;
-                            *bookmark_at = Instant::now() + self.registry.bookmark_interval;
-                            return Ok(bookmark(*told));
-                        }
-                    };
-                    match item {
-                        None => {
-                            let closed = std::io::Error::other("the store ended the watch");
-                            return Err(ApiError::StoreUnavailable(closed.into()));
-                        }
-                        Some(Err(error)) => return Err(error.into()),
-                        Some(Ok(WatchItem::Progress(revision))) => *seen = revision.max(*seen),
-                        Some(Ok(WatchItem::Change(change))) => {
-                            *seen = change.revision;
-                            if let Some(event) = seen_through(&self.filter, &change)? {
-                                *told = change.revision;
-                                return Ok(event);
-                            }
-                            // Many changes of which none matches: the watcher learns how far it is nonetheless. The
-                            // revision itself may have more changes to come.
-                            let before = Revision(change.revision.0 - 1);
-                            if before > *told && Instant::now() >= *bookmark_at {
-                                *told = before;
-                                *bookmark_at = Instant::now() + self.registry.bookmark_interval;
-                                return Ok(bookmark(before));
-                            }
-                        }
-                    }
+                let at = *at;
+                *phase = Phase::Live(registry.live(at));
+                return Ok(without_object(WatchEventType::Synced, at));
+            }
+            Phase::History { changes, latest } => {
+                let item = next_item(changes).await?;
+                // All up to here has come, and been seen: of a change's own revision more may follow.
+                let complete = match &item {
+                    WatchItem::Progress(revision) => *revision,
+                    WatchItem::Change(change) => Revision(change.revision.0 - 1),
+                };
+                let known = registry.caches.complete().is_some_and(|known| complete <= known);
+                if known && complete >= *latest && K::cache(&registry.caches).reaches_back_to(complete) {
+                    *phase = Phase::Live(registry.live(complete));
+                    continue;
+                }
+                let WatchItem::Change(change) = item else {
+                    continue;
+                };
+                *latest = change.revision;
+                if change.key.starts_with(&part.prefix)
+                    && let Some(event) = seen_through(filter, part, &ObjectEvent::of(&change))?
+                {
+                    return Ok(event);
                 }
             }
+            Phase::Live(live) => return live.next(&registry.caches, part, filter).await,
         }
     }
 }
 
-fn bookmark<K>(revision: Revision) -> WatchEvent<K> {
+async fn next_item(changes: &mut Watch) -> Result<WatchItem, ApiError> {
+    let closed = || ApiError::StoreUnavailable("the store ended the watch".into());
+    Ok(changes.next().await.ok_or_else(closed)??)
+}
+
+fn without_object(kind: WatchEventType, revision: Revision) -> WatchEvent {
     WatchEvent {
-        kind: WatchEventType::Bookmark,
+        r#type: kind.into(),
         object: None,
-        revision,
+        resource_version: revision.0,
     }
 }
 
-/// A change as a watcher with selectors sees it: what comes into the selection is added, what leaves it is
-/// deleted, as it was last seen.
-fn seen_through<K: Kind>(filter: &Filter<K>, change: &Change) -> Result<Option<WatchEvent<K>>, ApiError> {
-    let selected = |object: K| Some(object).filter(|object| filter.admits(object));
-    let before = match &change.previous {
-        Some(previous) => selected(decode(previous)?),
-        None => None,
-    };
-    let after = match &change.value {
-        Some(value) => selected(decode(&KeyValue {
-            key: change.key.clone(),
-            value: value.clone(),
-            revision: change.revision,
-        })?),
-        None => None,
-    };
-    let (kind, object) = match (before, after) {
-        (None, None) => return Ok(None),
-        (None, Some(object)) => (WatchEventType::Added, object),
-        (Some(_), Some(object)) => (WatchEventType::Modified, object),
-        (Some(mut last), None) => {
-            last.metadata_mut().resource_version = change.revision.0;
-            (WatchEventType::Deleted, last)
-        }
+/// An event as a watcher with selectors sees it: what comes into the selection is added, what leaves it is deleted,
+/// as it was last seen.
+fn seen_through<K: Kind>(
+    filter: &Filter<K>,
+    part: &Part,
+    event: &ObjectEvent<K>,
+) -> Result<Option<WatchEvent>, ApiError> {
+    if !event.key().starts_with(&part.prefix) {
+        return Ok(None);
+    }
+    let (kind, object) = match filter.admits_sides(event)? {
+        (false, false) => return Ok(None),
+        (false, true) => (WatchEventType::Added, event.state()?),
+        (true, true) => (WatchEventType::Modified, event.state()?),
+        (true, false) => (WatchEventType::Deleted, event.last_state()?),
     };
     Ok(Some(WatchEvent {
-        kind,
-        object: Some(object),
-        revision: change.revision,
+        r#type: kind.into(),
+        object,
+        resource_version: event.revision().0,
     }))
 }

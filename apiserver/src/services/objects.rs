@@ -1,145 +1,235 @@
-//! What the services of all kinds have in common: one macro binds a kind's six calls to the registry.
+//! The service of every kind: the calls that all kinds have, on messages that all kinds share (`clone8s::wire`).
+//!
+//! What is read goes out as the bytes that the registry has; only what is written is decoded.
 
-/// A request's namespace, for kinds that have namespaces.
-macro_rules! namespace_of {
-    (namespaced $request:ident) => {
-        std::mem::take(&mut $request.namespace)
-    };
-    (cluster $request:ident) => {
-        String::new()
-    };
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use clone8s::wire::{
+    CreateRequest, DeleteRequest, Encoded, GetRequest, ListRequest, ListResponse, ObjectResponse,
+    UpdateRequest, UpdateStatusRequest, WatchRequest,
+};
+use futures::StreamExt as _;
+use prost::Message;
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codec::CompressionEncoding,
+    codegen::BoxStream,
+    server::{Grpc, NamedService},
+};
+use tonic_prost::ProstCodec;
+use tower::{Service, service_fn, util::BoxCloneSyncService};
+
+use super::{Backend, LARGEST_REQUEST};
+use crate::{
+    access::{self, Scope},
+    cache::Entry,
+    error::ApiError,
+    kind::Kind,
+    registry::{Commit, DeleteOptions, Key, Registry, Seen, WatchEvent},
+};
+
+/// A service for what a kind has beside the calls of all kinds.
+pub(crate) type MoreCalls = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
+
+type Answered = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+/// The service of a kind.
+pub(super) struct ObjectService<K> {
+    backend: Arc<Backend>,
+    more: Option<MoreCalls>,
+    kind: PhantomData<fn() -> K>,
 }
 
-/// A delete's grace period, for kinds whose objects take time to end.
-macro_rules! grace_of {
-    (graceful $request:ident) => {
-        $request.grace_period_seconds
-    };
-    (at_once $request:ident) => {
-        None
-    };
-}
-
-/// Implements a kind's service on [`super::Backend`]; what the kind has beside the six calls follows in braces.
-macro_rules! objects_service {
-    (
-        $service:path, $Kind:ty, $one:ident, $many:ident, $spaces:ident, $ends:ident;
-        $create:ident $CreateRequest:ident $CreateResponse:ident,
-        $get:ident $GetRequest:ident $GetResponse:ident,
-        $list:ident $ListRequest:ident $ListResponse:ident,
-        $update:ident $UpdateRequest:ident $UpdateResponse:ident,
-        $delete:ident $DeleteRequest:ident $DeleteResponse:ident,
-        $watch:ident $WatchRequest:ident $WatchResponse:ident,
-        { $($more:tt)* }
-    ) => {
-        #[tonic::async_trait]
-        impl $service for $crate::services::Backend {
-            async fn $create(
-                &self,
-                request: tonic::Request<$CreateRequest>,
-            ) -> Result<tonic::Response<$CreateResponse>, tonic::Status> {
-                let scope = $crate::access::scope(&request)?;
-                let request = request.into_inner();
-                let commit = $crate::registry::Commit::unless(request.validate_only);
-                let object = self.registry.create(&scope, request.$one, commit).await?;
-                Ok(tonic::Response::new($CreateResponse { $one: Some(object) }))
-            }
-
-            async fn $get(
-                &self,
-                request: tonic::Request<$GetRequest>,
-            ) -> Result<tonic::Response<$GetResponse>, tonic::Status> {
-                let scope = $crate::access::scope(&request)?;
-                #[allow(unused_mut)]
-                let mut request = request.into_inner();
-                let namespace = namespace_of!($spaces request);
-                let key = $crate::registry::Key::<$Kind>::parse(&namespace, &request.name)?;
-                let object = self.registry.get(&scope, &key).await?;
-                Ok(tonic::Response::new($GetResponse { $one: Some(object) }))
-            }
-
-            async fn $list(
-                &self,
-                request: tonic::Request<$ListRequest>,
-            ) -> Result<tonic::Response<$ListResponse>, tonic::Status> {
-                let scope = $crate::access::scope(&request)?;
-                #[allow(unused_mut)]
-                let mut request = request.into_inner();
-                let namespace = namespace_of!($spaces request);
-                let request = $crate::registry::ListRequest {
-                    namespace,
-                    label_selector: request.label_selector,
-                    field_selector: request.field_selector,
-                    page_size: request.page_size,
-                    page_token: request.page_token,
-                };
-                let page = self.registry.list(&scope, &request).await?;
-                Ok(tonic::Response::new($ListResponse {
-                    $many: page.items,
-                    next_page_token: page.next_page_token,
-                    resource_version: page.revision.0,
-                }))
-            }
-
-            async fn $update(
-                &self,
-                request: tonic::Request<$UpdateRequest>,
-            ) -> Result<tonic::Response<$UpdateResponse>, tonic::Status> {
-                let scope = $crate::access::scope(&request)?;
-                let request = request.into_inner();
-                let commit = $crate::registry::Commit::unless(request.validate_only);
-                let object = self.registry.update(&scope, request.$one, commit).await?;
-                Ok(tonic::Response::new($UpdateResponse { $one: Some(object) }))
-            }
-
-            async fn $delete(
-                &self,
-                request: tonic::Request<$DeleteRequest>,
-            ) -> Result<tonic::Response<$DeleteResponse>, tonic::Status> {
-                let scope = $crate::access::scope(&request)?;
-                #[allow(unused_mut)]
-                let mut request = request.into_inner();
-                let namespace = namespace_of!($spaces request);
-                let key = $crate::registry::Key::<$Kind>::parse(&namespace, &request.name)?;
-                let options = $crate::registry::DeleteOptions {
-                    grace: grace_of!($ends request),
-                    seen: $crate::registry::Seen {
-                        uid: request.uid,
-                        resource_version: request.resource_version,
-                    },
-                };
-                let object = self.registry.delete(&scope, &key, &options).await?;
-                Ok(tonic::Response::new($DeleteResponse { $one: Some(object) }))
-            }
-
-            async fn $watch(
-                &self,
-                request: tonic::Request<$WatchRequest>,
-            ) -> Result<tonic::Response<tonic::codegen::BoxStream<$WatchResponse>>, tonic::Status> {
-                let scope = $crate::access::scope(&request)?;
-                #[allow(unused_mut)]
-                let mut request = request.into_inner();
-                let namespace = namespace_of!($spaces request);
-                let request = $crate::registry::WatchRequest {
-                    namespace,
-                    label_selector: request.label_selector,
-                    field_selector: request.field_selector,
-                    resource_version: request.resource_version,
-                    send_initial_state: request.send_initial_state,
-                };
-                let events = self.registry.watch::<$Kind>(&scope, &request).await?;
-                let responses = futures::StreamExt::map(events, |event| {
-                    let event = event?;
-                    Ok($WatchResponse {
-                        r#type: event.kind.into(),
-                        $one: event.object,
-                        resource_version: event.revision.0,
-                    })
-                });
-                Ok(tonic::Response::new(Box::pin(responses)))
-            }
-
-            $($more)*
+impl<K: Kind> ObjectService<K> {
+    pub(super) fn new(backend: &Arc<Backend>) -> Self {
+        Self {
+            backend: Arc::clone(backend),
+            more: K::more_calls(backend),
+            kind: PhantomData,
         }
+    }
+}
+
+// By hand, because a derive would ask the same of the kind.
+impl<K> Clone for ObjectService<K> {
+    fn clone(&self) -> Self {
+        Self {
+            backend: Arc::clone(&self.backend),
+            more: self.more.clone(),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<K: Kind> fmt::Debug for ObjectService<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ObjectService({})", K::SERVICE)
+    }
+}
+
+impl<K: Kind> NamedService for ObjectService<K> {
+    const NAME: &'static str = K::SERVICE;
+}
+
+impl<K: Kind> Service<http::Request<Body>> for ObjectService<K> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answered;
+
+    /// Always: so is every service that tonic generates.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answered {
+        let backend = Arc::clone(&self.backend);
+        let calls = K::CALLS;
+        match request.uri().path() {
+            path if path == calls.create => unary(backend, request, create::<K>),
+            path if path == calls.get => unary(backend, request, get::<K>),
+            path if path == calls.list => unary(backend, request, list::<K>),
+            path if path == calls.update => unary(backend, request, update::<K>),
+            path if path == calls.delete => unary(backend, request, delete::<K>),
+            path if path == calls.watch => watch::<K>(backend, request),
+            path if path == calls.update_status && K::WRITES_STATUS => {
+                unary(backend, request, update_status::<K>)
+            }
+            _ => {
+                if let Some(more) = &mut self.more {
+                    return Box::pin(more.call(request));
+                }
+                let unknown = Status::unimplemented("there is no such call").into_http();
+                Box::pin(async { Ok(unknown) })
+            }
+        }
+    }
+}
+
+async fn create<K: Kind>(
+    registry: Registry,
+    scope: Scope,
+    request: CreateRequest<K>,
+) -> Result<ObjectResponse<K>, ApiError> {
+    let commit = Commit::unless(request.validate_only);
+    let object = registry.create(&scope, request.object, commit).await?;
+    Ok(one(object))
+}
+
+async fn get<K: Kind>(
+    registry: Registry,
+    scope: Scope,
+    request: GetRequest,
+) -> Result<ObjectResponse<Encoded>, ApiError> {
+    let key = Key::<K>::parse(&request.namespace, &request.name)?;
+    Ok(ObjectResponse {
+        object: Some(registry.get(&scope, &key).await?),
+    })
+}
+
+async fn list<K: Kind>(
+    registry: Registry,
+    scope: Scope,
+    request: ListRequest,
+) -> Result<ListResponse<Encoded>, ApiError> {
+    let page = registry.list::<K>(&scope, &request).await?;
+    let objects = page.items.iter().map(Entry::encoded::<K>);
+    Ok(ListResponse {
+        objects: objects.collect::<Result<_, _>>()?,
+        next_page_token: page.next_page_token,
+        resource_version: page.revision.0,
+    })
+}
+
+async fn update<K: Kind>(
+    registry: Registry,
+    scope: Scope,
+    request: UpdateRequest<K>,
+) -> Result<ObjectResponse<K>, ApiError> {
+    let commit = Commit::unless(request.validate_only);
+    Ok(one(registry.update(&scope, request.object, commit).await?))
+}
+
+async fn update_status<K: Kind>(
+    registry: Registry,
+    scope: Scope,
+    request: UpdateStatusRequest<K>,
+) -> Result<ObjectResponse<K>, ApiError> {
+    Ok(one(registry.update_status(&scope, request.object).await?))
+}
+
+async fn delete<K: Kind>(
+    registry: Registry,
+    scope: Scope,
+    request: DeleteRequest,
+) -> Result<ObjectResponse<K>, ApiError> {
+    let key = Key::<K>::parse(&request.namespace, &request.name)?;
+    let options = DeleteOptions {
+        grace: request.grace_period_seconds,
+        seen: Seen {
+            uid: request.uid,
+            resource_version: request.resource_version,
+        },
     };
+    Ok(one(registry.delete(&scope, &key, &options).await?))
+}
+
+fn one<K: Kind>(object: K) -> ObjectResponse<K> {
+    ObjectResponse { object: Some(object) }
+}
+
+/// Answers a call of one request and one response.
+fn unary<Question, Answer, Work>(
+    backend: Arc<Backend>,
+    request: http::Request<Body>,
+    work: fn(Registry, Scope, Question) -> Work,
+) -> Answered
+where
+    Question: Message + Default + 'static,
+    Answer: Message + 'static,
+    Work: Future<Output = Result<Answer, ApiError>> + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Question>| {
+        let registry = backend.registry.clone();
+        async move {
+            let scope = access::scope(&request)?;
+            let answer = work(registry, scope, request.into_inner()).await?;
+            Ok::<_, Status>(Response::new(answer))
+        }
+    });
+    Box::pin(async move { Ok(grpc().unary(service, request).await) })
+}
+
+fn watch<K: Kind>(backend: Arc<Backend>, request: http::Request<Body>) -> Answered {
+    let service = service_fn(move |request: Request<WatchRequest>| {
+        let registry = backend.registry.clone();
+        async move {
+            let scope = access::scope(&request)?;
+            let events = registry.watch::<K>(&scope, request.get_ref()).await?;
+            let responses: BoxStream<WatchEvent> = Box::pin(events.map(|event| event.map_err(Status::from)));
+            Ok::<_, Status>(Response::new(responses))
+        }
+    });
+    Box::pin(async move { Ok(grpc().server_streaming(service, request).await) })
+}
+
+fn grpc<Question, Answer>() -> Grpc<ProstCodec<Answer, Question>>
+where
+    Question: Message + Default + 'static,
+    Answer: Message + 'static,
+{
+    Grpc::new(ProstCodec::default())
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(LARGEST_REQUEST)
 }

@@ -260,3 +260,79 @@ async fn an_open_watch_ends_with_the_server_and_says_so() {
     let (ended, _dir) = tokio::join!(next(&mut events), server.stop());
     assert_eq!(told(&ended.unwrap_err()), (Code::Unavailable, "STOPPING".into()));
 }
+
+/// As large as a pod may be, nearly: few of them are more than any buffer on the way holds.
+fn large(name: &str, version: usize) -> Pod {
+    let mut pod = pod(name);
+    let annotations = &mut pod.metadata.as_mut().unwrap().annotations;
+    annotations.insert("version".into(), version.to_string());
+    annotations.insert("filler".into(), "x".repeat(200_000));
+    pod
+}
+
+fn version(pod: Pod) -> String {
+    pod.metadata.unwrap().annotations["version"].clone()
+}
+
+async fn update(channel: &Channel, pod: Pod) {
+    let request = UpdatePodRequest {
+        pod: Some(pod),
+        validate_only: false,
+    };
+    pods(channel).update_pod(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_that_is_not_read_is_cut_off_slows_no_other_and_goes_on_from_the_history() {
+    const UPDATES: usize = 100;
+    let server = Server::start().await;
+    // A connection of its own, so that it is the watch's buffers alone that fill.
+    let (slow, root) = (server.root(), server.root());
+    let first = create_pod(&root, large("web", 0)).await;
+    let request = WatchPodsRequest {
+        resource_version: first.metadata.as_ref().unwrap().resource_version,
+        ..WatchPodsRequest::default()
+    };
+    let mut unread = watch(&slow, request.clone()).await.unwrap();
+    let mut read = watch(&root, request).await.unwrap();
+    for version in 1..=UPDATES {
+        update(&root, large("web", version)).await;
+        let event = next(&mut read).await.unwrap();
+        assert_eq!(self::version(event.pod.unwrap()), version.to_string());
+    }
+
+    let mut told = 0;
+    let mut versions = Vec::new();
+    let cut_off = loop {
+        match tokio::time::timeout(PATIENCE, unread.message()).await.unwrap() {
+            Ok(message) => {
+                let message = message.expect("the watch does not end without an error");
+                told = message.resource_version;
+                versions.extend(message.pod.map(version));
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(
+        crate::harness::told(&cut_off),
+        (Code::OutOfRange, "WATCH_TOO_SLOW".to_owned())
+    );
+    let details = details(&cut_off);
+    assert_eq!(
+        details.error_info().unwrap().metadata["told_revision"],
+        told.to_string()
+    );
+
+    let request = WatchPodsRequest {
+        resource_version: told,
+        ..WatchPodsRequest::default()
+    };
+    let mut rest = watch(&root, request).await.unwrap();
+    while versions.len() < UPDATES {
+        let event = next(&mut rest).await.unwrap();
+        versions.push(version(event.pod.unwrap()));
+    }
+    let expected: Vec<_> = (1..=UPDATES).map(|version| version.to_string()).collect();
+    assert_eq!(versions, expected);
+    server.stop().await;
+}

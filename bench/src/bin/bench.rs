@@ -18,6 +18,10 @@ enum Command {
     Create(clone8s_bench::create::Args),
     /// Two CRI servers side by side: our runtime-shim and containerd's own CRI plugin, or any two sockets
     Cri(clone8s_bench::cri::Args),
+    /// Gets and lists from the apiserver's memory beside range reads of the etcd below it
+    Reads(clone8s_bench::apiserver::reads::Args),
+    /// Changes to many watchers of one kind, beside encoding each change for each of them
+    Watch(clone8s_bench::apiserver::watch::Args),
     /// PullImage on two CRI sockets in turn, beside `ctr images pull`
     Pull(clone8s_bench::pull::Args),
 }
@@ -27,6 +31,8 @@ async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Create(args) => clone8s_bench::create::run(&args).await,
         Command::Cri(args) => clone8s_bench::cri::run(&args).await,
+        Command::Reads(args) => clone8s_bench::apiserver::reads::run(&args).await,
+        Command::Watch(args) => clone8s_bench::apiserver::watch::run(&args).await,
         Command::Pull(args) => clone8s_bench::pull::run(&args).await,
     };
     match outcome {

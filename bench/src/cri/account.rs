@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
-use clone8s_integration::process;
+use crate::machine;
+use anyhow::Context as _;
 
 #[derive(Debug)]
 pub(super) struct Account {
@@ -79,7 +79,7 @@ impl Account {
     /// All CPU time so far.
     pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
         let Some(cgroup) = &self.cgroup else {
-            return process_cpu(self.server);
+            return machine::process_cpu(self.server);
         };
         let mut total = usage(&self.hierarchy.join(cgroup.trim_start_matches('/')))?;
         if !self.made {
@@ -167,20 +167,6 @@ fn usage(dir: &Path) -> anyhow::Result<Duration> {
         .find_map(|line| line.strip_prefix("usage_usec "))
         .context("cpu.stat has no usage_usec")?;
     Ok(Duration::from_micros(micros.parse()?))
-}
-
-/// Of a process and the children that it has waited for (proc(5), utime to cstime; hundredths of a second).
-fn process_cpu(pid: u32) -> anyhow::Result<Duration> {
-    ensure!(process::alive(pid), "the server, process {pid}, is gone");
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let after_name = stat.rsplit(") ").next().context("a stat line")?;
-    let ticks: u64 = after_name
-        .split(' ')
-        .skip(11)
-        .take(4)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    Ok(Duration::from_millis(ticks * 10))
 }
 
 fn kilobytes(text: &str, name: &str) -> Option<u64> {

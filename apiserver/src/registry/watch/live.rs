@@ -1,0 +1,96 @@
+//! A place among a cache's events, which moves as they come.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use clone8s::v1::WatchEventType;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{WatchEvent, seen_through, without_object};
+use crate::{
+    cache::{Caches, ObjectEvent, Part},
+    error::ApiError,
+    kind::Kind,
+    registry::filter::Filter,
+    store::Revision,
+};
+
+pub(super) struct Live<K> {
+    news: watch::Receiver<Revision>,
+    /// Events that were taken from the cache and not looked at yet.
+    pending: VecDeque<Arc<ObjectEvent<K>>>,
+    /// All up to here was taken from the cache.
+    position: Revision,
+    /// The last revision that the watcher was told of.
+    told: Revision,
+    bookmark_interval: Duration,
+    bookmark_at: Instant,
+}
+
+impl<K: Kind> Live<K> {
+    pub(super) fn new(
+        news: watch::Receiver<Revision>,
+        position: Revision,
+        bookmark_interval: Duration,
+    ) -> Self {
+        Self {
+            news,
+            pending: VecDeque::new(),
+            position,
+            told: position,
+            bookmark_interval,
+            bookmark_at: Instant::now() + bookmark_interval,
+        }
+    }
+
+    pub(super) async fn next(
+        &mut self,
+        caches: &Caches,
+        part: &Part,
+        filter: &Filter<K>,
+    ) -> Result<WatchEvent, ApiError> {
+        loop {
+            while let Some(event) = self.pending.pop_front() {
+                if let Some(seen) = seen_through(filter, part, &event)? {
+                    self.told = event.revision();
+                    return Ok(seen);
+                }
+            }
+            // Also while there is news all the time, of which nothing is for this watcher.
+            if Instant::now() >= self.bookmark_at {
+                self.bookmark_at = Instant::now() + self.bookmark_interval;
+                if self.position > self.told {
+                    self.told = self.position;
+                    return Ok(without_object(WatchEventType::Bookmark, self.told));
+                }
+            }
+            // Before the look, so that what comes after it is noticed.
+            self.news.mark_unchanged();
+            if self.take(caches)? {
+                continue;
+            }
+            tokio::select! {
+                news = self.news.changed() => news.map_err(|_| ApiError::Stopping)?,
+                () = sleep_until(self.bookmark_at) => {}
+            }
+        }
+    }
+
+    /// Takes what the cache has; false when there is nothing.
+    fn take(&mut self, caches: &Caches) -> Result<bool, ApiError> {
+        let Some(complete) = caches.complete() else {
+            return Ok(false);
+        };
+        let events = K::cache(caches)
+            .events(self.position, complete)
+            .ok_or(ApiError::TooSlow { told: self.told })?;
+        self.position = match events.last() {
+            Some(last) => last.revision(),
+            None => self.position.max(complete),
+        };
+        self.pending.extend(events);
+        Ok(!self.pending.is_empty())
+    }
+}

@@ -1,0 +1,66 @@
+//! The apiserver beside the etcd that it stands on: reads from memory, and changes to many watchers.
+
+pub mod reads;
+pub mod watch;
+
+use anyhow::Context as _;
+use clone8s::{
+    client::Resource as _,
+    v1::{Container, ObjectMeta, Pod, PodSpec},
+};
+use clone8s_integration::ControlPlane;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use prost::Message;
+use tonic::{Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic_prost::ProstCodec;
+
+/// Creates pods that no node takes, of about 1 KiB each.
+async fn create_pods(plane: &ControlPlane, pods: usize) -> anyhow::Result<()> {
+    let channel = plane.channel();
+    stream::iter(0..pods)
+        .map(|number| Pod::create(&channel, pod(&format!("pod-{number:06}"))))
+        .buffer_unordered(32)
+        .try_collect::<Vec<_>>()
+        .await
+        .context("create pods")?;
+    Ok(())
+}
+
+fn pod(name: &str) -> Pod {
+    let filler = ("bench.clone8s/filler".to_owned(), "x".repeat(700));
+    Pod {
+        metadata: Some(ObjectMeta {
+            name: name.to_owned(),
+            namespace: "default".to_owned(),
+            labels: [("app".to_owned(), "bench".to_owned())].into(),
+            annotations: [filler].into(),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![Container {
+                name: "main".to_owned(),
+                image: "registry.example/bench:1".to_owned(),
+                ..Container::default()
+            }],
+            // Of a node that there is not, so that the controllers leave it alone.
+            node_name: "nowhere".to_owned(),
+            ..PodSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// One call of the API; objects in the answer stay bytes, as they do in etcd's client.
+async fn call<Answer: Message + Default + 'static>(
+    channel: &Channel,
+    path: &'static str,
+    request: impl Message + 'static,
+) -> anyhow::Result<Answer> {
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await?;
+    let path = PathAndQuery::from_static(path);
+    let response = grpc
+        .unary(Request::new(request), path, ProstCodec::default())
+        .await?;
+    Ok(response.into_inner())
+}

@@ -1,0 +1,149 @@
+//! Gets and lists from the apiserver's memory, beside linearizable range reads of the same bytes from its etcd.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use clone8s::{
+    object::{Object, store_key, store_prefix},
+    v1::Pod,
+    wire::{Encoded, GetRequest, ListRequest, ListResponse, ObjectResponse},
+};
+use clone8s_integration::{ControlPlane, Sandbox};
+use etcd_client::{GetOptions, KvClient};
+use futures::future::try_join_all;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use super::{call, create_pods};
+use crate::machine;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How many pods there are
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pods: u32,
+    /// Callers at a time (comma-separated)
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
+    callers: Vec<usize>,
+    /// Objects a page of a list
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(i32).range(1..=1000))]
+    page: i32,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+}
+
+/// Measures, and gives a report in Markdown.
+pub async fn run(args: &Args) -> anyhow::Result<String> {
+    let sandbox = Sandbox::new();
+    let plane = ControlPlane::start(&sandbox, None).await;
+    create_pods(&plane, args.pods as usize).await?;
+    let sides = Sides {
+        api: plane.channel(),
+        etcd: plane
+            .etcd
+            .client()
+            .await?
+            .kv_client()
+            .max_decoding_message_size(64 << 20),
+        pods: args.pods as usize,
+        page: args.page,
+    };
+    let mut report = format!(
+        "{} pods, on: {}\n\n| | callers | apiserver, calls/s | etcd, calls/s | ratio |\n|---|---:|---:|---:|---:|\n",
+        args.pods,
+        machine::describe()
+    );
+    let time = Duration::from_secs(args.seconds);
+    for &callers in &args.callers {
+        ensure!(callers > 0, "--callers: 0 callers call nothing");
+        // One right after the other, so that whatever else the machine does meets both.
+        let api = rate(callers, time, |number| sides.get(number)).await?;
+        let etcd = rate(callers, time, |number| sides.etcd_get(number)).await?;
+        row(&mut report, "get", callers, api, etcd);
+        let api = rate(callers, time, |_| sides.list()).await?;
+        let etcd = rate(callers, time, |_| sides.etcd_list()).await?;
+        row(&mut report, &format!("list of {}", args.page), callers, api, etcd);
+    }
+    Ok(report)
+}
+
+/// The same reads on both.
+struct Sides {
+    api: Channel,
+    etcd: KvClient,
+    pods: usize,
+    page: i32,
+}
+
+impl Sides {
+    fn name(&self, number: usize) -> String {
+        format!("pod-{:06}", number % self.pods)
+    }
+
+    async fn get(&self, number: usize) -> anyhow::Result<()> {
+        let request = GetRequest {
+            namespace: "default".to_owned(),
+            name: self.name(number),
+        };
+        let answer: ObjectResponse<Encoded> = call(&self.api, Pod::CALLS.get, request).await?;
+        answer.object.context("no pod").map(drop)
+    }
+
+    async fn etcd_get(&self, number: usize) -> anyhow::Result<()> {
+        let key = store_key::<Pod>("default", &self.name(number));
+        let answer = self.etcd.clone().get(key, None).await?;
+        answer.kvs().first().context("no pod").map(drop)
+    }
+
+    async fn list(&self) -> anyhow::Result<()> {
+        let request = ListRequest {
+            namespace: "default".to_owned(),
+            page_size: self.page,
+            ..ListRequest::default()
+        };
+        let answer: ListResponse<Encoded> = call(&self.api, Pod::CALLS.list, request).await?;
+        ensure!(!answer.objects.is_empty(), "no pods");
+        Ok(())
+    }
+
+    async fn etcd_list(&self) -> anyhow::Result<()> {
+        let options = GetOptions::new().with_prefix().with_limit(self.page.into());
+        let prefix = store_prefix::<Pod>("default");
+        let answer = self.etcd.clone().get(prefix, Some(options)).await?;
+        ensure!(!answer.kvs().is_empty(), "no pods");
+        Ok(())
+    }
+}
+
+/// Calls a second, by so many callers who each call again as soon as they are answered.
+async fn rate<Call>(callers: usize, time: Duration, call: impl Fn(usize) -> Call) -> anyhow::Result<f64>
+where
+    Call: Future<Output = anyhow::Result<()>>,
+{
+    let start = Instant::now();
+    let counts = try_join_all((0..callers).map(|caller| {
+        let call = &call;
+        async move {
+            let mut count: usize = 0;
+            while start.elapsed() < time {
+                // Spread over all keys, each caller in an order of its own.
+                call(caller.wrapping_mul(7_919) + count * 31).await?;
+                count += 1;
+            }
+            anyhow::Ok(count)
+        }
+    }))
+    .await?;
+    let count = u32::try_from(counts.iter().sum::<usize>())?;
+    Ok(f64::from(count) / start.elapsed().as_secs_f64())
+}
+
+fn row(report: &mut String, what: &str, callers: usize, api: f64, etcd: f64) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        report,
+        "| {what} | {callers} | {api:.0} | {etcd:.0} | {:.1} |",
+        api / etcd
+    );
+}

@@ -1,0 +1,158 @@
+//! The messages that the services of all kinds have in common, for code that works on any kind.
+//!
+//! Each stands for one generated message of every kind, such as [`GetRequest`] for `GetPodRequest` and
+//! `GetNodeRequest`: field numbers and types are the same for all kinds, which a test holds the contract to. Kinds
+//! without namespaces leave `namespace` out.
+
+use std::fmt;
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::{
+    DecodeError, Message,
+    encoding::{DecodeContext, WireType, skip_field},
+};
+
+use crate::v1::WatchEventType;
+
+/// What may stand for an object in a message: an object, or its [`Encoded`] form.
+pub trait Payload: Message + Default + Clone + PartialEq + fmt::Debug + 'static {}
+
+impl<P: Message + Default + Clone + PartialEq + fmt::Debug + 'static> Payload for P {}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct CreateRequest<O: Payload> {
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<O>,
+    #[prost(bool, tag = "2")]
+    pub validate_only: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct GetRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    #[prost(string, tag = "2")]
+    pub name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ListRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    #[prost(string, tag = "2")]
+    pub label_selector: String,
+    #[prost(string, tag = "3")]
+    pub field_selector: String,
+    #[prost(int32, tag = "4")]
+    pub page_size: i32,
+    #[prost(string, tag = "5")]
+    pub page_token: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UpdateRequest<O: Payload> {
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<O>,
+    #[prost(bool, tag = "2")]
+    pub validate_only: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct DeleteRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(int64, tag = "3")]
+    pub resource_version: i64,
+    #[prost(string, tag = "4")]
+    pub uid: String,
+    /// Pods alone have it.
+    #[prost(int32, optional, tag = "5")]
+    pub grace_period_seconds: Option<i32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct WatchRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    #[prost(string, tag = "2")]
+    pub label_selector: String,
+    #[prost(string, tag = "3")]
+    pub field_selector: String,
+    #[prost(int64, tag = "4")]
+    pub resource_version: i64,
+    #[prost(bool, tag = "5")]
+    pub send_initial_state: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct UpdateStatusRequest<O: Payload> {
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<O>,
+}
+
+/// The response of every call that answers with one object.
+#[derive(Clone, PartialEq, Message)]
+pub struct ObjectResponse<O: Payload> {
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<O>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ListResponse<O: Payload> {
+    #[prost(message, repeated, tag = "1")]
+    pub objects: Vec<O>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: String,
+    #[prost(int64, tag = "3")]
+    pub resource_version: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct WatchResponse<O: Payload> {
+    #[prost(enumeration = "WatchEventType", tag = "1")]
+    pub r#type: i32,
+    #[prost(message, optional, tag = "2")]
+    pub object: Option<O>,
+    #[prost(int64, tag = "3")]
+    pub resource_version: i64,
+}
+
+/// An object as bytes: encoded once, and put as it is into any number of messages. It is only ever written.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Encoded(pub Bytes);
+
+/// Its size alone: it may be a secret.
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoded({} bytes)", self.0.len())
+    }
+}
+
+impl Message for Encoded {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        buf.put_slice(&self.0);
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        context: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        skip_field(wire_type, tag, buf, context)
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;
