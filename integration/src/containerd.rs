@@ -68,6 +68,8 @@ path = "{dir}/opt"
             .process(name, "containerd")
             .arg("--config")
             .arg(dir.join("config.toml"))
+            // As under systemd (Type=notify): nothing that containerd starts may take it for its own.
+            .env("NOTIFY_SOCKET", dir.join("notify.sock"))
             .started();
         let containerd = Self {
             process,

@@ -17,6 +17,9 @@ use crate::{
 
 /// Where the runtime keeps its state, as containerd's own shim has it.
 const ROOT: &str = "/run/containerd/runc";
+/// What systemd has told containerd, and containerd's environment us. runc takes it for an order: to wait until the
+/// container says that it is ready, and to hand it descriptors.
+const OF_SYSTEMD: [&str; 4] = ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 /// What is kept of a runtime's own words about a failure.
 const MAX_MESSAGE: u64 = 64 << 10;
 
@@ -71,6 +74,9 @@ impl Runtime {
     /// The program with its general arguments; `log` gets its own words.
     pub(crate) fn command(&self, log: Option<&Path>) -> Command {
         let mut command = Command::new(&self.program);
+        for name in OF_SYSTEMD {
+            command.env_remove(name);
+        }
         command.arg("--root").arg(&self.root);
         if let Some(log) = log {
             command.arg("--log").arg(log).args(["--log-format", "json"]);

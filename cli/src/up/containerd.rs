@@ -174,6 +174,8 @@ fn spawn(layout: &Layout) -> Result<Process> {
     let child = Command::new("containerd")
         .arg("--config")
         .arg(config_path(layout))
+        // systemd asks us, not containerd, whether the cluster is up.
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(out.try_clone()?)
         .stderr(out)

@@ -23,6 +23,9 @@ use super::{
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Of the log, when the start fails.
 const LAST_LINES: usize = 20;
+/// For glibc's allocator, mallopt(3): what a start has needed for a moment goes back to the kernel. The unit
+/// clone8s.service has the same.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "2"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
 
 pub(super) fn run(args: &UpArgs) -> ExitCode {
     let outcome = tokio::runtime::Builder::new_current_thread()
@@ -109,6 +112,7 @@ fn spawn(log: &Path) -> Result<Child> {
         .collect();
     Command::new(env::current_exe().context("cannot find our own program")?)
         .args(without_timeout(arguments))
+        .envs(ALLOCATOR)
         .stdin(Stdio::null())
         .stdout(out.try_clone()?)
         .stderr(out)
