@@ -10,6 +10,7 @@ mod node;
 mod pod;
 
 pub use image::ImageReference;
+pub use pod::NODE_CONDITIONS;
 
 use crate::{
     for_each_kind,

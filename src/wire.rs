@@ -90,6 +90,9 @@ pub struct WatchRequest {
 pub struct UpdateStatusRequest<O: Payload> {
     #[prost(message, optional, tag = "1")]
     pub object: Option<O>,
+    /// For pods alone.
+    #[prost(string, repeated, tag = "2")]
+    pub condition_types: Vec<String>,
 }
 
 /// The response of every call that answers with one object.

@@ -10,7 +10,7 @@ use clone8s::{
 
 use crate::{
     cache::Cached,
-    registration,
+    pod_status, registration,
     services::{self, Backend, MoreCalls},
 };
 
@@ -41,6 +41,11 @@ pub(crate) trait Kind: Object + Rules + Cached {
 
     /// Takes the status of another state of the object. A kind without status has nothing to take.
     fn take_status(&mut self, _from: &Self) {}
+
+    /// Takes what a writer of the status may change, who may have named the conditions that it is about.
+    fn merge_status(&mut self, given: &Self, _condition_types: &[String]) {
+        self.take_status(given);
+    }
 
     /// The node that the object belongs to, if it belongs to one.
     fn node(&self) -> Option<&str> {
@@ -97,6 +102,11 @@ impl Kind for Pod {
 
     fn take_status(&mut self, from: &Self) {
         self.status.clone_from(&from.status);
+    }
+
+    fn merge_status(&mut self, given: &Self, condition_types: &[String]) {
+        let given = given.status.clone().unwrap_or_default();
+        self.status = Some(pod_status::merge(self, given, condition_types));
     }
 
     fn node(&self) -> Option<&str> {

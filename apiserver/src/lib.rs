@@ -23,6 +23,7 @@ mod on_first_call;
 pub mod outbox;
 mod page_token;
 mod pki;
+mod pod_status;
 mod registration;
 mod registry;
 mod server;

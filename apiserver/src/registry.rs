@@ -203,13 +203,14 @@ impl Registry {
         &self,
         scope: &Scope,
         object: Option<K>,
+        condition_types: &[String],
     ) -> Result<K, ApiError> {
         let object = given(object)?;
         let key = Key::<K>::of(&object)?;
         let seen = object.metadata().map(Seen::of).unwrap_or_default();
         self.modify(scope, &key, &seen, Commit::Store, |current: &K| {
             let mut next = current.clone();
-            next.take_status(&object);
+            next.merge_status(&object, condition_types);
             Ok(next)
         })
         .await

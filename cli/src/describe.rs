@@ -3,6 +3,7 @@
 mod node;
 mod page;
 mod pod;
+mod probe;
 
 use std::{io::Write, time::SystemTime};
 

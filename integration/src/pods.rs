@@ -27,6 +27,15 @@ pub fn pod(name: &str, containers: &[(&str, &str)]) -> Pod {
     }
 }
 
+/// The pod of a manifest.
+pub fn from_yaml(text: &str) -> Pod {
+    let mut documents = clone8s::manifest::parse("pod.yaml", text).expect("a manifest");
+    match documents.remove(0).object {
+        clone8s::object::AnyObject::Pod(pod) => pod,
+        other => panic!("{} is not a pod", other.kind()),
+    }
+}
+
 /// The flat form of the same, in YAML.
 pub fn flat_yaml(name: &str, containers: &[(&str, &str)]) -> String {
     let mut yaml = format!("version: v0\nname: {name}\nnamespace: default\nhostNetwork: true\ncontainers:\n");

@@ -106,6 +106,19 @@ impl DesiredPod {
         self.pod.spec.as_ref().unwrap_or(&NOTHING)
     }
 
+    /// The readiness gates that are open: whose condition somebody has set to True.
+    pub fn open_gates(&self) -> Vec<&str> {
+        let conditions = self.pod.status.iter().flat_map(|status| &status.conditions);
+        let gates = self.spec().readiness_gates.iter();
+        let types = gates.map(|gate| gate.condition_type.as_str());
+        types
+            .filter(|kind| {
+                let mut conditions = conditions.clone();
+                conditions.any(|one| one.r#type == **kind && one.status == "True")
+            })
+            .collect()
+    }
+
     /// True once a graceful deletion was asked for.
     pub fn is_terminating(&self) -> bool {
         self.pod

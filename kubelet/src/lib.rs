@@ -19,6 +19,7 @@ pub mod logs;
 mod outage;
 pub mod pod;
 mod pods;
+pub mod probe;
 pub mod registration;
 mod relist;
 pub mod runtime;

@@ -84,6 +84,15 @@ pub trait Runtime: Send + Sync + 'static {
     /// Opens the container's log file anew, after a rotation has moved it away.
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;
 
+    /// Runs a command in a running container to its end, or kills it at the limit with the reason
+    /// [`RuntimeErrorReason::Timeout`].
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        limit: Duration,
+    ) -> Result<ExecOutput, RuntimeError>;
+
     /// None when the runtime does not have the image.
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError>;
     /// Dropping the call gives the pull up.
@@ -98,6 +107,30 @@ pub trait Runtime: Send + Sync + 'static {
     async fn events(
         &self,
     ) -> Result<BoxStream<'static, Result<ContainerEventResponse, RuntimeError>>, RuntimeError>;
+}
+
+/// How a command in a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecOutput {
+    pub exit_code: i32,
+    /// What it wrote, standard output first.
+    pub text: String,
+}
+
+impl ExecOutput {
+    /// For people, with the end of what the command wrote.
+    pub fn describe(&self) -> String {
+        const LONGEST: usize = 1024;
+        let text = self.text.trim();
+        let cut = text.len().saturating_sub(LONGEST);
+        let start = (cut..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(cut);
+        let end = &text[start..];
+        if end.is_empty() {
+            format!("exit code {}", self.exit_code)
+        } else {
+            format!("exit code {}: {end}", self.exit_code)
+        }
+    }
 }
 
 /// Why the runtime did not do it.

@@ -84,7 +84,7 @@ impl Volumes {
         container: &Container,
         pod_ip: Option<&str>,
     ) -> Result<Vec<Mount>, VolumeError> {
-        let place = self.pods.join(pod.uid().as_str());
+        let place = self.dir(&pod.uid());
         let mut mounts = Vec::with_capacity(container.volume_mounts.len() + 1);
         for (index, wanted) in container.volume_mounts.iter().enumerate() {
             let source = self.volume_path(&place, pod.spec(), wanted)?;
@@ -133,16 +133,21 @@ impl Volumes {
         }
     }
 
+    /// The folder of a pod: of what the kubelet keeps for it until it is cleaned up.
+    pub fn dir(&self, uid: &PodUid) -> PathBuf {
+        self.pods.join(uid.as_str())
+    }
+
     /// Takes down the mounts of a pod and removes its folders. Harmless when there are none.
     pub fn clean_up(&self, uid: &PodUid) -> io::Result<()> {
-        let place = self.pods.join(uid.as_str());
+        let place = self.dir(uid);
         mounts::unmount_below(&place)?;
         remove_tree(&place)
     }
 
     /// Notes that a pod has come to the node: until it is cleaned up, [`Volumes::known`] names it.
     pub fn claim(&self, key: &PodKey, uid: &PodUid) -> io::Result<()> {
-        let place = self.pods.join(uid.as_str());
+        let place = self.dir(uid);
         fs::create_dir_all(&place)?;
         fs::write(place.join(OWNER), key.to_string())
     }

@@ -8,13 +8,18 @@ use serde_json::{Map, Value};
 use super::error::{Finding, Target};
 use crate::{descriptors, path::FieldPath};
 
-/// Fields that hold quantities, where a number means itself, as in Kubernetes.
+/// Fields of text where a number means itself, as in Kubernetes.
 const QUANTITIES: [&str; 5] = [
     "clone8s.v1.ResourceRequirements.limits",
     "clone8s.v1.ResourceRequirements.requests",
     "clone8s.v1.NodeStatus.capacity",
     "clone8s.v1.NodeStatus.allocatable",
     "clone8s.v1.EmptyDirVolumeSource.size_limit",
+];
+/// The same for ports, which may have names. There a number is also written as one.
+pub(super) const PORTS: [&str; 2] = [
+    "clone8s.v1.HTTPGetAction.port",
+    "clone8s.v1.TCPSocketAction.port",
 ];
 /// Values of this message must not appear in errors.
 const SECRET: &str = "clone8s.v1.Secret";
@@ -100,7 +105,7 @@ impl Shape<'_> {
     }
 
     fn field(&mut self, value: Value, field: &FieldDescriptor, path: &FieldPath) -> Value {
-        let loose = QUANTITIES.contains(&field.full_name());
+        let loose = QUANTITIES.contains(&field.full_name()) || PORTS.contains(&field.full_name());
         if field.is_map() {
             let Kind::Message(entry) = field.kind() else {
                 return Value::Null;

@@ -605,3 +605,11 @@ proptest! {
         let _ = parse("x", &text.concat());
     }
 }
+
+#[test]
+fn a_port_is_a_number_or_a_name_and_is_written_as_it_was() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: app\n    image: a\n    livenessProbe:\n      tcpSocket:\n        port: 8080\n    readinessProbe:\n      httpGet:\n        port: web\n";
+    let documents = parse("web.yaml", text).unwrap();
+    let yaml = to_yaml(&documents[0].object);
+    assert!(yaml.contains("port: 8080\n") && yaml.contains("port: web\n"), "{yaml}");
+}

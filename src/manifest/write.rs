@@ -4,6 +4,7 @@
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_yaml::{Mapping, Value};
 
+use super::shape::PORTS;
 use crate::{descriptors, object::AnyObject};
 
 /// A YAML document.
@@ -67,16 +68,22 @@ fn scalar_or_message(value: Value, field: &FieldDescriptor) -> Value {
         Kind::Message(message) => self::message(value, &message),
         // A version is not a number to reckon with, and Kubernetes has it as a string.
         Kind::Int64 if field.name() == "resource_version" => value,
-        Kind::Int64 => value
-            .as_str()
-            .and_then(|text| text.parse::<i64>().ok())
-            .map_or(value.clone(), Value::from),
+        Kind::Int64 => number(value),
+        Kind::String if PORTS.contains(&field.full_name()) => number(value),
         Kind::Uint64 => value
             .as_str()
             .and_then(|text| text.parse::<u64>().ok())
             .map_or(value.clone(), Value::from),
         _ => value,
     }
+}
+
+/// A number where the text is one.
+fn number(value: Value) -> Value {
+    value
+        .as_str()
+        .and_then(|text| text.parse::<i64>().ok())
+        .map_or(value.clone(), Value::from)
 }
 
 /// A time in UTC, written with a Z.

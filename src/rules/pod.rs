@@ -6,6 +6,7 @@
 //! nodeName can be set once; nodeSelector is fixed from then on.
 
 mod container;
+mod probe;
 mod volume;
 
 use super::{ImageReference, Rules, Violation, check::Check, meta};
@@ -16,6 +17,16 @@ use crate::{
 
 const MAX_CONTAINERS: usize = 100;
 const MAX_STATUS_MESSAGE: usize = 4096;
+const MAX_READINESS_GATES: usize = 20;
+
+/// The conditions of a pod that its node sets, and the scheduler before it.
+pub const NODE_CONDITIONS: [&str; 5] = [
+    "PodScheduled",
+    "PodReadyToStartContainers",
+    "Initialized",
+    "ContainersReady",
+    "Ready",
+];
 
 impl Rules for Pod {
     fn set_defaults(&mut self) {
@@ -43,6 +54,7 @@ impl Rules for Pod {
                     port.host_port = port.container_port;
                 }
             }
+            probe::set_defaults(container);
             if let Some(resources) = &mut container.resources {
                 for (name, limit) in &resources.limits {
                     resources
@@ -114,6 +126,14 @@ fn check_spec(c: &mut Check, spec: &PodSpec) {
             c.ok(names::check_dns_subdomain(&spec.runtime_class_name));
         });
     }
+    c.list("readinessGates", &spec.readiness_gates, MAX_READINESS_GATES, |c, gate| {
+        c.field("conditionType", |c| {
+            c.ok(names::check_qualified_name(&gate.condition_type));
+            if NODE_CONDITIONS.contains(&gate.condition_type.as_str()) {
+                c.wrong(format!("{:?} is a condition that the node itself sets", gate.condition_type));
+            }
+        });
+    });
     check_dns(c, spec);
 }
 

@@ -163,7 +163,8 @@ async fn update_status<K: Kind>(
     scope: Scope,
     request: UpdateStatusRequest<K>,
 ) -> Result<ObjectResponse<K>, ApiError> {
-    Ok(one(registry.update_status(&scope, request.object).await?))
+    let types = &request.condition_types;
+    Ok(one(registry.update_status(&scope, request.object, types).await?))
 }
 
 async fn delete<K: Kind>(

@@ -81,7 +81,7 @@ async fn a_node_touches_itself_and_its_pods_and_nothing_else() {
         let mut client = pods(&own);
         async move {
             client
-                .update_pod_status(UpdatePodStatusRequest { pod: Some(pod) })
+                .update_pod_status(UpdatePodStatusRequest { pod: Some(pod), ..Default::default() })
                 .await
         }
     };

@@ -14,7 +14,7 @@ async fn update(channel: &Channel, pod: Pod) -> Result<Pod, Status> {
 }
 
 async fn update_status(channel: &Channel, pod: Pod) -> Result<Pod, Status> {
-    let request = UpdatePodStatusRequest { pod: Some(pod) };
+    let request = UpdatePodStatusRequest { pod: Some(pod), ..Default::default() };
     Ok(pods(channel)
         .update_pod_status(request)
         .await?
@@ -119,6 +119,51 @@ async fn an_update_leaves_the_status_and_a_status_update_leaves_the_rest() {
     asked.metadata.as_mut().unwrap().resource_version = 0;
     let error = update_status(&root, asked).await.unwrap_err();
     assert_eq!(told(&error), (Code::FailedPrecondition, "UID_MISMATCH".into()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn conditions_of_readiness_gates_are_not_the_nodes_to_write() {
+    const GATE: &str = "example.com/in-rotation";
+    let condition = |kind: &str, status: &str| Condition {
+        r#type: kind.into(),
+        status: status.into(),
+        ..Condition::default()
+    };
+    let server = Server::start().await;
+    let root = server.root();
+    let mut gated = pod("web");
+    gated.spec.as_mut().unwrap().readiness_gates = vec![PodReadinessGate {
+        condition_type: GATE.into(),
+    }];
+    let mut written = create_pod(&root, gated).await;
+
+    // Whoever sets the gate changes nothing else.
+    written.metadata.as_mut().unwrap().resource_version = 0;
+    written.status = Some(PodStatus {
+        phase: "Failed".into(),
+        conditions: vec![condition(GATE, "True"), condition("Ready", "True")],
+        ..PodStatus::default()
+    });
+    let request = UpdatePodStatusRequest {
+        pod: Some(written.clone()),
+        condition_types: vec![GATE.into()],
+    };
+    let opened = pods(&root).update_pod_status(request).await.unwrap().into_inner().pod;
+    let status = opened.unwrap().status.unwrap();
+    assert_eq!(status.phase, "Pending");
+    assert_eq!(status.conditions, [condition(GATE, "True")]);
+
+    // The node, which does not know of the gate yet, leaves it open.
+    let status = PodStatus {
+        phase: "Running".into(),
+        conditions: vec![condition("Ready", "False"), condition(GATE, "False")],
+        ..PodStatus::default()
+    };
+    written.status = Some(status);
+    let status = update_status(&root, written).await.unwrap().status.unwrap();
+    assert_eq!(status.phase, "Running");
+    assert_eq!(status.conditions, [condition("Ready", "False"), condition(GATE, "True")]);
     server.stop().await;
 }
 

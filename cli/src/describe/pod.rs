@@ -7,7 +7,7 @@ use clone8s::v1::{
     volume::Source,
 };
 
-use super::{Describe, Page, node::describe_conditions};
+use super::{Describe, Page, node::describe_conditions, probe::describe_probes};
 use crate::output::age;
 
 impl Describe for Pod {
@@ -48,6 +48,12 @@ fn describe_placement(spec: &PodSpec, status: &PodStatus, page: &mut Page) {
     }
     page.field("Restart policy", &spec.restart_policy);
     page.field("Runtime class", &spec.runtime_class_name);
+    let gates: Vec<_> = spec
+        .readiness_gates
+        .iter()
+        .map(|gate| gate.condition_type.clone())
+        .collect();
+    page.list("Readiness gates", &gates);
 }
 
 fn describe_container(
@@ -80,6 +86,7 @@ fn describe_container(
         page.field("Ready", if observed.ready { "yes" } else { "no" });
         page.field("Restarts", observed.restart_count.to_string());
     }
+    describe_probes(container, page);
     page.field("Command", container.command.join(" "));
     page.field("Arguments", container.args.join(" "));
     let ports: Vec<_> = container

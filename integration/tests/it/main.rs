@@ -9,6 +9,7 @@ mod harness;
 mod joining;
 mod outages;
 mod outbox;
+mod probes;
 mod registration;
 mod scheduling;
 mod sources;

@@ -2,9 +2,14 @@
 
 use std::time::SystemTime;
 
-use super::{cri::RunNumbers, memory::Target};
+use super::{
+    cri::RunNumbers,
+    hash,
+    memory::{FailedStep, Target},
+};
 use crate::{
-    desired::PodUid,
+    desired::{DesiredPod, PodUid},
+    probe::ProbeKind,
     runtime::{ContainerId, ImageRef, SandboxId},
 };
 
@@ -59,6 +64,8 @@ pub enum Action {
 pub enum StopCause {
     PodDeleted,
     SpecChanged,
+    /// Its probe says that it has to start over.
+    ProbeFailed(ProbeKind),
     /// Its sandbox is gone, or another run has its place.
     OutOfPlace,
 }
@@ -75,6 +82,50 @@ impl Action {
             | Self::CreateContainer { container, .. }
             | Self::StartContainer { container, .. } => Target::Container(container.clone()),
             Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Target::Run(id.clone()),
+        }
+    }
+
+    /// Equal but for when it is to happen.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::StopContainer { id, .. }, Self::StopContainer { id: same, .. }) => id == same,
+            _ => self == other,
+        }
+    }
+
+    /// What of the spec it depends on: when that changes, past failures no longer count.
+    pub fn spec_hash(&self, pod: &DesiredPod) -> String {
+        match self {
+            Self::RunSandbox { .. } => hash::sandbox_hash(pod),
+            Self::InspectImage { container, .. }
+            | Self::PullImage { container, .. }
+            | Self::CreateContainer { container, .. }
+            | Self::StartContainer { container, .. } => {
+                let spec = pod.spec().containers.iter().find(|one| one.name == *container);
+                spec.map(|spec| hash::container_hash(pod, spec))
+                    .unwrap_or_default()
+            }
+            Self::StopSandbox { .. }
+            | Self::RemoveSandbox { .. }
+            | Self::StopContainer { .. }
+            | Self::RemoveContainer { .. }
+            | Self::CleanUp { .. } => String::new(),
+        }
+    }
+
+    /// The step that has failed when it has.
+    pub fn failed_step(&self) -> FailedStep {
+        match self {
+            Self::RunSandbox { .. } => FailedStep::RunSandbox,
+            Self::InspectImage { .. } => FailedStep::InspectImage,
+            Self::PullImage { .. } => FailedStep::PullImage,
+            Self::CreateContainer { .. } => FailedStep::CreateContainer,
+            Self::StartContainer { .. } => FailedStep::StartContainer,
+            Self::StopSandbox { .. }
+            | Self::RemoveSandbox { .. }
+            | Self::StopContainer { .. }
+            | Self::RemoveContainer { .. }
+            | Self::CleanUp { .. } => FailedStep::TearDown,
         }
     }
 }

@@ -54,6 +54,10 @@ pub fn container_hash(pod: &DesiredPod, container: &Container) -> String {
             // When to pull is no part of what runs; ports that matter are the sandbox's.
             image_pull_policy: String::new(),
             ports: Vec::new(),
+            // Who is asked, and what follows, changes while it runs.
+            liveness_probe: None,
+            readiness_probe: None,
+            startup_probe: None,
             ..container.clone()
         }],
         ..Default::default()
@@ -133,6 +137,7 @@ mod tests {
     #[case::pull_policy(|spec: &mut PodSpec| spec.containers[0].image_pull_policy = "Always".into())]
     #[case::grace(|spec: &mut PodSpec| spec.termination_grace_period_seconds = Some(3))]
     #[case::restart_policy(|spec: &mut PodSpec| spec.restart_policy = "Never".into())]
+    #[case::probe(|spec: &mut PodSpec| spec.containers[0].liveness_probe = Some(clone8s::v1::Probe::default()))]
     #[case::unmounted_volume(|spec: &mut PodSpec| spec.volumes.push(clone8s::v1::Volume { name: "v".into(), source: None }))]
     fn a_change_that_needs_no_restart_keeps_the_hash(#[case] edit: Edit) {
         let before = pod("p", vec![container("a", "a:1")]);

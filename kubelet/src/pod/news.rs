@@ -75,9 +75,10 @@ pub(super) fn begun(events: &EventRecorder, pod: &DesiredPod, action: &Action) {
         }
         Action::StopContainer { name, cause, .. } => {
             let why = match cause {
-                StopCause::PodDeleted => "",
-                StopCause::SpecChanged => ": its spec has changed",
-                StopCause::OutOfPlace => ": its sandbox is gone, or another run has its place",
+                StopCause::PodDeleted => String::new(),
+                StopCause::SpecChanged => ": its spec has changed".to_owned(),
+                StopCause::ProbeFailed(kind) => format!(": it failed its {kind} probe"),
+                StopCause::OutOfPlace => ": its sandbox is gone, or another run has its place".to_owned(),
             };
             events.record(pod, Normal, "Killing", format!("Stopping container {name}{why}"));
         }

@@ -6,8 +6,9 @@ use clone8s::cri::{Container, ContainerState, ContainerStatus, PodSandbox, PodSa
 
 use crate::{
     clock::from_nanos,
-    desired::{PodKey, PodUid},
+    desired::{DesiredPod, PodKey, PodUid},
     identity,
+    probe::Health,
     runtime::{ContainerId, SandboxId},
 };
 
@@ -54,6 +55,8 @@ pub struct Run {
     pub image: String,
     /// As resolved by the runtime.
     pub image_id: String,
+    /// What its probes have found, while it runs.
+    pub health: Health,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -92,6 +95,24 @@ impl Observed {
 
     pub fn sandbox(&self, id: &SandboxId) -> Option<&Sandbox> {
         self.sandboxes.iter().find(|sandbox| sandbox.id == *id)
+    }
+
+    /// The pod's newest sandbox that is ready.
+    pub fn ready_sandbox(&self, uid: &PodUid) -> Option<&Sandbox> {
+        let ready = self
+            .sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.ready && sandbox.uid == *uid);
+        ready.max_by_key(|sandbox| (sandbox.attempt, sandbox.created_at))
+    }
+
+    /// Where the pod's servers can be reached: on the node's network, at the node's own address.
+    pub fn address<'a>(&'a self, pod: &DesiredPod, host_ip: &'a str) -> Option<&'a str> {
+        let sandbox = self.ready_sandbox(&pod.uid())?;
+        if pod.spec().host_network {
+            return Some(host_ip);
+        }
+        sandbox.ip.as_deref()
     }
 
     /// The runs of one container of one pod, newest first.
@@ -164,6 +185,7 @@ impl Run {
                 backoff_step: count(identity::BACKOFF_STEP),
                 image: annotation(&listed.annotations, identity::IMAGE),
                 image_id: image_id.cloned().unwrap_or_default(),
+                health: Health::UNPROBED,
             },
         ))
     }

@@ -1,11 +1,15 @@
 //! From what is wanted and what is there to the status that people see. Pure.
 
+mod conditions;
+
 use std::time::SystemTime;
 
 use clone8s::v1::{
-    Condition, Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, PodStatus, container_state::State,
 };
+
+use conditions::{Facts, conditions};
 
 use super::{
     hash,
@@ -72,16 +76,10 @@ pub fn status(
     } else {
         phase(policy, &container_statuses).to_owned()
     };
-    let sandbox = observed
-        .sandboxes
-        .iter()
-        .filter(|sandbox| sandbox.ready && sandbox.uid == uid)
-        .max_by_key(|sandbox| (sandbox.attempt, sandbox.created_at));
-    let pod_ip = match sandbox {
-        Some(_) if pod.spec().host_network => context.host_ip.to_owned(),
-        Some(sandbox) => sandbox.ip.clone().unwrap_or_default(),
-        None => String::new(),
-    };
+    let pod_ip = observed
+        .address(pod, context.host_ip)
+        .unwrap_or_default()
+        .to_owned();
     let sandbox_failure = memory
         .failure(&Target::Pod, &hash::sandbox_hash(pod))
         .filter(|failure| failure.step == FailedStep::RunSandbox);
@@ -98,13 +96,13 @@ pub fn status(
             .unwrap_or(context.now);
         Some(to_timestamp(since))
     });
-    let conditions = conditions(
-        &phase,
-        sandbox.is_some(),
-        &container_statuses,
-        previous,
-        context.now,
-    );
+    let facts = Facts {
+        phase: &phase,
+        sandbox_ready: observed.ready_sandbox(&uid).is_some(),
+        containers: &container_statuses,
+        pod,
+    };
+    let conditions = conditions(&facts, previous, context.now);
     PodStatus {
         phase,
         conditions,
@@ -189,12 +187,14 @@ fn container_status(
         }),
         _ => None,
     });
-    let running = matches!(state, State::Running(_));
+    let started =
+        matches!(state, State::Running(_)) && newest.is_some_and(|run| run.health.started);
+    let ready = started && newest.is_some_and(|run| run.health.ready);
     ContainerStatus {
         name: container.name.clone(),
         state: Some(ContainerState { state: Some(state) }),
         last_state,
-        ready: running && !stopping,
+        ready: ready && !stopping,
         restart_count: newest.map_or(0, |run| i32::try_from(run.restart_count).unwrap_or(i32::MAX)),
         image: newest
             .map(|run| run.image.clone())
@@ -202,7 +202,7 @@ fn container_status(
             .unwrap_or_else(|| container.image.clone()),
         image_id: newest.map(|run| run.image_id.clone()).unwrap_or_default(),
         container_id: newest.map(|run| container_id(run, context)).unwrap_or_default(),
-        started: running,
+        started,
     }
 }
 
@@ -331,51 +331,4 @@ fn phase(policy: &str, containers: &[ContainerStatus]) -> &'static str {
         "Never" => "Failed",
         _ => "Running",
     }
-}
-
-fn conditions(
-    phase: &str,
-    sandbox_ready: bool,
-    containers: &[ContainerStatus],
-    previous: Option<&PodStatus>,
-    now: SystemTime,
-) -> Vec<Condition> {
-    let unready: Vec<_> = containers
-        .iter()
-        .filter(|status| !status.ready)
-        .map(|status| status.name.as_str())
-        .collect();
-    let (ready, reason, message) = match phase {
-        "Succeeded" => (false, "PodCompleted", String::new()),
-        "Failed" => (false, "PodFailed", String::new()),
-        _ if containers.is_empty() || !unready.is_empty() => (
-            false,
-            "ContainersNotReady",
-            format!("containers with unready status: [{}]", unready.join(" ")),
-        ),
-        _ => (true, "", String::new()),
-    };
-    [
-        ("PodScheduled", true, "", String::new()),
-        ("PodReadyToStartContainers", sandbox_ready, "", String::new()),
-        ("ContainersReady", ready, reason, message.clone()),
-        ("Ready", ready, reason, message),
-    ]
-    .into_iter()
-    .map(|(kind, holds, reason, message)| {
-        let status = if holds { "True" } else { "False" };
-        let unchanged = previous
-            .and_then(|previous| previous.conditions.iter().find(|old| old.r#type == kind))
-            .filter(|old| old.status == status)
-            .and_then(|old| old.last_transition_time);
-        Condition {
-            r#type: kind.to_owned(),
-            status: status.to_owned(),
-            reason: reason.to_owned(),
-            message,
-            last_transition_time: Some(unchanged.unwrap_or_else(|| to_timestamp(now))),
-            last_heartbeat_time: None,
-        }
-    })
-    .collect()
 }

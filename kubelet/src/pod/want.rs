@@ -24,7 +24,7 @@ impl Want {
 
 impl Want {
     /// True when a worker would do the same for both: they may differ in what the kubelet itself wrote, such as the
-    /// pod's status.
+    /// pod's status, of which only what others say for its readiness gates counts.
     pub fn asks_the_same_as(&self, other: &Self) -> bool {
         let same_pod = |one: &DesiredPod, other: &DesiredPod| {
             let essence = |pod: &DesiredPod| {
@@ -41,6 +41,7 @@ impl Want {
                 && one.source == other.source
                 && essence(one) == essence(other)
                 && one.spec() == other.spec()
+                && one.open_gates() == other.open_gates()
         };
         match (self, other) {
             (Self::Run(one), Self::Run(other))

@@ -13,8 +13,7 @@ use tokio::{
 
 use super::{
     execute::{Executor, Outcome, Subject},
-    hash,
-    memory::{FailedStep, FailureCause, ImageKnowledge, Memory, Target},
+    memory::{FailureCause, ImageKnowledge, Memory, Target},
     news::{self, News},
     observe::Observer,
     observed::Observed,
@@ -26,6 +25,7 @@ use crate::{
     config::Intervals,
     desired::{DesiredPod, PodKey, PodUid},
     events::EventRecorder,
+    probe::{ProbeContext, Probes},
     runtime::RuntimeHealth,
     status::{PodEntry, StatusBoard},
 };
@@ -52,6 +52,7 @@ pub(crate) struct Worker {
     want: watch::Receiver<Want>,
     wake: Arc<Notify>,
     observer: Observer,
+    probes: Probes,
     memory: Memory,
     /// The pod as it was last wanted: its status is told to the end.
     pod: Option<DesiredPod>,
@@ -78,7 +79,13 @@ impl Worker {
         want: watch::Receiver<Want>,
         wake: Arc<Notify>,
     ) -> Self {
+        let probes = Probes::new(ProbeContext {
+            runtime: Arc::clone(&context.executor.runtime),
+            clock: context.clock,
+            events: context.events.clone(),
+        });
         Self {
+            probes,
             observer: Observer::new(Arc::clone(&context.executor.runtime), key.clone()),
             context,
             key,
@@ -106,7 +113,7 @@ impl Worker {
             let wake_at = match observed {
                 Ok(observed) => {
                     outage = backoff::reconnect();
-                    match self.reconcile(&observed) {
+                    match self.reconcile(observed).await {
                         Step::Ended => return,
                         Step::Sleep { until } => until,
                     }
@@ -125,6 +132,7 @@ impl Worker {
                 changed = self.want.changed() => if changed.is_err() {
                     return self.drain().await;
                 },
+                report = self.probes.next() => self.probes.take(report).await,
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(sleep) => {}
                 () = shutdown.cancelled() => return self.drain().await,
@@ -133,7 +141,7 @@ impl Worker {
     }
 
     /// Plans on what was observed, starts what the plan asks for, and tells the status.
-    fn reconcile(&mut self, observed: &Observed) -> Step {
+    async fn reconcile(&mut self, mut observed: Observed) -> Step {
         let want = self.want.borrow_and_update().clone();
         if let Some(pod) = want.pod() {
             let is_new = self.pod.as_ref().is_none_or(|known| known.uid() != pod.uid());
@@ -141,8 +149,13 @@ impl Worker {
             if is_new || matches!(want, Want::Run(_)) {
                 self.memory.uncleaned.insert(pod.uid());
             }
+            if is_new {
+                self.probes.open(&self.context.executor.volumes.dir(&pod.uid())).await;
+            }
+            self.probes.annotate(pod, &mut observed);
             self.pod = Some(pod.clone());
         }
+        let observed = &observed;
         let sandboxes = observed.sandboxes.iter().map(|sandbox| &sandbox.uid);
         let containers = observed.containers.iter().map(|run| &run.uid);
         self.memory.uncleaned.extend(sandboxes.chain(containers).cloned());
@@ -152,6 +165,7 @@ impl Worker {
         let mut plan = plan(&want, observed, &self.memory, &self.context.intervals, now);
         self.refuse_repetition(&mut plan.actions, now);
         self.tell(&want, observed, plan.gone && self.in_flight.is_empty(), now);
+        self.ask(&want, observed);
         self.give_up_unwanted(&plan.actions);
         for action in plan.actions {
             self.begin(action, &want, observed, now);
@@ -161,6 +175,17 @@ impl Worker {
             return Step::Ended;
         }
         Step::Sleep { until: plan.wake_at }
+    }
+
+    /// Keeps the probes in line with what runs. What is being stopped is asked nothing.
+    fn ask(&mut self, want: &Want, observed: &Observed) {
+        match want {
+            Want::Run(pod) | Want::Refuse { pod, .. } => {
+                let address = observed.address(pod, &self.context.host_ip);
+                self.probes.follow(pod, observed, address);
+            }
+            Want::Stop { .. } => self.probes.stop(),
+        }
     }
 
     /// An action that succeeded and is asked for again at once has had no effect: the runtime says one thing and
@@ -180,14 +205,14 @@ impl Worker {
             let spec_hash = self
                 .pod
                 .as_ref()
-                .map(|pod| spec_hash(pod, &action))
+                .map(|pod| action.spec_hash(pod))
                 .unwrap_or_default();
             let cause = FailureCause {
                 message: "the container runtime reported success, but nothing has changed".to_owned(),
                 transient: true,
             };
             self.memory
-                .fail(target, failed_step(&action), &spec_hash, &cause, now);
+                .fail(target, action.failed_step(), &spec_hash, &cause, now);
             // To plan again, with this failure in mind.
             self.wake.notify_one();
         }
@@ -231,7 +256,7 @@ impl Worker {
         }
         let spec_hash = pod
             .as_ref()
-            .map(|pod| spec_hash(pod, &action))
+            .map(|pod| action.spec_hash(pod))
             .unwrap_or_default();
         let subject = subject(&self.key, pod, &action, observed);
         tracing::debug!(pod = %self.key, ?action, "begin");
@@ -259,7 +284,7 @@ impl Worker {
         let outcome = match ended {
             Ok((_, outcome)) => outcome,
             Err(error) => Outcome::Failed {
-                step: failed_step(&call.action),
+                step: call.action.failed_step(),
                 cause: FailureCause {
                     message: format!("the kubelet failed: {error}"),
                     transient: true,
@@ -353,6 +378,7 @@ impl Worker {
 
     /// Lets calls end that would leave half a thing behind, and gives up the others. Containers run on.
     async fn drain(mut self) {
+        self.probes.stop();
         for call in self.in_flight.values() {
             if matches!(
                 call.action,
@@ -377,16 +403,6 @@ enum Step {
     Ended,
 }
 
-impl Action {
-    /// Equal but for when it is to happen.
-    fn is_same_as(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::StopContainer { id, .. }, Self::StopContainer { id: same, .. }) => id == same,
-            _ => self == other,
-        }
-    }
-}
-
 fn subject(key: &PodKey, pod: Option<DesiredPod>, action: &Action, observed: &Observed) -> Subject {
     let sandbox = match action {
         Action::CreateContainer { sandbox, .. } => observed.sandbox(sandbox),
@@ -399,40 +415,5 @@ fn subject(key: &PodKey, pod: Option<DesiredPod>, action: &Action, observed: &Ob
             .filter(|_| pod.as_ref().is_some_and(|pod| !pod.spec().host_network)),
         pod,
         sandbox_attempt: sandbox.map_or(0, |sandbox| sandbox.attempt),
-    }
-}
-
-/// What of the spec an action depends on: when that changes, past failures no longer count.
-fn spec_hash(pod: &DesiredPod, action: &Action) -> String {
-    match action {
-        Action::RunSandbox { .. } => hash::sandbox_hash(pod),
-        Action::InspectImage { container, .. }
-        | Action::PullImage { container, .. }
-        | Action::CreateContainer { container, .. }
-        | Action::StartContainer { container, .. } => {
-            let spec = pod.spec().containers.iter().find(|one| one.name == *container);
-            spec.map(|spec| hash::container_hash(pod, spec))
-                .unwrap_or_default()
-        }
-        Action::StopSandbox { .. }
-        | Action::RemoveSandbox { .. }
-        | Action::StopContainer { .. }
-        | Action::RemoveContainer { .. }
-        | Action::CleanUp { .. } => String::new(),
-    }
-}
-
-fn failed_step(action: &Action) -> FailedStep {
-    match action {
-        Action::RunSandbox { .. } => FailedStep::RunSandbox,
-        Action::InspectImage { .. } => FailedStep::InspectImage,
-        Action::PullImage { .. } => FailedStep::PullImage,
-        Action::CreateContainer { .. } => FailedStep::CreateContainer,
-        Action::StartContainer { .. } => FailedStep::StartContainer,
-        Action::StopSandbox { .. }
-        | Action::RemoveSandbox { .. }
-        | Action::StopContainer { .. }
-        | Action::RemoveContainer { .. }
-        | Action::CleanUp { .. } => FailedStep::TearDown,
     }
 }

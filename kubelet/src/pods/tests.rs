@@ -1,5 +1,7 @@
 //! The whole of it on a runtime in memory, with paused time.
 
+mod probes;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, SystemTime},

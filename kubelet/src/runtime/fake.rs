@@ -43,6 +43,8 @@ struct State {
     /// What a pull brings, and what is here already.
     registry: BTreeMap<String, ImageBehavior>,
     images: BTreeMap<String, String>,
+    /// What commands do, by container and command line; others succeed at once.
+    commands: BTreeMap<(String, String), CommandBehavior>,
     faults: BTreeMap<&'static str, Vec<Fault>>,
     calls: Vec<String>,
     silent: bool,
@@ -81,6 +83,13 @@ pub struct ImageBehavior {
     pub ignores_stop_signal: bool,
 }
 
+/// How a command in a container behaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommandBehavior {
+    pub takes: Duration,
+    pub exit_code: i32,
+}
+
 /// What a call does instead of its work.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -101,6 +110,12 @@ impl FakeRuntime {
     /// Makes an image known to the registry.
     pub fn add_image(&self, image: &str, behavior: ImageBehavior) {
         self.state().registry.insert(image.to_owned(), behavior);
+    }
+
+    /// From now on a command, its words joined by spaces, behaves so in the containers of this name.
+    pub fn set_command(&self, container: &str, line: &str, behavior: CommandBehavior) {
+        let key = (container.to_owned(), line.to_owned());
+        self.state().commands.insert(key, behavior);
     }
 
     /// The next `call` meets this fault; faults of one call queue up.

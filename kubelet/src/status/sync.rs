@@ -13,6 +13,7 @@ use std::{
 
 use clone8s::{
     object::Object as _,
+    rules::NODE_CONDITIONS,
     v1::{
         DeletePodRequest, ObjectMeta, Pod, PodStatus, UpdatePodStatusRequest,
         pod_service_client::PodServiceClient,
@@ -189,7 +190,12 @@ impl StatusSync {
 fn known_of(desired: &watch::Receiver<Desired>, key: &PodKey, entry: &PodEntry) -> Option<Arc<PodStatus>> {
     let desired = desired.borrow();
     let pod = desired.pods.get(key).filter(|pod| pod.uid() == entry.uid)?;
-    pod.pod.status.clone().map(Arc::new)
+    let mut status = pod.pod.status.clone()?;
+    // What others say of its readiness gates is not ours to write.
+    status
+        .conditions
+        .retain(|condition| NODE_CONDITIONS.contains(&condition.r#type.as_str()));
+    Some(Arc::new(status))
 }
 
 fn due(sent: &Sent, entry: &PodEntry) -> Option<Write> {
@@ -219,7 +225,7 @@ async fn send(channel: Channel, key: PodKey, write: Write) -> Result<(), Status>
                     uid: uid.as_str().to_owned(),
                     ..Default::default()
                 };
-                let request = UpdatePodStatusRequest { pod: Some(pod) };
+                let request = UpdatePodStatusRequest { pod: Some(pod), ..Default::default() };
                 client.update_pod_status(request).await.map(drop)
             }
             Write::Drop { uid } => {

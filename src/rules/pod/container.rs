@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, str::FromStr};
 use crate::{
     names,
     quantity::Quantity,
+    rules::pod::probe,
     rules::{
         ImageReference,
         check::{Check, Seen},
@@ -91,6 +92,7 @@ pub(super) fn check_containers(c: &mut Check, spec: &PodSpec, limit: usize) {
         });
         check_process(c, container);
         check_ports(c, container, spec.host_network, &mut host_ports);
+        probe::check_probes(c, container);
         check_mounts(c, container, spec);
         if let Some(resources) = &container.resources {
             c.field("resources", |c| check_resources(c, resources));
@@ -145,7 +147,7 @@ fn check_process(c: &mut Check, container: &Container) {
     });
 }
 
-fn check_argument(c: &mut Check, word: &str) {
+pub(super) fn check_argument(c: &mut Check, word: &str) {
     c.at_most(word, MAX_ARGUMENT_BYTES);
     if word.contains('\0') {
         c.wrong("must not contain a zero byte");

@@ -8,12 +8,16 @@ use std::{fmt::Write as _, sync::Arc};
 use world::{World, at, container_hash};
 
 use super::*;
-use crate::pod::{
-    memory::{Failure, FailureCause},
-    observed::Exit,
-    testing::{container, pod},
+use crate::{
+    desired::PodUid,
+    pod::{
+        memory::{Failure, FailureCause, ImageKnowledge},
+        observed::{Exit, Sandbox},
+        testing::{container, pod},
+    },
+    probe::{Health, ProbeKind},
+    runtime::{ContainerId, ImageRef, SandboxId},
 };
-use crate::runtime::{ContainerId, ImageRef, SandboxId};
 
 fn web() -> DesiredPod {
     pod("p", vec![container("web", "web:1"), container("side", "side:1")])
@@ -230,4 +234,16 @@ fn of_two_sandboxes_the_one_that_containers_run_in_stays() {
     world.settle();
     assert_eq!(world.observed.sandboxes.len(), 1);
     assert_eq!(world.stops, 0);
+}
+
+#[test]
+fn a_run_whose_probe_has_failed_is_stopped_and_followed_by_another() {
+    let mut world = World::new(Want::Run(web()));
+    world.settle();
+    world.observed.containers[0].health.failed = Some(ProbeKind::Liveness);
+    insta::assert_snapshot!(first_word(&planned(&world)), @"StopContainer");
+    world.settle();
+    let runs = world.observed.runs_of(&web().uid(), "web");
+    assert_eq!((runs[0].restart_count, &runs[0].health), (1, &Health::UNPROBED));
+    assert_eq!(world.stops, 1);
 }

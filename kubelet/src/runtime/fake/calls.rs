@@ -11,12 +11,12 @@ use clone8s::cri::{
 use futures::{StreamExt as _, stream::BoxStream};
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::{FakeContainer, FakeRuntime, FakeSandbox, KILLED, TERMINATED};
+use super::{CommandBehavior, FakeContainer, FakeRuntime, FakeSandbox, KILLED, TERMINATED};
 use crate::{
     clock::to_nanos,
     desired::PodKey,
     identity,
-    runtime::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason, SandboxId},
+    runtime::{ContainerId, ExecOutput, ImageRef, Runtime, RuntimeError, RuntimeErrorReason, SandboxId},
 };
 
 #[async_trait]
@@ -292,6 +292,39 @@ impl Runtime for FakeRuntime {
 
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         self.enter("ReopenContainerLog", Some(id.as_str())).await
+    }
+
+    async fn exec(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        limit: Duration,
+    ) -> Result<ExecOutput, RuntimeError> {
+        let line = command.join(" ");
+        self.enter("ExecSync", Some(&line)).await?;
+        let behavior = {
+            let state = self.state();
+            let container = state
+                .containers
+                .get(id.as_str())
+                .filter(|one| one.state == ContainerState::ContainerRunning)
+                .ok_or_else(|| missing("ExecSync", id.as_str()))?;
+            let name = container.config.metadata.as_ref().map(|metadata| metadata.name.clone());
+            state.commands.get(&(name.unwrap_or_default(), line)).copied()
+        };
+        let CommandBehavior { takes, exit_code } = behavior.unwrap_or_default();
+        tokio::time::sleep(takes.min(limit)).await;
+        if takes > limit {
+            return Err(RuntimeError {
+                call: "ExecSync",
+                reason: RuntimeErrorReason::Timeout,
+                message: "the command did not end in time".to_owned(),
+            });
+        }
+        Ok(ExecOutput {
+            exit_code,
+            text: String::new(),
+        })
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {

@@ -125,6 +125,7 @@ fn world(pod: &DesiredPod, sandboxes: &[AnySandbox], runs: &[AnyRun]) -> World {
             backoff_step: run.restart_count,
             image: String::new(),
             image_id: String::new(),
+            health: Health::UNPROBED,
         });
     }
     world

@@ -182,6 +182,7 @@ impl World {
                     backoff_step: run.backoff_step,
                     image: String::new(),
                     image_id: String::new(),
+                    health: Health::UNPROBED,
                 };
                 self.observed.containers.push(run);
             }
