@@ -46,6 +46,7 @@ pub mod object;
 pub mod path;
 pub mod quantity;
 mod redacted;
+pub mod references;
 pub mod rules;
 pub mod selector;
 pub mod wire;

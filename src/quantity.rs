@@ -98,6 +98,14 @@ impl Quantity {
         saturate(div_up(self.nanos, NANO))
     }
 
+    /// How many of the divisor there are in it, rounded up; of a divisor that is not positive, none.
+    pub fn divided_up(self, divisor: Self) -> i64 {
+        if divisor.nanos <= 0 {
+            return 0;
+        }
+        saturate(div_up(self.nanos, divisor.nanos))
+    }
+
     pub fn is_negative(self) -> bool {
         self.nanos < 0
     }

@@ -40,6 +40,12 @@ fn the_page_lists_every_field_of_a_pod_and_no_other() {
     assert!(missing.is_empty(), "docs/pods.md does not tell of {missing:?}");
     // Names of resources, not of fields.
     let resources = ["cpu", "memory"].map(str::to_owned).into();
-    let strange: Vec<_> = told.difference(&found).filter(|word| !BTreeSet::contains(&resources, *word)).collect();
-    assert!(strange.is_empty(), "docs/pods.md tells of {strange:?}, which no pod has");
+    let strange: Vec<_> = told
+        .difference(&found)
+        .filter(|word| !BTreeSet::contains(&resources, *word))
+        .collect();
+    assert!(
+        strange.is_empty(),
+        "docs/pods.md tells of {strange:?}, which no pod has"
+    );
 }

@@ -70,7 +70,7 @@ impl Scope {
         }
     }
 
-    fn forbidden(&self, action: String, why: &'static str) -> ApiError {
+    pub(crate) fn forbidden(&self, action: String, why: &'static str) -> ApiError {
         let caller = match self {
             Self::Cluster => "an administrator".to_owned(),
             Self::Node(node) => format!("node {node}"),

@@ -1,9 +1,10 @@
 //! What the one path for objects needs to know of each kind beside its rules.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use clone8s::{
     object::Object,
+    references::References,
     rules::Rules,
     v1::{ConfigMap, Event, Namespace, NamespaceStatus, Node, Pod, PodStatus, Secret},
 };
@@ -51,6 +52,9 @@ pub(crate) trait Kind: Object + Rules + Cached {
     fn node(&self) -> Option<&str> {
         None
     }
+
+    /// Which objects of this kind a pod refers to, where pods refer to such.
+    const REFERENCES: Option<fn(&References) -> &BTreeSet<String>> = None;
 
     /// Seconds that a deletion gives the object to end, where it asks for some number or for none.
     fn grace_period(&self, _asked: Option<i32>) -> i32 {
@@ -173,9 +177,14 @@ impl Kind for Namespace {
     }
 }
 
-impl Kind for ConfigMap {}
+impl Kind for ConfigMap {
+    const REFERENCES: Option<fn(&References) -> &BTreeSet<String>> =
+        Some(|references| &references.config_maps);
+}
 
-impl Kind for Secret {}
+impl Kind for Secret {
+    const REFERENCES: Option<fn(&References) -> &BTreeSet<String>> = Some(|references| &references.secrets);
+}
 
 impl Kind for Event {
     const NODE_FIELD: Option<&'static str> = Some("source.host");

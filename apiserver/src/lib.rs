@@ -24,6 +24,7 @@ pub mod outbox;
 mod page_token;
 mod pki;
 mod pod_status;
+mod references;
 mod registration;
 mod registry;
 mod server;

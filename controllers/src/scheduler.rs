@@ -161,7 +161,10 @@ async fn write(channel: &Channel, action: &Action) -> Result<Option<Pod>, Status
                 spec: None,
                 status: Some(conditions::waiting_status(pod, reason, time::now())),
             };
-            let request = UpdatePodStatusRequest { pod: Some(waiting), ..Default::default() };
+            let request = UpdatePodStatusRequest {
+                pod: Some(waiting),
+                ..Default::default()
+            };
             Ok(client.update_pod_status(request).await?.into_inner().pod)
         }
     }

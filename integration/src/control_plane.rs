@@ -13,7 +13,10 @@ use clone8s::{
         pod_service_client::PodServiceClient, registration_service_client::RegistrationServiceClient,
     },
 };
-use tonic::{Code, transport::Channel};
+use tonic::{
+    Code,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
 
 use crate::{
     Etcd, Grpcurl, Process, Sandbox,
@@ -106,6 +109,22 @@ impl ControlPlane {
     /// A new connection over the socket.
     pub fn channel(&self) -> Channel {
         clone8s_daemon::unix::channel(&self.socket)
+    }
+
+    /// A new connection over TLS, as what the certificate of this name and organization makes of its holder.
+    pub fn channel_as(&self, common_name: &str, organization: &str) -> Channel {
+        let pair = self
+            .ca
+            .issue_for(common_name, Some(organization))
+            .expect("a certificate");
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(self.ca.certificate()))
+            .identity(Identity::from_pem(pair.certificate, pair.key))
+            .domain_name("localhost");
+        Endpoint::from_shared(self.url())
+            .and_then(|endpoint| endpoint.tls_config(tls))
+            .expect("an address and TLS")
+            .connect_lazy()
     }
 
     pub fn pods(&self) -> PodServiceClient<Channel> {

@@ -11,6 +11,8 @@ pub struct Config {
     pub runtime_socket: PathBuf,
     /// The folder whose manifests the node runs; None for none.
     pub manifest_folder: Option<PathBuf>,
+    /// The folder of config maps and secrets for pods of the manifest folder and of the queue; None for none.
+    pub config_objects: Option<PathBuf>,
     /// Where the kubelet keeps what must outlive it: checkpoints, volumes, certificates.
     pub data_dir: PathBuf,
     /// Container logs: `<root>/<namespace>_<name>_<uid>/<container>/<restart>.log`.
@@ -102,6 +104,7 @@ impl Config {
             node_name: node_name.into(),
             runtime_socket: DEFAULT_RUNTIME_SOCKET.into(),
             manifest_folder: None,
+            config_objects: None,
             data_dir: DEFAULT_DATA_DIR.into(),
             log_root: DEFAULT_LOG_ROOT.into(),
             apiserver: None,

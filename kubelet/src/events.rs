@@ -76,9 +76,22 @@ impl EventRecorder {
             uid: pod.uid().as_str().to_owned(),
             kind,
             reason,
-            message,
+            message: shortened(message),
         });
     }
+}
+
+/// As long as an event's message may be.
+fn shortened(mut message: String) -> String {
+    const LONGEST: usize = 1024;
+    const MARK: char = '…';
+    if message.len() > LONGEST {
+        let most = LONGEST - MARK.len_utf8();
+        let end = (0..=most).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(end.unwrap_or(0));
+        message.push(MARK);
+    }
+    message
 }
 
 /// Writes what workers record to the apiserver, for as long as the kubelet runs.

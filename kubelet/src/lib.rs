@@ -16,6 +16,7 @@ pub mod desired;
 pub mod events;
 pub mod identity;
 pub mod logs;
+pub mod objects;
 mod outage;
 pub mod pod;
 mod pods;
@@ -30,6 +31,7 @@ mod table;
 mod timestamp;
 pub mod tunnel;
 pub mod volumes;
+mod watched_folder;
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,9 +44,10 @@ use clock::Clock;
 pub use config::Config;
 use desired::Desired;
 use logs::Rotation;
+use objects::{ApiObjects, LocalObjects, ObjectsSender};
 use registration::{EtcdError, NodeReporter, Registration, RegistrationError};
 use runtime::{CriRuntime, Runtime, RuntimeHealth};
-use sources::{Sources, SourcesError};
+use sources::{FolderError, Sources, SourcesError};
 use stats::{Publisher, Sampler};
 use status::{PodStatuses, StatusBoard};
 use tunnel::Tunnel;
@@ -82,6 +85,8 @@ pub enum RunError {
     #[error(transparent)]
     Sources(#[from] SourcesError),
     #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
     Registration(#[from] RegistrationError),
     #[error(transparent)]
     Etcd(#[from] EtcdError),
@@ -110,6 +115,11 @@ pub async fn run_on(
 
     let registration = Registration::new(&config, api_writer)?;
     let sources = Sources::open(&config, api.clone(), bus.clone(), desired_writer)?;
+    let objects = ObjectsSender::new();
+    let local_objects = match &config.config_objects {
+        Some(dir) => Some(LocalObjects::new(dir.clone(), objects.clone())?),
+        None => None,
+    };
     let (sampler, samples) = Sampler::new(Arc::clone(&config), Arc::clone(&runtime));
     let runtime_health = pods::spawn(
         &mut supervisor,
@@ -120,8 +130,10 @@ pub async fn run_on(
             desired: desired.clone(),
             api: api.clone(),
             board: board.clone(),
+            objects: objects.subscribe(),
             host_ip: address::host_ip().to_string(),
             node_memory: pods::node_memory(),
+            node_milli_cpu: pods::node_milli_cpu(),
         },
     );
     let reporter = NodeReporter::new(
@@ -132,6 +144,13 @@ pub async fn run_on(
     )?;
 
     sources.spawn(&mut supervisor);
+    if let Some(local) = local_objects {
+        supervisor.spawn("config maps and secrets of the node", local.run(shutdown.clone()));
+    }
+    if config.apiserver.is_some() {
+        let api_objects = ApiObjects::new(desired.clone(), api.clone(), objects);
+        supervisor.spawn("config maps and secrets", api_objects.run(shutdown.clone()));
+    }
     if let Some(registration) = registration {
         supervisor.spawn("registration", registration.run(shutdown.clone()));
     }

@@ -2,6 +2,7 @@
 
 mod entry;
 mod join;
+mod last_words;
 mod rotate;
 mod tail;
 
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 pub use self::rotate::Rotation;
 pub(crate) use self::{
     join::Joiner,
+    last_words::last_words,
     rotate::moved_away,
     tail::{Start, start},
 };

@@ -3,6 +3,7 @@
 pub mod action;
 pub mod cri;
 pub mod dns;
+pub mod downward;
 pub mod env;
 pub mod execute;
 pub mod hash;

@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     desired::Desired,
     events::{self, EventRecorder},
+    objects::Objects,
     pod::{execute::Executor, worker::WorkerContext},
     relist::Relist,
     runtime::{Runtime, RuntimeHealth},
@@ -26,10 +27,13 @@ pub(crate) struct Setup {
     pub(crate) desired: watch::Receiver<Desired>,
     pub(crate) api: ApiChannel,
     pub(crate) board: StatusBoard,
+    pub(crate) objects: watch::Receiver<Objects>,
     /// The node's own address.
     pub(crate) host_ip: String,
     /// Bytes.
     pub(crate) node_memory: i64,
+    /// Thousandths of a core.
+    pub(crate) node_milli_cpu: i64,
 }
 
 /// Starts all of it; returns what the others may know of the runtime.
@@ -44,7 +48,10 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
             volumes: Volumes::new(&setup.config.data_dir),
             clock: setup.clock,
             log_root: setup.config.log_root.clone(),
+            objects: setup.objects,
+            host_ip: setup.host_ip.clone(),
             node_memory: setup.node_memory,
+            node_milli_cpu: setup.node_milli_cpu,
         },
         intervals: setup.config.intervals.clone(),
         clock: setup.clock,
@@ -72,6 +79,16 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
 pub(crate) fn node_memory() -> i64 {
     use procfs::Current as _;
     procfs::Meminfo::current().map_or(0, |meminfo| i64::try_from(meminfo.mem_total).unwrap_or(i64::MAX))
+}
+
+/// The node's cores in thousandths (proc_stat(5)), or 0 where that cannot be read.
+pub(crate) fn node_milli_cpu() -> i64 {
+    use procfs::CurrentSI as _;
+    procfs::KernelStats::current().map_or(0, |stats| {
+        i64::try_from(stats.cpu_time.len())
+            .unwrap_or(0)
+            .saturating_mul(1_000)
+    })
 }
 
 #[cfg(test)]

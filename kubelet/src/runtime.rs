@@ -123,7 +123,9 @@ impl ExecOutput {
         const LONGEST: usize = 1024;
         let text = self.text.trim();
         let cut = text.len().saturating_sub(LONGEST);
-        let start = (cut..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(cut);
+        let start = (cut..=text.len())
+            .find(|at| text.is_char_boundary(*at))
+            .unwrap_or(cut);
         let end = &text[start..];
         if end.is_empty() {
             format!("exit code {}", self.exit_code)

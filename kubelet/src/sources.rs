@@ -24,6 +24,7 @@ use clone8s_bus::EventBus;
 use clone8s_daemon::Supervisor;
 use tokio::sync::{mpsc, watch};
 
+pub use self::checkpoint::CheckpointError;
 use self::{
     api::ApiSource,
     checkpoint::Checkpoint,
@@ -32,7 +33,7 @@ use self::{
     queue::QueueSource,
     view::{ViewSender, Views},
 };
-pub use self::{checkpoint::CheckpointError, folder::FolderError};
+pub use crate::watched_folder::FolderError;
 use crate::{
     ApiChannel, Config,
     desired::{Desired, Source},

@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     admission::Admitted,
     desired::{Desired, DesiredPod, PodKey, PodUid},
+    objects::Objects,
     pod::{
         plan::Want,
         worker::{Worker, WorkerContext},
@@ -35,6 +36,9 @@ pub(crate) struct PodTable {
     desired: watch::Receiver<Desired>,
     snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     wakes: mpsc::Receiver<PodKey>,
+    objects: watch::Receiver<Objects>,
+    /// The objects that the workers were last woken by.
+    known_objects: Objects,
     workers: BTreeMap<PodKey, Handle>,
     tasks: JoinSet<()>,
     keys: HashMap<Id, PodKey>,
@@ -57,10 +61,12 @@ struct Handle {
 impl PodTable {
     pub(crate) fn new(context: WorkerContext, desired: watch::Receiver<Desired>, feeds: Feeds) -> Self {
         Self {
-            context,
             desired,
             snapshot: feeds.snapshot,
             wakes: feeds.wakes,
+            objects: context.executor.objects.clone(),
+            known_objects: Objects::default(),
+            context,
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
             keys: HashMap::new(),
@@ -80,6 +86,10 @@ impl PodTable {
                 changed = self.desired.changed() => if changed.is_err() { break },
                 changed = self.snapshot.changed() => if changed.is_err() { break },
                 Some(key) = self.wakes.recv() => self.wake(&key),
+                changed = self.objects.changed() => {
+                    if changed.is_err() { break }
+                    self.wake_concerned();
+                }
                 Some(ended) = self.tasks.join_next_with_id() => self.note_end(ended),
                 () = shutdown.cancelled() => break,
             }
@@ -176,6 +186,21 @@ impl PodTable {
             }
         }
         self.seen = Some(snapshot);
+    }
+
+    /// Wakes the workers of pods that refer to objects which have changed.
+    fn wake_concerned(&mut self) {
+        let objects = self.objects.borrow_and_update().clone();
+        for handle in self.workers.values() {
+            let want = handle.want.borrow();
+            let is_concerned = want
+                .pod()
+                .is_some_and(|pod| objects.seen_by(pod) != self.known_objects.seen_by(pod));
+            if is_concerned {
+                handle.wake.notify_one();
+            }
+        }
+        self.known_objects = objects;
     }
 
     fn note_end(&mut self, ended: Result<(Id, ()), JoinError>) {

@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! <data>/pods/<uid>/owner                     the pod's namespace and name
-//! <data>/pods/<uid>/volumes/<name>            emptyDir: a folder, or a tmpfs
+//! <data>/pods/<uid>/volumes/<name>            emptyDir: a folder, or a tmpfs; configMap, downwardAPI: a folder that
+//!                                             changes all at once; secret, projected: the same in a tmpfs
 //! <data>/pods/<uid>/subpaths/<container>/<n>  a bind mount of a sub_path, so that nobody can swap what is behind it
 //! <data>/pods/<uid>/etc-hosts                 /etc/hosts of a pod with a network of its own
 //! ```
 //!
 //! Everything here blocks, and all of it may be repeated.
 
+mod atomic;
 mod mounts;
+mod projected;
 mod sub_path;
 
 use std::{
@@ -22,12 +25,14 @@ use std::{
 use clone8s::{
     cri::{Mount, MountPropagation},
     quantity,
-    v1::{
-        Container, EmptyDirVolumeSource, HostPathVolumeSource, PodSpec, Volume, VolumeMount, volume::Source,
-    },
+    v1::{Container, EmptyDirVolumeSource, HostPathVolumeSource, Volume, volume::Source},
 };
 
-use crate::desired::{DesiredPod, PodKey, PodUid};
+use self::projected::Medium;
+use crate::{
+    desired::{PodKey, PodUid},
+    pod::downward::Inputs,
+};
 
 /// Why a volume cannot be given to a container.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +53,8 @@ pub enum VolumeError {
         #[source]
         cause: quantity::QuantityError,
     },
+    #[error("volume {name}: {reason}")]
+    Content { name: String, reason: String },
     #[error("volume {name}: {sub_path:?} does not stay within the volume")]
     Escape { name: String, sub_path: String },
     #[error("volume {name}: cannot {attempt} {path}: {cause}", path = .path.display())]
@@ -64,30 +71,46 @@ pub enum VolumeError {
 #[derive(Debug, Clone)]
 pub struct Volumes {
     pods: PathBuf,
-    /// Held while a tmpfs is looked for and mounted: containers of one pod are made side by side, and the second must
-    /// not cover what the first mounts.
-    tmpfs: Arc<Mutex<()>>,
+    /// Held while a volume is made or changed: containers of one pod are made side by side, and the second must not
+    /// cover what the first mounts, nor write what it writes.
+    making: Arc<Mutex<()>>,
 }
 
 impl Volumes {
     pub fn new(data_dir: &Path) -> Self {
         Self {
             pods: data_dir.join("pods"),
-            tmpfs: Arc::default(),
+            making: Arc::default(),
         }
     }
 
     /// Makes every volume of a container ready and says how to mount it. `pod_ip` is None on the host network.
     pub fn mounts(
         &self,
-        pod: &DesiredPod,
+        inputs: Inputs<'_>,
         container: &Container,
         pod_ip: Option<&str>,
     ) -> Result<Vec<Mount>, VolumeError> {
+        let pod = inputs.pod;
         let place = self.dir(&pod.uid());
         let mut mounts = Vec::with_capacity(container.volume_mounts.len() + 1);
         for (index, wanted) in container.volume_mounts.iter().enumerate() {
-            let source = self.volume_path(&place, pod.spec(), wanted)?;
+            let volume = pod
+                .spec()
+                .volumes
+                .iter()
+                .find(|volume| volume.name == wanted.name);
+            let volume = volume.ok_or_else(|| VolumeError::Unknown {
+                name: wanted.name.clone(),
+            })?;
+            let source = self.volume_path(&place, volume, inputs)?;
+            let is_projected = projected::medium(volume).is_some();
+            if is_projected && !source.join(&wanted.sub_path).exists() {
+                return Err(VolumeError::Content {
+                    name: wanted.name.clone(),
+                    reason: format!("it has no file {:?}", wanted.sub_path),
+                });
+            }
             let host_path = if wanted.sub_path.is_empty() {
                 source
             } else {
@@ -98,7 +121,8 @@ impl Volumes {
                 sub_path::bind(&wanted.name, &source, &wanted.sub_path, &target)?;
                 target
             };
-            mounts.push(mount(&host_path, &wanted.mount_path, wanted.read_only));
+            let read_only = wanted.read_only || is_projected;
+            mounts.push(mount(&host_path, &wanted.mount_path, read_only));
         }
         let own_hosts = mounts.iter().any(|mount| mount.container_path == HOSTS);
         if let Some(ip) = pod_ip.filter(|ip| !ip.is_empty() && !own_hosts) {
@@ -108,29 +132,47 @@ impl Volumes {
         Ok(mounts)
     }
 
-    fn volume_path(
-        &self,
-        place: &Path,
-        spec: &PodSpec,
-        wanted: &VolumeMount,
-    ) -> Result<PathBuf, VolumeError> {
-        let volume = spec.volumes.iter().find(|volume| volume.name == wanted.name);
-        match volume {
-            Some(Volume {
-                name,
-                source: Some(Source::HostPath(host_path)),
-            }) => ready_host_path(name, host_path),
-            Some(Volume {
-                name,
-                source: Some(Source::EmptyDir(empty_dir)),
-            }) => {
-                let _mounting = self.tmpfs.lock().unwrap_or_else(PoisonError::into_inner);
-                ready_empty_dir(name, empty_dir, &place.join("volumes").join(name))
+    fn volume_path(&self, place: &Path, volume: &Volume, inputs: Inputs<'_>) -> Result<PathBuf, VolumeError> {
+        let path = place.join("volumes").join(&volume.name);
+        match &volume.source {
+            Some(Source::HostPath(host_path)) => ready_host_path(&volume.name, host_path),
+            Some(Source::EmptyDir(empty_dir)) => {
+                let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+                ready_empty_dir(&volume.name, empty_dir, &path)
             }
-            Some(Volume { source: None, .. }) | None => Err(VolumeError::Unknown {
-                name: wanted.name.clone(),
+            Some(_) => self.project(&path, volume, inputs).map(|_| path),
+            None => Err(VolumeError::Unknown {
+                name: volume.name.clone(),
             }),
         }
+    }
+
+    /// Writes the files of a volume of objects or of the pod itself; false when they were there already.
+    fn project(&self, path: &Path, volume: &Volume, inputs: Inputs<'_>) -> Result<bool, VolumeError> {
+        let files = projected::files(volume, inputs)?;
+        let failed = |attempt| io_error(&volume.name, attempt, path);
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        fs::create_dir_all(path).map_err(failed("make the folder"))?;
+        let in_memory = projected::medium(volume) == Some(Medium::Memory);
+        if in_memory && !mounts::is_mounted(path).map_err(failed("look for a tmpfs at"))? {
+            mounts::tmpfs(path, 0o755, None).map_err(failed("mount a tmpfs at"))?;
+        }
+        atomic::write(path, &files).map_err(failed("write"))
+    }
+
+    /// Brings the volumes that the pod's containers have up to date with their objects and with the pod itself. Names
+    /// those that have changed.
+    pub fn refresh(&self, inputs: Inputs<'_>) -> Result<Vec<String>, VolumeError> {
+        let place = self.dir(&inputs.pod.uid()).join("volumes");
+        let mut changed = Vec::new();
+        let projected = inputs.pod.spec().volumes.iter();
+        for volume in projected.filter(|volume| projected::medium(volume).is_some()) {
+            let path = place.join(&volume.name);
+            if path.exists() && self.project(&path, volume, inputs)? {
+                changed.push(volume.name.clone());
+            }
+        }
+        Ok(changed)
     }
 
     /// The folder of a pod: of what the kubelet keeps for it until it is cleaned up.
@@ -187,18 +229,20 @@ fn mount(host_path: &Path, container_path: &str, readonly: bool) -> Mount {
     }
 }
 
+fn io_error(name: &str, attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError + use<> {
+    let (name, path) = (name.to_owned(), path.to_owned());
+    move |cause| VolumeError::Io {
+        name,
+        attempt,
+        path,
+        cause,
+    }
+}
+
 /// Checks what is at the path, and makes it where the type says so.
 fn ready_host_path(name: &str, volume: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> {
     let path = PathBuf::from(&volume.path);
-    let failed = |attempt| {
-        let (name, path) = (name.to_owned(), path.clone());
-        move |cause| VolumeError::Io {
-            name,
-            attempt,
-            path,
-            cause,
-        }
-    };
+    let failed = |attempt| io_error(name, attempt, &path);
     let (wanted, is_right): (_, fn(&fs::FileType) -> bool) = match volume.r#type.as_str() {
         "" => return Ok(path),
         "DirectoryOrCreate" | "Directory" => ("folder", fs::FileType::is_dir),
@@ -230,15 +274,7 @@ fn ready_host_path(name: &str, volume: &HostPathVolumeSource) -> Result<PathBuf,
 }
 
 fn ready_empty_dir(name: &str, volume: &EmptyDirVolumeSource, path: &Path) -> Result<PathBuf, VolumeError> {
-    let failed = |attempt| {
-        let (name, path) = (name.to_owned(), path.to_owned());
-        move |cause| VolumeError::Io {
-            name,
-            attempt,
-            path,
-            cause,
-        }
-    };
+    let failed = |attempt| io_error(name, attempt, path);
     fs::create_dir_all(path).map_err(failed("make the folder"))?;
     if volume.medium == "Memory" {
         let limit = match volume.size_limit.as_str() {
@@ -248,7 +284,7 @@ fn ready_empty_dir(name: &str, volume: &EmptyDirVolumeSource, path: &Path) -> Re
                 cause,
             })?),
         };
-        mounts::tmpfs(path, limit).map_err(failed("mount a tmpfs at"))?;
+        mounts::tmpfs(path, 0o777, limit).map_err(failed("mount a tmpfs at"))?;
     }
     // Containers of one pod may run as different users.
     fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(failed("open up"))?;

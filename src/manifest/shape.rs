@@ -9,18 +9,18 @@ use super::error::{Finding, Target};
 use crate::{descriptors, path::FieldPath};
 
 /// Fields of text where a number means itself, as in Kubernetes.
-const QUANTITIES: [&str; 5] = [
+const QUANTITIES: [&str; 6] = [
     "clone8s.v1.ResourceRequirements.limits",
     "clone8s.v1.ResourceRequirements.requests",
     "clone8s.v1.NodeStatus.capacity",
     "clone8s.v1.NodeStatus.allocatable",
     "clone8s.v1.EmptyDirVolumeSource.size_limit",
+    "clone8s.v1.ResourceFieldSelector.divisor",
 ];
+/// Permission bits, which people write in octal: 0400 is text in YAML 1.2, and meant as in YAML 1.1.
+const MODES: [&str; 2] = ["mode", "default_mode"];
 /// The same for ports, which may have names. There a number is also written as one.
-pub(super) const PORTS: [&str; 2] = [
-    "clone8s.v1.HTTPGetAction.port",
-    "clone8s.v1.TCPSocketAction.port",
-];
+pub(super) const PORTS: [&str; 2] = ["clone8s.v1.HTTPGetAction.port", "clone8s.v1.TCPSocketAction.port"];
 /// Values of this message must not appear in errors.
 const SECRET: &str = "clone8s.v1.Secret";
 
@@ -122,6 +122,11 @@ impl Shape<'_> {
                     (key, value)
                 });
             return Value::Object(shaped.collect());
+        }
+        if MODES.contains(&field.name())
+            && let Some(bits) = octal(&value)
+        {
+            return self.value(bits.into(), &field.kind(), loose, path);
         }
         if field.is_list() {
             let Value::Array(items) = value else {
@@ -244,6 +249,12 @@ impl Shape<'_> {
         self.findings.push(Finding::at(path, message));
         Value::Null
     }
+}
+
+/// "0400" as a number.
+fn octal(value: &Value) -> Option<u32> {
+    let digits = value.as_str()?.strip_prefix('0')?;
+    u32::from_str_radix(digits, 8).ok()
 }
 
 /// What a word for a switch probably means: YAML 1.1 had several.

@@ -611,5 +611,24 @@ fn a_port_is_a_number_or_a_name_and_is_written_as_it_was() {
     let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: app\n    image: a\n    livenessProbe:\n      tcpSocket:\n        port: 8080\n    readinessProbe:\n      httpGet:\n        port: web\n";
     let documents = parse("web.yaml", text).unwrap();
     let yaml = to_yaml(&documents[0].object);
-    assert!(yaml.contains("port: 8080\n") && yaml.contains("port: web\n"), "{yaml}");
+    assert!(
+        yaml.contains("port: 8080\n") && yaml.contains("port: web\n"),
+        "{yaml}"
+    );
+}
+
+#[test]
+fn permission_bits_may_be_octal() {
+    let of = |mode: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: app\n    image: a\n  volumes:\n  - name: v\n    secret:\n      secretName: s\n      defaultMode: {mode}\n"
+        );
+        parse("web.yaml", &text).map(|documents| to_yaml(&documents[0].object))
+    };
+    for mode in ["0400", "0o400", "256"] {
+        let yaml = of(mode).unwrap();
+        assert!(yaml.contains("defaultMode: 256"), "{mode}: {yaml}");
+    }
+    let error = of("0900").unwrap_err().to_string();
+    assert!(error.contains("defaultMode"), "{error}");
 }

@@ -6,7 +6,9 @@
 //! nodeName can be set once; nodeSelector is fixed from then on.
 
 mod container;
+mod env;
 mod probe;
+mod projection;
 mod volume;
 
 use super::{ImageReference, Rules, Violation, check::Check, meta};
@@ -126,14 +128,22 @@ fn check_spec(c: &mut Check, spec: &PodSpec) {
             c.ok(names::check_dns_subdomain(&spec.runtime_class_name));
         });
     }
-    c.list("readinessGates", &spec.readiness_gates, MAX_READINESS_GATES, |c, gate| {
-        c.field("conditionType", |c| {
-            c.ok(names::check_qualified_name(&gate.condition_type));
-            if NODE_CONDITIONS.contains(&gate.condition_type.as_str()) {
-                c.wrong(format!("{:?} is a condition that the node itself sets", gate.condition_type));
-            }
-        });
-    });
+    c.list(
+        "readinessGates",
+        &spec.readiness_gates,
+        MAX_READINESS_GATES,
+        |c, gate| {
+            c.field("conditionType", |c| {
+                c.ok(names::check_qualified_name(&gate.condition_type));
+                if NODE_CONDITIONS.contains(&gate.condition_type.as_str()) {
+                    c.wrong(format!(
+                        "{:?} is a condition that the node itself sets",
+                        gate.condition_type
+                    ));
+                }
+            });
+        },
+    );
     check_dns(c, spec);
 }
 

@@ -34,6 +34,7 @@ use crate::{
     cache::Entry,
     error::ApiError,
     kind::Kind,
+    references,
     registry::{Commit, DeleteOptions, Key, Registry, Seen, WatchEvent},
 };
 
@@ -130,6 +131,7 @@ async fn get<K: Kind>(
     request: GetRequest,
 ) -> Result<ObjectResponse<Encoded>, ApiError> {
     let key = Key::<K>::parse(&request.namespace, &request.name)?;
+    let scope = references::for_get(&registry, scope, &key).await?;
     Ok(ObjectResponse {
         object: Some(registry.get(&scope, &key).await?),
     })
@@ -214,6 +216,7 @@ fn watch<K: Kind>(backend: Arc<Backend>, request: http::Request<Body>) -> Answer
         let registry = backend.registry.clone();
         async move {
             let scope = access::scope(&request)?;
+            let scope = references::for_watch::<K>(&registry, scope, request.get_ref()).await?;
             let events = registry.watch::<K>(&scope, request.get_ref()).await?;
             let responses: BoxStream<WatchEvent> = Box::pin(events.map(|event| event.map_err(Status::from)));
             Ok::<_, Status>(Response::new(responses))

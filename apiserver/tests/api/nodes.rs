@@ -81,7 +81,10 @@ async fn a_node_touches_itself_and_its_pods_and_nothing_else() {
         let mut client = pods(&own);
         async move {
             client
-                .update_pod_status(UpdatePodStatusRequest { pod: Some(pod), ..Default::default() })
+                .update_pod_status(UpdatePodStatusRequest {
+                    pod: Some(pod),
+                    ..Default::default()
+                })
                 .await
         }
     };
@@ -181,5 +184,72 @@ async fn a_node_tells_events_in_its_own_name_alone() {
     events(&own).create_event(told_by("n1", "a")).await.unwrap();
     let error = events(&own).create_event(told_by("n2", "b")).await.unwrap_err();
     assert_eq!(told(&error), (Code::PermissionDenied, "FORBIDDEN".into()));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_reads_the_secrets_that_its_pods_name_and_no_others() {
+    use clone8s::client::{From, Query, Resource as _};
+
+    let server = Server::start().await;
+    let root = server.root();
+    let own = server.joined("n1").await;
+    for name in ["named", "other"] {
+        let secret = Secret {
+            metadata: meta(name),
+            data: [("key".to_owned(), "hush".into())].into(),
+            ..Secret::default()
+        };
+        Secret::create(&root, secret).await.unwrap();
+    }
+    let naming = |name: &str, node: &str, secret: &str| {
+        let mut pod = pod_on(name, node);
+        let volume = Volume {
+            name: "v".into(),
+            source: Some(volume::Source::Secret(SecretVolumeSource {
+                secret_name: secret.into(),
+                ..SecretVolumeSource::default()
+            })),
+        };
+        pod.spec.as_mut().unwrap().volumes = vec![volume];
+        pod
+    };
+    let denied = (Code::PermissionDenied, "FORBIDDEN".to_owned());
+    let before = Secret::get(&own, "default", "named").await.unwrap_err();
+    assert_eq!(told(&before), denied);
+
+    create_pod(&root, naming("mine", "n1", "named")).await;
+    create_pod(&root, naming("theirs", "n2", "other")).await;
+    let found = Secret::get(&own, "default", "named").await.unwrap();
+    assert_eq!(found.data["key"], "hush");
+    let other = Secret::get(&own, "default", "other").await.unwrap_err();
+    assert_eq!(told(&other), denied);
+    // Not an object of this name elsewhere, and not another kind of it.
+    let elsewhere = Secret::get(&own, "kitchen", "named").await.unwrap_err();
+    assert_eq!(told(&elsewhere), denied);
+    let map = ConfigMap::get(&own, "default", "named").await.unwrap_err();
+    assert_eq!(told(&map), denied);
+
+    let watching = |name: &str| Query {
+        namespace: "default".into(),
+        field_selector: format!("metadata.name={name}"),
+        ..Query::default()
+    };
+    let mut watch = Secret::watch(&own, &watching("named"), From::InitialState)
+        .await
+        .unwrap();
+    let first = watch.next().await.unwrap().unwrap().object.unwrap();
+    assert_eq!(first.data["key"], "hush");
+    let everywhere = Query {
+        namespace: String::new(),
+        ..watching("named")
+    };
+    for query in [watching("other"), everywhere, Query::default()] {
+        let error = Secret::watch(&own, &query, From::InitialState).await.unwrap_err();
+        assert_eq!(told(&error), denied);
+    }
+    let error = Secret::list_all(&own, &watching("named")).await.unwrap_err();
+    assert_eq!(told(&error), denied);
+    drop(watch);
     server.stop().await;
 }

@@ -14,7 +14,10 @@ async fn update(channel: &Channel, pod: Pod) -> Result<Pod, Status> {
 }
 
 async fn update_status(channel: &Channel, pod: Pod) -> Result<Pod, Status> {
-    let request = UpdatePodStatusRequest { pod: Some(pod), ..Default::default() };
+    let request = UpdatePodStatusRequest {
+        pod: Some(pod),
+        ..Default::default()
+    };
     Ok(pods(channel)
         .update_pod_status(request)
         .await?
@@ -149,7 +152,12 @@ async fn conditions_of_readiness_gates_are_not_the_nodes_to_write() {
         pod: Some(written.clone()),
         condition_types: vec![GATE.into()],
     };
-    let opened = pods(&root).update_pod_status(request).await.unwrap().into_inner().pod;
+    let opened = pods(&root)
+        .update_pod_status(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .pod;
     let status = opened.unwrap().status.unwrap();
     assert_eq!(status.phase, "Pending");
     assert_eq!(status.conditions, [condition(GATE, "True")]);
@@ -163,7 +171,10 @@ async fn conditions_of_readiness_gates_are_not_the_nodes_to_write() {
     written.status = Some(status);
     let status = update_status(&root, written).await.unwrap().status.unwrap();
     assert_eq!(status.phase, "Running");
-    assert_eq!(status.conditions, [condition("Ready", "False"), condition(GATE, "True")]);
+    assert_eq!(
+        status.conditions,
+        [condition("Ready", "False"), condition(GATE, "True")]
+    );
     server.stop().await;
 }
 

@@ -3,8 +3,9 @@
 use std::time::SystemTime;
 
 use clone8s::v1::{
-    Container, ContainerState, ContainerStatus, Pod, PodSpec, PodStatus, Volume, container_state::State,
-    volume::Source,
+    Container, ContainerState, ContainerStatus, EnvFromSource, EnvVar, Pod, PodSpec, PodStatus, Volume,
+    VolumeProjection, container_state::State, env_var_source::Source as EnvSource, volume::Source,
+    volume_projection::Source as ProjectionSource,
 };
 
 use super::{Describe, Page, node::describe_conditions, probe::describe_probes};
@@ -107,9 +108,10 @@ fn describe_container(
         page.map("Limits", &resources.limits);
     }
     let env: Vec<_> = container
-        .env
+        .env_from
         .iter()
-        .map(|var| format!("{}={}", var.name, var.value))
+        .map(describe_env_from)
+        .chain(container.env.iter().map(describe_variable))
         .collect();
     page.list("Environment", &env);
     let mounts: Vec<_> = container
@@ -156,6 +158,35 @@ fn with_detail(state: &str, reason: &str, message: &str) -> String {
         .join(": ")
 }
 
+fn describe_env_from(from: &EnvFromSource) -> String {
+    match (&from.config_map_ref, &from.secret_ref) {
+        (Some(map), _) => format!("{}* from config map {}", from.prefix, map.name),
+        (None, Some(secret)) => format!("{}* from secret {}", from.prefix, secret.name),
+        (None, None) => String::new(),
+    }
+}
+
+fn describe_variable(variable: &EnvVar) -> String {
+    let source = variable.value_from.as_ref().and_then(|from| from.source.as_ref());
+    let from = match source {
+        None => return format!("{}={}", variable.name, variable.value),
+        Some(EnvSource::FieldRef(field)) => field.field_path.clone(),
+        Some(EnvSource::ResourceFieldRef(resource)) => resource.resource.clone(),
+        Some(EnvSource::ConfigMapKeyRef(key)) => format!("key {} of config map {}", key.key, key.name),
+        Some(EnvSource::SecretKeyRef(key)) => format!("key {} of secret {}", key.key, key.name),
+    };
+    format!("{} from {from}", variable.name)
+}
+
+fn describe_projection(projection: &VolumeProjection) -> String {
+    match &projection.source {
+        Some(ProjectionSource::ConfigMap(map)) => format!("config map {}", map.name),
+        Some(ProjectionSource::Secret(secret)) => format!("secret {}", secret.name),
+        Some(ProjectionSource::DownwardApi(_)) => "the pod itself".to_owned(),
+        None => "nothing".to_owned(),
+    }
+}
+
 fn describe_volume(volume: &Volume) -> String {
     let source = match &volume.source {
         Some(Source::HostPath(host)) => format!("the node's {}", host.path),
@@ -163,6 +194,13 @@ fn describe_volume(volume: &Volume) -> String {
             format!("memory, {} at most", dir.size_limit)
         }
         Some(Source::EmptyDir(_)) => "an empty folder".to_owned(),
+        Some(Source::ConfigMap(map)) => format!("config map {}", map.name),
+        Some(Source::Secret(secret)) => format!("secret {}", secret.secret_name),
+        Some(Source::DownwardApi(_)) => "the pod itself".to_owned(),
+        Some(Source::Projected(projected)) => {
+            let sources: Vec<_> = projected.sources.iter().map(describe_projection).collect();
+            sources.join(", ")
+        }
         None => "nothing".to_owned(),
     };
     format!("{}: {source}", volume.name)

@@ -43,6 +43,9 @@ pub struct UpArgs {
     /// A folder of manifests that the node runs without being asked by the API
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
+    /// A folder of config maps and secrets, as manifests, for the pods of that folder
+    #[arg(long, requires = "manifests", value_name = "DIR")]
+    pub config_objects: Option<PathBuf>,
 
     #[command(flatten)]
     pub etcd: EtcdArgs,

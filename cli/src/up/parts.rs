@@ -68,6 +68,7 @@ fn kubelet_config(args: &UpArgs, cluster: &Cluster) -> clone8s_kubelet::Config {
     clone8s_kubelet::Config {
         runtime_socket: layout.shim_socket(),
         manifest_folder: args.manifests.clone(),
+        config_objects: args.config_objects.clone(),
         data_dir: layout.kubelet_data(),
         log_root: layout.logs().join("pods"),
         apiserver: Some(KubeletApiserver::Socket(layout.apiserver_socket())),

@@ -72,7 +72,10 @@ pub(super) async fn mark_unready(channel: &Channel, mut pod: Pod, node: &str) ->
         time::now(),
     );
     pod.spec = None;
-    let request = UpdatePodStatusRequest { pod: Some(pod), ..Default::default() };
+    let request = UpdatePodStatusRequest {
+        pod: Some(pod),
+        ..Default::default()
+    };
     settle(
         PodServiceClient::new(channel.clone())
             .update_pod_status(request)
@@ -121,7 +124,10 @@ pub(super) async fn end_lost(channel: &Channel, mut pod: Pod) -> Result<(), Stat
         &message,
         time::now(),
     );
-    let request = UpdatePodStatusRequest { pod: Some(pod), ..Default::default() };
+    let request = UpdatePodStatusRequest {
+        pod: Some(pod),
+        ..Default::default()
+    };
     settle(
         PodServiceClient::new(channel.clone())
             .update_pod_status(request)

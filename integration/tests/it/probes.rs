@@ -75,7 +75,11 @@ async fn until_seen(plane: &ControlPlane, expected: (bool, bool, i32)) {
     let what = format!("started, ready and restarts are {expected:?}");
     wait::until(&what, || async {
         let pod = plane.pod("web").await?;
-        ensure!(pod.status.as_ref().is_some_and(|it| it.phase == "Running"), "{:?}", pod.status);
+        ensure!(
+            pod.status.as_ref().is_some_and(|it| it.phase == "Running"),
+            "{:?}",
+            pod.status
+        );
         ensure!(seen(&pod) == expected, "{:?}", pod.status);
         Ok(())
     })
@@ -117,7 +121,15 @@ async fn a_pod_is_ready_while_its_probes_say_so_whatever_becomes_of_the_kubelet(
     until_seen(&plane, (true, true, 0)).await;
 
     // Without a server it no longer lives; the next run has not started yet.
-    run(&node, &["sh", "-c", "kill $(ps -o pid,comm | grep httpd | sed 's/^ *//' | cut -d' ' -f1)"]).await;
+    run(
+        &node,
+        &[
+            "sh",
+            "-c",
+            "kill $(ps -o pid,comm | grep httpd | sed 's/^ *//' | cut -d' ' -f1)",
+        ],
+    )
+    .await;
     until_seen(&plane, (false, false, 1)).await;
     let pod = plane.pod("web").await.unwrap();
     let last = pod.status.unwrap().container_statuses[0].last_state.clone();

@@ -178,7 +178,10 @@ async fn a_silent_node_is_unknown_its_pods_unready_and_a_node_that_goes_fails_th
         conditions: vec![condition("PodScheduled", "True"), condition("Ready", "True")],
         ..PodStatus::default()
     });
-    let request = UpdatePodStatusRequest { pod: Some(pod), ..Default::default() };
+    let request = UpdatePodStatusRequest {
+        pod: Some(pod),
+        ..Default::default()
+    };
     plane.pods().update_pod_status(request).await.unwrap();
 
     let patience = std::time::Duration::from_mins(2);

@@ -38,6 +38,9 @@ struct Cli {
     /// Folder of manifests that this node runs
     #[arg(long, value_name = "FOLDER")]
     manifests: Option<PathBuf>,
+    /// Folder of config maps and secrets, as manifests, for the pods of the manifest folder and of the queue
+    #[arg(long, value_name = "FOLDER")]
+    config_objects: Option<PathBuf>,
     /// Folder for what must outlive the kubelet: checkpoints, volumes, certificates
     #[arg(long, default_value = DEFAULT_DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
@@ -128,6 +131,7 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
     Ok(Config {
         runtime_socket: cli.runtime,
         manifest_folder: cli.manifests,
+        config_objects: cli.config_objects,
         data_dir: cli.data_dir,
         log_root: cli.log_root,
         apiserver: cli.apiserver.map(apiserver).transpose()?,

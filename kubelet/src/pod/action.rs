@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{
     cri::RunNumbers,
     hash,
-    memory::{FailedStep, Target},
+    memory::{FailedStep, Fingerprint, Target},
 };
 use crate::{
     desired::{DesiredPod, PodUid},
@@ -53,6 +53,10 @@ pub enum Action {
     RemoveContainer {
         id: ContainerId,
     },
+    /// Brings the volumes that show objects and the pod itself up to what this fingerprint stands for.
+    RefreshVolumes {
+        wanted: Fingerprint,
+    },
     /// Takes down the mounts and removes the folders of a pod of which the runtime has nothing any more.
     CleanUp {
         uid: PodUid,
@@ -82,6 +86,7 @@ impl Action {
             | Self::CreateContainer { container, .. }
             | Self::StartContainer { container, .. } => Target::Container(container.clone()),
             Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Target::Run(id.clone()),
+            Self::RefreshVolumes { .. } => Target::Volumes,
         }
     }
 
@@ -109,6 +114,7 @@ impl Action {
             | Self::RemoveSandbox { .. }
             | Self::StopContainer { .. }
             | Self::RemoveContainer { .. }
+            | Self::RefreshVolumes { .. }
             | Self::CleanUp { .. } => String::new(),
         }
     }
@@ -121,6 +127,7 @@ impl Action {
             Self::PullImage { .. } => FailedStep::PullImage,
             Self::CreateContainer { .. } => FailedStep::CreateContainer,
             Self::StartContainer { .. } => FailedStep::StartContainer,
+            Self::RefreshVolumes { .. } => FailedStep::RefreshVolumes,
             Self::StopSandbox { .. }
             | Self::RemoveSandbox { .. }
             | Self::StopContainer { .. }

@@ -112,17 +112,17 @@ pub struct RunNumbers {
     pub backoff_step: u32,
 }
 
-/// A container of the pod; `mounts` are its volumes, already there.
+/// A container of the pod; `mounts` are its volumes, already there, and `envs` its variables.
 pub fn container_config(
     pod: &DesiredPod,
     container: &Container,
     run: &RunNumbers,
     image: &ImageRef,
     mounts: Vec<Mount>,
+    envs: Vec<(String, String)>,
     node: &NodeFacts,
 ) -> Result<ContainerConfig, QuantityError> {
     let spec = pod.spec();
-    let envs = env::resolve(&container.env);
     let known: BTreeMap<_, _> = envs.iter().cloned().collect();
     let expand = |words: &[String]| -> Vec<String> {
         words

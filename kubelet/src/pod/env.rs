@@ -1,24 +1,144 @@
-//! `$(NAME)` in environment variables, commands and arguments.
+//! A container's environment variables, and `$(NAME)` in them, in commands and in arguments. Pure.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use clone8s::v1::EnvVar;
+use clone8s::{
+    names,
+    v1::{Container, EnvFromSource, EnvVar, env_var_source::Source},
+};
 
-/// A container's variables with their references resolved: each may use those before it. Of two with one name the
-/// later wins, at the place of the earlier.
-pub fn resolve(env: &[EnvVar]) -> Vec<(String, String)> {
-    let mut known = BTreeMap::new();
-    let mut order: Vec<&str> = Vec::new();
-    for variable in env {
-        let value = expand(&variable.value, &known).into_owned();
-        if known.insert(variable.name.clone(), value).is_none() {
-            order.push(&variable.name);
+use super::downward::{self, Inputs};
+use crate::objects::{Entries, Missing, ObjectKind, ObjectRef};
+
+/// A container's variables with their references resolved: each may use those before it, and `env` comes after
+/// `envFrom`. Of two with one name the later wins, at the place of the earlier.
+pub fn resolve(container: &Container, inputs: Inputs<'_>) -> Result<Vec<(String, String)>, String> {
+    let mut variables = Variables::default();
+    for from in &container.env_from {
+        add_all(&mut variables, from, inputs)?;
+    }
+    for variable in &container.env {
+        if let Some(value) = value(variable, container, inputs, &variables.known)? {
+            variables.set(&variable.name, value);
         }
     }
-    order
-        .into_iter()
-        .map(|name| (name.to_owned(), known[name].clone()))
-        .collect()
+    Ok(variables.in_order())
+}
+
+#[derive(Default)]
+struct Variables {
+    known: BTreeMap<String, String>,
+    order: Vec<String>,
+}
+
+impl Variables {
+    fn set(&mut self, name: &str, value: String) {
+        if self.known.insert(name.to_owned(), value).is_none() {
+            self.order.push(name.to_owned());
+        }
+    }
+
+    fn in_order(mut self) -> Vec<(String, String)> {
+        self.order
+            .into_iter()
+            .map(|name| {
+                let value = self.known.remove(&name).unwrap_or_default();
+                (name, value)
+            })
+            .collect()
+    }
+}
+
+fn add_all(variables: &mut Variables, from: &EnvFromSource, inputs: Inputs<'_>) -> Result<(), String> {
+    let (kind, name, optional) = match (&from.config_map_ref, &from.secret_ref) {
+        (Some(map), _) => (ObjectKind::ConfigMap, &map.name, map.optional),
+        (None, Some(secret)) => (ObjectKind::Secret, &secret.name, secret.optional),
+        (None, None) => return Ok(()),
+    };
+    let Some((object, entries)) = find(kind, name, optional, inputs)? else {
+        return Ok(());
+    };
+    for (key, value) in entries.pairs() {
+        let name = format!("{}{key}", from.prefix);
+        match names::check_env_name(&name) {
+            Ok(()) => variables.set(&name, text(&object, key, value)?),
+            // The same object may hold files for a volume.
+            Err(error) => tracing::debug!(%object, key, %error, "not a variable"),
+        }
+    }
+    Ok(())
+}
+
+/// None for an optional value that is not there.
+fn value(
+    variable: &EnvVar,
+    container: &Container,
+    inputs: Inputs<'_>,
+    known: &BTreeMap<String, String>,
+) -> Result<Option<String>, String> {
+    let Inputs { pod, node, .. } = inputs;
+    let source = variable.value_from.as_ref().and_then(|from| from.source.as_ref());
+    match source {
+        None => Ok(Some(expand(&variable.value, known).into_owned())),
+        Some(Source::FieldRef(field)) => downward::field(pod, node, &field.field_path).map(Some),
+        Some(Source::ResourceFieldRef(resource)) => {
+            let of = match resource.container_name.as_str() {
+                "" => container.name.as_str(),
+                name => name,
+            };
+            downward::resource(pod, node, of, resource).map(Some)
+        }
+        Some(Source::ConfigMapKeyRef(key)) => {
+            one(ObjectKind::ConfigMap, &key.name, &key.key, key.optional, inputs)
+        }
+        Some(Source::SecretKeyRef(key)) => one(ObjectKind::Secret, &key.name, &key.key, key.optional, inputs),
+    }
+}
+
+fn one(
+    kind: ObjectKind,
+    name: &str,
+    key: &str,
+    optional: bool,
+    inputs: Inputs<'_>,
+) -> Result<Option<String>, String> {
+    let Some((object, entries)) = find(kind, name, optional, inputs)? else {
+        return Ok(None);
+    };
+    match entries.get(key) {
+        Some(value) => text(&object, key, value).map(Some),
+        None if optional => Ok(None),
+        None => Err(format!("{object} has no key {key:?}")),
+    }
+}
+
+/// None for an optional object that is not there.
+fn find<'a>(
+    kind: ObjectKind,
+    name: &str,
+    optional: bool,
+    inputs: Inputs<'a>,
+) -> Result<Option<(ObjectRef, &'a Arc<Entries>)>, String> {
+    let object = ObjectRef {
+        kind,
+        namespace: inputs.pod.key().namespace,
+        name: name.to_owned(),
+    };
+    match inputs.objects.get(inputs.pod.source, &object) {
+        Ok(entries) => Ok(Some((object, entries))),
+        Err(Missing::Absent(_) | Missing::NoFolder(_)) if optional => Ok(None),
+        Err(missing) => Err(missing.to_string()),
+    }
+}
+
+/// A variable is a string of the C language.
+fn text(object: &ObjectRef, key: &str, value: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(value)
+        .ok()
+        .filter(|text| !text.contains('\0'));
+    text.map(str::to_owned).ok_or_else(|| {
+        format!("key {key:?} of {object} is not text, as a variable must be; mount it as a volume")
+    })
 }
 
 /// Replaces `$(NAME)` where NAME is known; `$$(NAME)` becomes `$(NAME)`; all else stays as it is.
@@ -52,9 +172,17 @@ pub fn expand<'a>(text: &'a str, known: &BTreeMap<String, String>) -> Cow<'a, st
 
 #[cfg(test)]
 mod tests {
+    use clone8s::v1::{ConfigMapEnvSource, EnvVarSource, SecretKeySelector};
     use rstest::rstest;
 
     use super::*;
+    use crate::{
+        objects::Objects,
+        pod::{
+            downward::Surroundings,
+            testing::{container, pod},
+        },
+    };
 
     #[rstest]
     #[case("plain", "plain")]
@@ -78,18 +206,94 @@ mod tests {
         let variable = |name: &str, value: &str| EnvVar {
             name: name.into(),
             value: value.into(),
+            ..Default::default()
         };
-        let env = [
+        let mut web = container("web", "web:1");
+        web.env = vec![
             variable("B", "$(A)"),
             variable("A", "1"),
             variable("C", "$(A)$(B)"),
             variable("A", "2"),
         ];
-        let resolved = resolve(&env);
-        let expected = [("B", "$(A)"), ("A", "2"), ("C", "1$(A)")];
         assert_eq!(
-            resolved,
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+            resolved(web).unwrap(),
+            [("B", "$(A)"), ("A", "2"), ("C", "1$(A)")].map(owned)
         );
+    }
+
+    fn owned((name, value): (&str, &str)) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    fn resolved(container: Container) -> Result<Vec<(String, String)>, String> {
+        let pod = pod("p", vec![container.clone()]);
+        let objects = Objects::of_api([
+            (
+                ObjectKind::ConfigMap,
+                "settings",
+                &[("COLOR", "blue"), ("not a name", "x")][..],
+            ),
+            (ObjectKind::Secret, "login", &[("password", "hush")]),
+        ]);
+        let inputs = Inputs {
+            pod: &pod,
+            objects: &objects,
+            node: &Surroundings::default(),
+        };
+        resolve(&container, inputs)
+    }
+
+    fn from_secret(name: &str, key: &str, optional: bool) -> EnvVar {
+        let selector = SecretKeySelector {
+            name: name.into(),
+            key: key.into(),
+            optional,
+        };
+        EnvVar {
+            name: "PASSWORD".into(),
+            value_from: Some(EnvVarSource {
+                source: Some(Source::SecretKeyRef(selector)),
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn objects_give_variables_that_later_ones_may_use() {
+        let mut web = container("web", "web:1");
+        web.env_from = vec![EnvFromSource {
+            prefix: "MY_".into(),
+            config_map_ref: Some(ConfigMapEnvSource {
+                name: "settings".into(),
+                optional: false,
+            }),
+            secret_ref: None,
+        }];
+        let url = EnvVar {
+            name: "URL".into(),
+            value: "$(MY_COLOR):$(PASSWORD)".into(),
+            ..Default::default()
+        };
+        web.env = vec![from_secret("login", "password", false), url];
+        let expected = [("MY_COLOR", "blue"), ("PASSWORD", "hush"), ("URL", "blue:hush")];
+        assert_eq!(resolved(web).unwrap(), expected.map(owned));
+    }
+
+    #[rstest]
+    #[case::object("none", "password", "secret default/none is not known yet")]
+    #[case::key("login", "user", "secret default/login has no key \"user\"")]
+    fn what_is_missing_is_an_error_unless_it_is_optional(
+        #[case] name: &str,
+        #[case] key: &str,
+        #[case] why: &str,
+    ) {
+        let asking = |optional| {
+            let mut web = container("web", "web:1");
+            web.env = vec![from_secret(name, key, optional)];
+            resolved(web)
+        };
+        assert!(asking(false).unwrap_err().contains(why));
+        // Objects that nobody has spoken of may be there.
+        assert_eq!(asking(true).is_ok(), name == "login");
     }
 }

@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc};
 
+use tokio::sync::watch;
+
 use super::{
     cri::{self, NodeFacts},
+    downward::{Inputs, Surroundings},
+    env,
     memory::{FailedStep, FailureCause},
     plan::Action,
 };
@@ -11,6 +15,7 @@ use crate::{
     clock::Clock,
     desired::{DesiredPod, PodKey, PodUid},
     logs,
+    objects::Objects,
     runtime::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason},
     volumes::Volumes,
 };
@@ -20,10 +25,15 @@ use crate::{
 pub struct Executor {
     pub runtime: Arc<dyn Runtime>,
     pub volumes: Volumes,
+    pub objects: watch::Receiver<Objects>,
     pub clock: Clock,
     pub log_root: PathBuf,
+    /// The node's own address.
+    pub host_ip: String,
     /// Bytes.
     pub node_memory: i64,
+    /// Thousandths of a core.
+    pub node_milli_cpu: i64,
 }
 
 impl std::fmt::Debug for Executor {
@@ -94,6 +104,10 @@ impl Executor {
                 ended(runtime.stop_container(&id, grace).await, FailedStep::TearDown)
             }
             Action::RemoveContainer { id } => self.remove_container(&subject, &id).await,
+            Action::RefreshVolumes { .. } => match subject.pod.clone() {
+                Some(pod) => self.refresh_volumes(&subject, pod).await,
+                None => unwanted(FailedStep::RefreshVolumes),
+            },
             Action::CleanUp { uid } => {
                 let (own, key) = (self.clone(), subject.key);
                 blocking(FailedStep::TearDown, move || own.clean_up(Some(&key), &uid)).await
@@ -161,14 +175,21 @@ impl Executor {
             return unwanted(FailedStep::CreateContainer);
         };
         let (volumes, of, ip) = (self.volumes.clone(), pod.clone(), subject.pod_ip.clone());
+        let (objects, node) = (self.objects.borrow().clone(), self.surroundings(subject));
         let logs = logs::pod_dir(&self.log_root, &subject.key, &pod.uid()).join(container);
         let prepared = tokio::task::spawn_blocking(move || {
             fs::create_dir_all(&logs)
                 .map_err(|cause| format!("cannot make the log folder {}: {cause}", logs.display()))?;
+            let inputs = Inputs {
+                pod: &of,
+                objects: &objects,
+                node: &node,
+            };
+            let envs = env::resolve(&spec, inputs)?;
             let mounts = volumes
-                .mounts(&of, &spec, ip.as_deref())
+                .mounts(inputs, &spec, ip.as_deref())
                 .map_err(|error| error.to_string())?;
-            Ok::<_, String>((spec, mounts))
+            Ok::<_, String>((spec, mounts, envs))
         })
         .await;
         let refused = |message| Outcome::Failed {
@@ -178,13 +199,13 @@ impl Executor {
                 transient: false,
             },
         };
-        let (spec, mounts) = match prepared {
+        let (spec, mounts, envs) = match prepared {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(message)) => return refused(message),
             Err(_) => return refused("preparing the container's volumes was interrupted".to_owned()),
         };
         let facts = self.facts().await;
-        let config = match cri::container_config(pod, &spec, run, image, mounts, &facts) {
+        let config = match cri::container_config(pod, &spec, run, image, mounts, envs, &facts) {
             Ok(config) => config,
             Err(error) => return refused(error.to_string()),
         };
@@ -195,6 +216,34 @@ impl Executor {
                 .await,
             FailedStep::CreateContainer,
         )
+    }
+
+    async fn refresh_volumes(&self, subject: &Subject, pod: DesiredPod) -> Outcome {
+        let (objects, node) = (self.objects.borrow().clone(), self.surroundings(subject));
+        let (volumes, key) = (self.volumes.clone(), subject.key.clone());
+        blocking(FailedStep::RefreshVolumes, move || {
+            let inputs = Inputs {
+                pod: &pod,
+                objects: &objects,
+                node: &node,
+            };
+            let changed = volumes.refresh(inputs).map_err(io::Error::other)?;
+            if !changed.is_empty() {
+                tracing::info!(pod = %key, volumes = ?changed, "volumes show what has changed");
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// What the pod can learn of its node.
+    fn surroundings(&self, subject: &Subject) -> Surroundings {
+        Surroundings {
+            host_ip: self.host_ip.clone(),
+            pod_ip: subject.pod_ip.clone().unwrap_or_else(|| self.host_ip.clone()),
+            milli_cpu: self.node_milli_cpu,
+            memory: self.node_memory,
+        }
     }
 
     /// Removes an ended run, and then its log.

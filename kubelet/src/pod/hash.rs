@@ -115,7 +115,7 @@ mod tests {
     #[rstest]
     #[case::image(|spec: &mut PodSpec| spec.containers[0].image = "b:2".into())]
     #[case::command(|spec: &mut PodSpec| spec.containers[0].command = vec!["x".into()])]
-    #[case::env(|spec: &mut PodSpec| spec.containers[0].env.push(clone8s::v1::EnvVar { name: "A".into(), value: "1".into() }))]
+    #[case::env(|spec: &mut PodSpec| spec.containers[0].env.push(clone8s::v1::EnvVar { name: "A".into(), value: "1".into(), ..Default::default() }))]
     #[case::host_network(|spec: &mut PodSpec| spec.host_network = true)]
     #[case::pod_ip(|spec: &mut PodSpec| spec.pod_ip = "10.0.0.9".into())]
     fn a_change_that_a_running_container_cannot_take_changes_its_hash(#[case] edit: Edit) {

@@ -20,8 +20,25 @@ pub struct Memory {
     pub stopped_sandboxes: BTreeSet<SandboxId>,
     /// Containers whose stop has succeeded: one that is still in an unknown state can only be removed.
     pub stopped_containers: BTreeSet<ContainerId>,
+    pub configuration: Configuration,
     /// Pods of this key that may have left folders and mounts on the node.
     pub uncleaned: BTreeSet<PodUid>,
+}
+
+/// Tells one state of what a pod is shown from another.
+pub type Fingerprint = [u8; 32];
+
+/// What the pod's config maps and secrets are like, and what of them its volumes show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// Of all that the pod refers to.
+    pub seen: Option<Fingerprint>,
+    /// Why a container, by name, cannot be made yet: nobody has said what an object is that it needs.
+    pub unknown: BTreeMap<String, String>,
+    /// What its volumes are to show; None for a pod without such volumes.
+    pub wanted: Option<Fingerprint>,
+    /// What they show.
+    pub shown: Option<Fingerprint>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +65,8 @@ const LONGEST_MESSAGE: usize = 1_000;
 pub enum Target {
     /// The sandboxes and the folders: excludes every other action on the pod.
     Pod,
+    /// The volumes that show objects and the pod itself.
+    Volumes,
     /// Making and starting the runs of one container of the spec.
     Container(String),
     /// One run, to end it.
@@ -78,6 +97,7 @@ pub enum FailedStep {
     PrepareContainer,
     CreateContainer,
     StartContainer,
+    RefreshVolumes,
     /// Stopping or removing.
     TearDown,
 }
@@ -88,7 +108,11 @@ impl Failure {
         // What does not depend on the pod is worth trying again soon.
         const SOON: Duration = Duration::from_secs(1);
         const SOON_MAX: Duration = Duration::from_secs(30);
-        let soon = self.transient || matches!(self.step, FailedStep::InspectImage | FailedStep::TearDown);
+        let soon = self.transient
+            || matches!(
+                self.step,
+                FailedStep::InspectImage | FailedStep::RefreshVolumes | FailedStep::TearDown
+            );
         let (base, max) = if soon {
             (
                 SOON.min(intervals.backoff_base),
@@ -148,7 +172,7 @@ impl Memory {
         self.stopped_containers.retain(alive);
         self.failures.retain(|target, _| match target {
             Target::Run(id) => alive(id),
-            Target::Pod | Target::Container(_) => true,
+            Target::Pod | Target::Volumes | Target::Container(_) => true,
         });
     }
 }

@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct News {
     /// Why each container waited when it was last told, and after how many runs.
     waits: BTreeMap<String, (String, i32)>,
+    /// The last failed run of each container; None before the first look, which finds old ones.
+    failed: Option<BTreeMap<String, String>>,
     refusal: String,
 }
 
@@ -38,6 +40,9 @@ impl News {
             events.record(pod, Warning, news.reason, news.message.clone());
         }
         self.refusal = refusal;
+        if !matches!(want, Want::Stop { .. }) {
+            self.tell_failures(events, pod, status);
+        }
 
         for container in &status.container_statuses {
             let state = container.state.as_ref().and_then(|state| state.state.as_ref());
@@ -65,7 +70,38 @@ impl News {
             self.waits.insert(container.name.clone(), wait);
         }
     }
+
+    /// Tells of each run that ended in failure, with what it said last.
+    fn tell_failures(&mut self, events: &EventRecorder, pod: &DesiredPod, status: &PodStatus) {
+        let is_first_look = self.failed.is_none();
+        let told = self.failed.get_or_insert_default();
+        for container in &status.container_statuses {
+            let states = [&container.state, &container.last_state];
+            let ended = states.into_iter().flatten().find_map(|state| match &state.state {
+                Some(State::Terminated(end)) if end.exit_code != 0 => Some(end),
+                _ => None,
+            });
+            let Some(end) = ended else { continue };
+            let is_old = told.insert(container.name.clone(), end.container_id.clone())
+                == Some(end.container_id.clone());
+            if is_old || is_first_look {
+                continue;
+            }
+            let name = &container.name;
+            let (reason, how) = if end.reason == OOM_KILLED {
+                (OOM_KILLED, "was killed for want of memory".to_owned())
+            } else {
+                ("Failed", format!("ended with exit code {}", end.exit_code))
+            };
+            let words = if end.message.is_empty() { "" } else { ": " };
+            let message = format!("Container {name} {how}{words}{}", end.message);
+            events.record(pod, Warning, reason, message);
+        }
+    }
 }
+
+/// The kernel has ended the container.
+const OOM_KILLED: &str = "OOMKilled";
 
 /// An action has begun.
 pub(super) fn begun(events: &EventRecorder, pod: &DesiredPod, action: &Action) {
@@ -104,6 +140,9 @@ pub(super) fn ended(
                 ),
                 (FailedStep::PullImage, Action::PullImage { image, .. }) => {
                     ("Failed", format!("Failed to pull image {image:?}: {message}"))
+                }
+                (FailedStep::RefreshVolumes, _) => {
+                    ("FailedMount", format!("Volumes are not up to date: {message}"))
                 }
                 (FailedStep::TearDown, _) => ("FailedKillPod", format!("Error killing pod: {message}")),
                 _ => ("Failed", format!("Error: {message}")),

@@ -1,12 +1,13 @@
 //! Asks the runtime what is there of one pod.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use clone8s::cri::{ContainerState, ContainerStatus};
 
 use super::observed::{Observed, Run, Sandbox};
 use crate::{
     desired::PodKey,
+    logs,
     runtime::{ContainerId, Runtime, RuntimeError, SandboxId},
 };
 
@@ -101,9 +102,21 @@ impl Observer {
             .get(id)
             .is_some_and(|status| status.state() == state);
         if !is_fresh {
-            let status = self.runtime.container_status(id).await?;
+            let mut status = self.runtime.container_status(id).await?;
+            if state == ContainerState::ContainerExited && status.exit_code != 0 && status.message.is_empty()
+            {
+                status.message = last_words(&status.log_path).await;
+            }
             self.statuses.insert(id.clone(), status);
         }
         Ok(&self.statuses[id])
     }
+}
+
+/// What a container that failed wrote last; nobody has to look for its log.
+async fn last_words(log: &str) -> String {
+    let path = PathBuf::from(log);
+    tokio::task::spawn_blocking(move || logs::last_words(&path))
+        .await
+        .unwrap_or_default()
 }

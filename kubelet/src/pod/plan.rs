@@ -133,7 +133,22 @@ impl<'a> Planner<'a> {
             }
             None => self.make_way(&uid, &spec_hash, &needs),
         }
+        self.refresh_volumes(&uid);
         self.drop_old_runs(&uid, containers);
+    }
+
+    /// While containers look at them, volumes show what is.
+    fn refresh_volumes(&mut self, uid: &PodUid) {
+        let configuration = &self.memory.configuration;
+        let Some(wanted) = configuration
+            .wanted
+            .filter(|_| configuration.wanted != configuration.shown)
+        else {
+            return;
+        };
+        if self.may_run_any(uid) && !self.must_wait(&Target::Volumes, "") {
+            self.plan.actions.push(Action::RefreshVolumes { wanted });
+        }
     }
 
     fn must_be_stopped(&self, run: &Run) -> bool {

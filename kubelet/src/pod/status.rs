@@ -5,8 +5,8 @@ mod conditions;
 use std::time::SystemTime;
 
 use clone8s::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, PodStatus, container_state::State,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, PodStatus, container_state::State,
 };
 
 use conditions::{Facts, conditions};
@@ -187,8 +187,7 @@ fn container_status(
         }),
         _ => None,
     });
-    let started =
-        matches!(state, State::Running(_)) && newest.is_some_and(|run| run.health.started);
+    let started = matches!(state, State::Running(_)) && newest.is_some_and(|run| run.health.started);
     let ready = started && newest.is_some_and(|run| run.health.ready);
     ContainerStatus {
         name: container.name.clone(),
@@ -287,9 +286,12 @@ fn waiting_reason(
             FailedStep::PrepareContainer => "CreateContainerConfigError",
             FailedStep::CreateContainer => "CreateContainerError",
             FailedStep::StartContainer => "RunContainerError",
-            FailedStep::RunSandbox | FailedStep::TearDown => "ContainerCreating",
+            FailedStep::RunSandbox | FailedStep::RefreshVolumes | FailedStep::TearDown => "ContainerCreating",
         };
         return Some((reason, failure.message.clone()));
+    }
+    if let Some(unknown) = memory.configuration.unknown.get(&container.name) {
+        return Some(("ContainerCreating", unknown.clone()));
     }
     let absent = matches!(
         memory.images.get(&container.name),

@@ -1,5 +1,7 @@
 //! What the node is to do with a pod.
 
+use clone8s::v1::ObjectMeta;
+
 use crate::desired::DesiredPod;
 
 /// What is to become of a pod.
@@ -27,19 +29,9 @@ impl Want {
     /// pod's status, of which only what others say for its readiness gates counts.
     pub fn asks_the_same_as(&self, other: &Self) -> bool {
         let same_pod = |one: &DesiredPod, other: &DesiredPod| {
-            let essence = |pod: &DesiredPod| {
-                let metadata = pod.pod.metadata.as_ref();
-                metadata.map(|metadata| {
-                    (
-                        metadata.generation,
-                        metadata.deletion_timestamp,
-                        metadata.deletion_grace_period_seconds,
-                    )
-                })
-            };
             one.uid() == other.uid()
                 && one.source == other.source
-                && essence(one) == essence(other)
+                && same_orders(one.pod.metadata.as_ref(), other.pod.metadata.as_ref())
                 && one.spec() == other.spec()
                 && one.open_gates() == other.open_gates()
         };
@@ -56,6 +48,21 @@ impl Want {
             ) => refusal == same && same_pod(one, other),
             _ => false,
         }
+    }
+}
+
+/// Equal but for the bookkeeping.
+fn same_orders(one: Option<&ObjectMeta>, other: Option<&ObjectMeta>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => {
+            one.generation == other.generation
+                && one.deletion_timestamp == other.deletion_timestamp
+                && one.deletion_grace_period_seconds == other.deletion_grace_period_seconds
+                // Volumes may show them.
+                && one.labels == other.labels
+                && one.annotations == other.annotations
+        }
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 

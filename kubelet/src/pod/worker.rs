@@ -1,20 +1,24 @@
 //! Owns one pod on this node: observes, plans, acts, until nothing is left to do; then sleeps until something wakes
 //! it. A call that hangs holds up this pod alone.
 
+mod calls;
+
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use clone8s::v1::PodStatus;
 use clone8s_daemon::{Shutdown, backoff};
 use tokio::{
     sync::{Notify, watch},
-    task::{AbortHandle, Id, JoinError, JoinSet},
+    task::{Id, JoinSet},
     time::{Duration, timeout},
 };
 
+use calls::InFlight;
+
 use super::{
-    execute::{Executor, Outcome, Subject},
-    memory::{FailureCause, ImageKnowledge, Memory, Target},
-    news::{self, News},
+    execute::{Executor, Outcome},
+    memory::{FailedStep, Memory, Target},
+    news::News,
     observe::Observer,
     observed::Observed,
     plan::{Action, Want, plan},
@@ -63,13 +67,6 @@ pub(crate) struct Worker {
     in_flight: HashMap<Id, InFlight>,
     /// The last action on each target that succeeded, while nothing else was done there.
     done: HashMap<Target, Action>,
-}
-
-struct InFlight {
-    action: Action,
-    spec_hash: String,
-    started: SystemTime,
-    abort: AbortHandle,
 }
 
 impl Worker {
@@ -150,7 +147,9 @@ impl Worker {
                 self.memory.uncleaned.insert(pod.uid());
             }
             if is_new {
-                self.probes.open(&self.context.executor.volumes.dir(&pod.uid())).await;
+                self.probes
+                    .open(&self.context.executor.volumes.dir(&pod.uid()))
+                    .await;
             }
             self.probes.annotate(pod, &mut observed);
             self.pod = Some(pod.clone());
@@ -160,6 +159,8 @@ impl Worker {
         let containers = observed.containers.iter().map(|run| &run.uid);
         self.memory.uncleaned.extend(sandboxes.chain(containers).cloned());
         self.memory.retain(observed);
+
+        self.look_at_objects(&want);
 
         let now = self.context.clock.now();
         let mut plan = plan(&want, observed, &self.memory, &self.context.intervals, now);
@@ -177,6 +178,23 @@ impl Worker {
         Step::Sleep { until: plan.wake_at }
     }
 
+    /// Takes note of what the pod's config maps, secrets, labels and annotations are like now.
+    fn look_at_objects(&mut self, want: &Want) {
+        let Want::Run(pod) = want else { return };
+        let objects = self.context.executor.objects.borrow();
+        let configuration = &mut self.memory.configuration;
+        let seen = Some(objects.seen_by(pod));
+        if configuration.seen.is_some() && configuration.seen != seen {
+            // What was missing may be there.
+            self.memory
+                .failures
+                .retain(|_, failure| failure.step != FailedStep::PrepareContainer);
+        }
+        configuration.seen = seen;
+        configuration.unknown = objects.unknown_to(pod);
+        configuration.wanted = objects.shown_to(pod);
+    }
+
     /// Keeps the probes in line with what runs. What is being stopped is asked nothing.
     fn ask(&mut self, want: &Want, observed: &Observed) {
         match want {
@@ -186,165 +204,6 @@ impl Worker {
             }
             Want::Stop { .. } => self.probes.stop(),
         }
-    }
-
-    /// An action that succeeded and is asked for again at once has had no effect: the runtime says one thing and
-    /// shows another. It waits like a failure, or it would be repeated without end.
-    fn refuse_repetition(&mut self, actions: &mut Vec<Action>, now: SystemTime) {
-        for (target, done) in std::mem::take(&mut self.done) {
-            let Some(again) = actions.iter().position(|action| action.is_same_as(&done)) else {
-                // What was done shows: what went wrong before is over. That a container was made says nothing yet
-                // about whether it starts.
-                if !matches!(done, Action::CreateContainer { .. }) {
-                    self.memory.failures.remove(&target);
-                }
-                continue;
-            };
-            let action = actions.remove(again);
-            tracing::warn!(pod = %self.key, ?action, "the runtime reported success, but nothing has changed");
-            let spec_hash = self
-                .pod
-                .as_ref()
-                .map(|pod| action.spec_hash(pod))
-                .unwrap_or_default();
-            let cause = FailureCause {
-                message: "the container runtime reported success, but nothing has changed".to_owned(),
-                transient: true,
-            };
-            self.memory
-                .fail(target, action.failed_step(), &spec_hash, &cause, now);
-            // To plan again, with this failure in mind.
-            self.wake.notify_one();
-        }
-    }
-
-    /// Drops calls that the plan no longer asks for, where that is safe: pulls, and waits for a stop that must now
-    /// come sooner.
-    fn give_up_unwanted(&mut self, actions: &[Action]) {
-        self.in_flight.retain(|_, call| {
-            let unwanted = match &call.action {
-                Action::PullImage { .. } | Action::InspectImage { .. } => !actions.contains(&call.action),
-                Action::StopContainer { id, kill_at, .. } => actions.iter().any(|action| {
-                    matches!(action, Action::StopContainer { id: same, kill_at: sooner, .. }
-                        if same == id && sooner < kill_at)
-                }),
-                _ => false,
-            };
-            if unwanted {
-                call.abort.abort();
-            }
-            !unwanted
-        });
-    }
-
-    fn begin(&mut self, action: Action, want: &Want, observed: &Observed, now: SystemTime) {
-        let target = action.target();
-        let conflicts = self.in_flight.values().any(|call| {
-            let busy = call.action.target();
-            busy == target || busy == Target::Pod || target == Target::Pod
-        });
-        if conflicts {
-            // The end of the call that is in the way brings the worker here again.
-            return;
-        }
-        let pod = match want {
-            Want::Run(pod) => Some(pod.clone()),
-            Want::Stop { .. } | Want::Refuse { .. } => None,
-        };
-        if let Some(pod) = self.pod.as_ref() {
-            news::begun(&self.context.events, pod, &action);
-        }
-        let spec_hash = pod
-            .as_ref()
-            .map(|pod| action.spec_hash(pod))
-            .unwrap_or_default();
-        let subject = subject(&self.key, pod, &action, observed);
-        tracing::debug!(pod = %self.key, ?action, "begin");
-        let executor = self.context.executor.clone();
-        let call = action.clone();
-        let abort = self
-            .calls
-            .spawn(async move { executor.execute(subject, call).await });
-        let in_flight = InFlight {
-            action,
-            spec_hash,
-            started: now,
-            abort,
-        };
-        self.in_flight.insert(in_flight.abort.id(), in_flight);
-    }
-
-    /// Takes note of how a call ended.
-    fn note(&mut self, ended: Result<(Id, Outcome), JoinError>) {
-        let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        // Given up in the meantime.
-        let Some(call) = self.in_flight.remove(&id) else {
-            return;
-        };
-        let outcome = match ended {
-            Ok((_, outcome)) => outcome,
-            Err(error) => Outcome::Failed {
-                step: call.action.failed_step(),
-                cause: FailureCause {
-                    message: format!("the kubelet failed: {error}"),
-                    transient: true,
-                },
-            },
-        };
-        let now = self.context.clock.now();
-        let took = now.duration_since(call.started).unwrap_or_default();
-        tracing::debug!(pod = %self.key, action = ?call.action, ?outcome, ?took, "end");
-        if let Some(pod) = self.pod.as_ref() {
-            news::ended(&self.context.events, pod, &call.action, &outcome, took);
-        }
-        let target = call.action.target();
-        self.done.remove(&target);
-        match outcome {
-            Outcome::Failed { step, cause } => {
-                if let Action::CreateContainer { container, .. } = &call.action {
-                    // Perhaps the image is gone: look again.
-                    self.memory.images.remove(container);
-                }
-                self.memory.fail(target, step, &call.spec_hash, &cause, now);
-            }
-            outcome => self.succeed(call.action, target, outcome, now),
-        }
-    }
-
-    fn succeed(&mut self, action: Action, target: Target, outcome: Outcome, now: SystemTime) {
-        match &action {
-            Action::InspectImage { container, image } | Action::PullImage { container, image } => {
-                let pulled = matches!(action, Action::PullImage { .. });
-                let image = image.clone();
-                let knowledge = match outcome {
-                    Outcome::Image(Some(found)) if pulled => ImageKnowledge::Pulled { image, found },
-                    Outcome::Image(Some(found)) => ImageKnowledge::Present { image, found },
-                    _ => ImageKnowledge::Absent { image, at: now },
-                };
-                self.memory.images.insert(container.clone(), knowledge);
-                self.memory.failures.remove(&target);
-                return;
-            }
-            Action::CreateContainer { container, .. } => {
-                self.memory.images.remove(container);
-            }
-            Action::StopSandbox { id } => {
-                self.memory.stopped_sandboxes.insert(id.clone());
-            }
-            Action::StopContainer { id, .. } => {
-                self.memory.stopped_containers.insert(id.clone());
-            }
-            Action::CleanUp { uid } => {
-                self.memory.uncleaned.remove(uid);
-                self.memory.failures.remove(&target);
-                return;
-            }
-            Action::RunSandbox { .. }
-            | Action::RemoveSandbox { .. }
-            | Action::StartContainer { .. }
-            | Action::RemoveContainer { .. } => {}
-        }
-        self.done.insert(target, action);
     }
 
     fn tell(&mut self, want: &Want, observed: &Observed, gone: bool, now: SystemTime) {
@@ -401,19 +260,4 @@ enum Step {
     },
     /// The pod is gone, and nobody names it any more.
     Ended,
-}
-
-fn subject(key: &PodKey, pod: Option<DesiredPod>, action: &Action, observed: &Observed) -> Subject {
-    let sandbox = match action {
-        Action::CreateContainer { sandbox, .. } => observed.sandbox(sandbox),
-        _ => observed.sandboxes.iter().max_by_key(|sandbox| sandbox.attempt),
-    };
-    Subject {
-        key: key.clone(),
-        pod_ip: sandbox
-            .and_then(|sandbox| sandbox.ip.clone())
-            .filter(|_| pod.as_ref().is_some_and(|pod| !pod.spec().host_network)),
-        pod,
-        sandbox_attempt: sandbox.map_or(0, |sandbox| sandbox.attempt),
-    }
 }

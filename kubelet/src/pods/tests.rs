@@ -1,5 +1,6 @@
 //! The whole of it on a runtime in memory, with paused time.
 
+mod configuration;
 mod probes;
 
 use std::{
@@ -32,6 +33,7 @@ struct Node {
     shutdown: Shutdown,
     kubelet: JoinSet<Result<(), SupervisorError>>,
     api: watch::Sender<Option<tonic::transport::Channel>>,
+    objects: watch::Sender<Objects>,
 }
 
 impl Node {
@@ -53,6 +55,7 @@ impl Node {
             shutdown: Shutdown::new(),
             kubelet: JoinSet::new(),
             api: watch::Sender::new(None),
+            objects: watch::Sender::new(Objects::default()),
         };
         node.start_kubelet();
         node
@@ -71,8 +74,10 @@ impl Node {
             desired: self.desired.subscribe(),
             api: self.api.subscribe(),
             board: self.board.clone(),
+            objects: self.objects.subscribe(),
             host_ip: "192.0.2.1".to_owned(),
             node_memory: 4 << 30,
+            node_milli_cpu: 2_000,
         };
         self.health = spawn(&mut supervisor, setup);
         self.kubelet.spawn(supervisor.run(Duration::from_secs(10)));
@@ -659,6 +664,30 @@ async fn a_call_that_hangs_holds_up_its_own_pod_alone() {
         &pod("b", vec![container("web", "web:1")]),
     ]);
     node.until_running(&["b/web#0"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_failed_is_told_with_its_last_words() {
+    let node = Node::start();
+    let once = with_spec(&web(), |spec| spec.restart_policy = "Never".to_owned());
+    node.want(&[&once]);
+    node.until_running(&["p/web#0"]).await;
+    let log = node.dir.path().join("logs/default_p_p-uid/web/0.log");
+    std::fs::write(
+        log,
+        "2026-01-31T12:00:00.000000000Z stderr F panic: no such file\n",
+    )
+    .unwrap();
+    node.runtime.exit(&node.runtime.running_ids("web")[0], 3);
+    node.until("it has failed", |node| {
+        node.status("p").is_some_and(|status| status.phase == "Failed")
+    })
+    .await;
+    let status = node.status("p").unwrap();
+    assert!(matches!(
+        status.container_statuses[0].state.as_ref().unwrap().state,
+        Some(State::Terminated(ref end)) if end.exit_code == 3 && end.message == "panic: no such file"
+    ));
 }
 
 #[tokio::test(start_paused = true)]

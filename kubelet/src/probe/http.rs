@@ -116,17 +116,20 @@ async fn exchange<S: Read + Write + Unpin + Send + 'static>(
     stream: S,
     request: Request<Empty<Bytes>>,
 ) -> Result<(Answered, Option<String>), String> {
-    let (mut sender, connection) = http1::handshake(stream)
-        .await
-        .map_err(|error| chain(&error))?;
+    let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| chain(&error))?;
     let answer = pin!(async move {
         let response = sender
             .send_request(request)
             .await
             .map_err(|error| chain(&error))?;
         let status = response.status();
-        let location = response.headers().get(LOCATION).filter(|_| status.is_redirection());
-        let location = location.and_then(|location| location.to_str().ok()).map(str::to_owned);
+        let location = response
+            .headers()
+            .get(LOCATION)
+            .filter(|_| status.is_redirection());
+        let location = location
+            .and_then(|location| location.to_str().ok())
+            .map(str::to_owned);
         let answered = Answered {
             status: status.as_u16(),
             beginning: beginning(response.into_body()).await,
@@ -150,7 +153,13 @@ fn resolve(location: &str, authority: &str, path: &str) -> Option<String> {
     if let Some(rest) = absolute {
         let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let same = host == authority || authority.strip_suffix(":80") == Some(host);
-        return same.then(|| if path.is_empty() { "/".to_owned() } else { path.to_owned() });
+        return same.then(|| {
+            if path.is_empty() {
+                "/".to_owned()
+            } else {
+                path.to_owned()
+            }
+        });
     }
     if location.starts_with('/') {
         return Some(location.to_owned());

@@ -72,7 +72,10 @@ impl Prober {
         let (reason, message) = match answer {
             Answer::Good => return,
             Answer::Bad(why) => ("Unhealthy", format!("{} probe failed: {why}", capitalized(kind))),
-            Answer::Nothing(why) => ("ProbeError", format!("{} probe errored: {why}", capitalized(kind))),
+            Answer::Nothing(why) => (
+                "ProbeError",
+                format!("{} probe errored: {why}", capitalized(kind)),
+            ),
         };
         self.context.events.record(&self.pod, Warning, reason, message);
     }

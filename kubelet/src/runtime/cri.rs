@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, future::Future, path::Path, time::Duration};
 use async_trait::async_trait;
 use clone8s::cri::{
     Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
-    ContainerStatsFilter, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest, GetEventsRequest,
-    Image, ImageSpec, ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
+    ContainerStatsFilter, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest,
+    GetEventsRequest, Image, ImageSpec, ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
     ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus,
     PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest,
     ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest, StatusResponse,

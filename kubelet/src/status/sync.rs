@@ -225,7 +225,10 @@ async fn send(channel: Channel, key: PodKey, write: Write) -> Result<(), Status>
                     uid: uid.as_str().to_owned(),
                     ..Default::default()
                 };
-                let request = UpdatePodStatusRequest { pod: Some(pod), ..Default::default() };
+                let request = UpdatePodStatusRequest {
+                    pod: Some(pod),
+                    ..Default::default()
+                };
                 client.update_pod_status(request).await.map(drop)
             }
             Write::Drop { uid } => {

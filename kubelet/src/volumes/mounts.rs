@@ -9,11 +9,11 @@ use std::{
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
-/// A tmpfs at `path` that holds `limit` bytes at most; a second call changes the limit of the first.
-pub(super) fn tmpfs(path: &Path, limit: Option<i64>) -> io::Result<()> {
+/// A tmpfs at `path` of this mode that holds `limit` bytes at most; a second call changes the limit of the first.
+pub(super) fn tmpfs(path: &Path, mode: u32, limit: Option<i64>) -> io::Result<()> {
     let options = limit.map_or_else(
-        || "mode=0777".to_owned(),
-        |bytes| format!("mode=0777,size={bytes}"),
+        || format!("mode={mode:04o}"),
+        |bytes| format!("mode={mode:04o},size={bytes}"),
     );
     let options = CString::new(options).map_err(io::Error::other)?;
     if is_mounted(path)? {

@@ -1,7 +1,20 @@
 use std::os::unix::fs::symlink;
 
+use clone8s::v1::{
+    ConfigMapVolumeSource, DownwardApiProjection, DownwardApiVolumeFile, KeyToPath, ObjectFieldSelector,
+    ProjectedVolumeSource, SecretProjection, SecretVolumeSource, VolumeMount, VolumeProjection,
+    volume_projection,
+};
+
 use super::*;
-use crate::pod::testing::{container, pod};
+use crate::{
+    desired::DesiredPod,
+    objects::{ObjectKind, Objects},
+    pod::{
+        downward::Surroundings,
+        testing::{container, pod},
+    },
+};
 
 struct Node {
     dir: tempfile::TempDir,
@@ -37,8 +50,21 @@ impl Node {
     }
 
     fn mounts(&self) -> Result<Vec<Mount>, VolumeError> {
-        self.volumes
-            .mounts(&self.pod, &self.pod.spec().containers[0], None)
+        self.mounts_with(&Objects::default())
+    }
+
+    fn mounts_with(&self, objects: &Objects) -> Result<Vec<Mount>, VolumeError> {
+        let node = Surroundings::default();
+        let container = &self.pod.spec().containers[0];
+        self.volumes.mounts(self.inputs(objects, &node), container, None)
+    }
+
+    fn inputs<'a>(&'a self, objects: &'a Objects, node: &'a Surroundings) -> Inputs<'a> {
+        Inputs {
+            pod: &self.pod,
+            objects,
+            node,
+        }
     }
 }
 
@@ -169,9 +195,10 @@ fn a_sub_path_that_leads_out_of_the_volume_is_refused() {
 fn a_pod_with_its_own_address_gets_its_own_hosts_file() {
     let node = Node::new(Source::EmptyDir(EmptyDirVolumeSource::default()), "");
     let container = &node.pod.spec().containers[0];
+    let (objects, surroundings) = (Objects::default(), Surroundings::default());
     let mounts = node
         .volumes
-        .mounts(&node.pod, container, Some("10.0.0.7"))
+        .mounts(node.inputs(&objects, &surroundings), container, Some("10.0.0.7"))
         .unwrap();
     let hosts = mounts
         .iter()
@@ -194,4 +221,139 @@ fn containers_that_are_made_side_by_side_share_one_memory_volume() {
         .lines()
         .filter(|line| line.contains(node.dir.path().to_str().unwrap()));
     assert_eq!(of_node.count(), 1);
+}
+
+fn settings(color: &str) -> Objects {
+    Objects::of_api([
+        (
+            ObjectKind::ConfigMap,
+            "settings",
+            &[("color", color), ("size", "large")][..],
+        ),
+        (ObjectKind::Secret, "login", &[("password", "hush")]),
+    ])
+}
+
+fn config_map(items: Vec<KeyToPath>, optional: bool) -> Source {
+    Source::ConfigMap(ConfigMapVolumeSource {
+        name: "settings".into(),
+        items,
+        optional,
+        ..Default::default()
+    })
+}
+
+fn read(mount: &Mount, file: &str) -> String {
+    fs::read_to_string(Path::new(&mount.host_path).join(file)).unwrap()
+}
+
+#[test]
+fn a_config_map_is_files_that_follow_it() {
+    let node = Node::new(config_map(Vec::new(), false), "");
+    let mounts = node.mounts_with(&settings("blue")).unwrap();
+    assert!(mounts[0].readonly);
+    assert_eq!(
+        (read(&mounts[0], "color"), read(&mounts[0], "size")),
+        ("blue".into(), "large".into())
+    );
+
+    let (green, surroundings) = (settings("green"), Surroundings::default());
+    let changed = node.volumes.refresh(node.inputs(&green, &surroundings)).unwrap();
+    assert_eq!(changed, ["v"]);
+    assert_eq!(read(&mounts[0], "color"), "green");
+    let again = node.volumes.refresh(node.inputs(&green, &surroundings)).unwrap();
+    assert!(again.is_empty());
+}
+
+#[test]
+fn items_are_the_files_that_are_named_with_their_modes() {
+    let item = KeyToPath {
+        key: "color".into(),
+        path: "deep/paint".into(),
+        mode: Some(0o400),
+    };
+    let node = Node::new(config_map(vec![item.clone()], false), "");
+    let mounts = node.mounts_with(&settings("blue")).unwrap();
+    assert_eq!(read(&mounts[0], "deep/paint"), "blue");
+    let path = Path::new(&mounts[0].host_path);
+    assert!(!path.join("size").exists());
+    let mode = fs::metadata(path.join("deep/paint"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o400);
+
+    let missing = KeyToPath {
+        key: "shape".into(),
+        ..item
+    };
+    let node = Node::new(config_map(vec![missing.clone()], false), "");
+    let error = node.mounts_with(&settings("blue")).unwrap_err().to_string();
+    assert!(error.contains("has no key \"shape\""), "{error}");
+    Node::new(config_map(vec![missing], true), "")
+        .mounts_with(&settings("blue"))
+        .unwrap();
+}
+
+#[test]
+fn a_secret_is_kept_in_memory_and_a_sub_path_is_one_file_of_it() {
+    let secret = Source::Secret(SecretVolumeSource {
+        secret_name: "login".into(),
+        default_mode: Some(0o440),
+        ..Default::default()
+    });
+    let node = Node::new(secret.clone(), "");
+    let mounts = node.mounts_with(&settings("blue")).unwrap();
+    let path = Path::new(&mounts[0].host_path);
+    assert!(super::mounts::is_mounted(path).unwrap());
+    assert_eq!(read(&mounts[0], "password"), "hush");
+    node.volumes.clean_up(&node.pod.uid()).unwrap();
+    assert!(!path.exists());
+
+    let part = Node::new(secret.clone(), "password");
+    let mounts = part.mounts_with(&settings("blue")).unwrap();
+    assert_eq!(fs::read_to_string(&mounts[0].host_path).unwrap(), "hush");
+    let error = Node::new(secret, "user")
+        .mounts_with(&settings("blue"))
+        .unwrap_err();
+    assert!(error.to_string().contains("no file \"user\""), "{error}");
+}
+
+#[test]
+fn a_projection_is_of_several_sources() {
+    let projection = |source| VolumeProjection { source: Some(source) };
+    let node = Node::new(
+        Source::Projected(ProjectedVolumeSource {
+            sources: vec![
+                projection(volume_projection::Source::Secret(SecretProjection {
+                    name: "login".into(),
+                    ..Default::default()
+                })),
+                projection(volume_projection::Source::DownwardApi(DownwardApiProjection {
+                    items: vec![DownwardApiVolumeFile {
+                        path: "name".into(),
+                        field_ref: Some(ObjectFieldSelector {
+                            field_path: "metadata.name".into(),
+                            ..Default::default()
+                        }),
+                        ..Default::default()
+                    }],
+                })),
+            ],
+            default_mode: None,
+        }),
+        "",
+    );
+    let mounts = node.mounts_with(&settings("blue")).unwrap();
+    assert_eq!(
+        (read(&mounts[0], "password"), read(&mounts[0], "name")),
+        ("hush".into(), "p".into())
+    );
+}
+
+#[test]
+fn an_optional_object_that_is_not_known_is_waited_for() {
+    let node = Node::new(config_map(Vec::new(), true), "");
+    let error = node.mounts_with(&Objects::default()).unwrap_err().to_string();
+    assert!(error.contains("is not known yet"), "{error}");
 }

@@ -8,10 +8,7 @@ use std::{
     path::Path,
 };
 
-use super::{
-    manifests::{Content, FileName},
-    touches::Unsettled,
-};
+use super::{Content, FileName, touches::Unsettled};
 
 /// More than any manifest needs: a larger file is not one.
 const LARGEST_FILE: u64 = 1 << 20;

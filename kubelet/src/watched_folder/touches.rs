@@ -11,10 +11,10 @@ use notify::{
 };
 use tokio::time::Instant;
 
-use super::manifests::FileName;
+use super::FileName;
 
 /// After the last event, so that a burst (a copy of many files, an editor's dance) is one scan.
-pub(super) const QUIET: Duration = Duration::from_millis(50);
+pub(crate) const QUIET: Duration = Duration::from_millis(50);
 /// A burst without an end must not keep the folder from being read.
 const LONGEST_BURST: Duration = Duration::from_secs(1);
 /// How long after its last write a file that nobody closed is taken as it is.

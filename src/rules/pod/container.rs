@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, str::FromStr};
 use crate::{
     names,
     quantity::Quantity,
-    rules::pod::probe,
+    rules::pod::{env, probe},
     rules::{
         ImageReference,
         check::{Check, Seen},
@@ -14,7 +14,6 @@ use crate::{
 };
 
 const MAX_ARGUMENTS: usize = 1000;
-const MAX_VARIABLES: usize = 1000;
 const MAX_PORTS: usize = 100;
 const MAX_MOUNTS: usize = 100;
 /// The kernel takes no longer argument or variable.
@@ -91,6 +90,7 @@ pub(super) fn check_containers(c: &mut Check, spec: &PodSpec, limit: usize) {
             c.one_of(&container.image_pull_policy, &["Always", "IfNotPresent", "Never"]);
         });
         check_process(c, container);
+        env::check_env(c, container, spec);
         check_ports(c, container, spec.host_network, &mut host_ports);
         probe::check_probes(c, container);
         check_mounts(c, container, spec);
@@ -141,10 +141,6 @@ fn check_process(c: &mut Check, container: &Container) {
     if !container.working_dir.is_empty() {
         c.field("workingDir", |c| c.absolute_path(&container.working_dir));
     }
-    c.list("env", &container.env, MAX_VARIABLES, |c, variable| {
-        c.field("name", |c| c.ok(names::check_env_name(&variable.name)));
-        c.field("value", |c| check_argument(c, &variable.value));
-    });
 }
 
 pub(super) fn check_argument(c: &mut Check, word: &str) {

@@ -76,7 +76,9 @@ fn check_times(c: &mut Check, probe: &Probe) {
         ("failureThreshold", probe.failure_threshold, 1, MAX_THRESHOLD),
     ] {
         if !(least..=most).contains(&value) {
-            c.field(field, |c| c.wrong(format!("must be from {least} to {most}, but is {value}")));
+            c.field(field, |c| {
+                c.wrong(format!("must be from {least} to {most}, but is {value}"))
+            });
         }
     }
     if let Some(seconds) = probe.termination_grace_period_seconds {
@@ -120,7 +122,10 @@ pub(super) fn check_http_get(c: &mut Check, get: &HttpGetAction, container: &Con
     c.field("scheme", |c| c.one_of(&get.scheme, &["HTTP", "HTTPS"]));
     c.field("path", |c| {
         c.at_most(&get.path, 4096);
-        if get.path.contains(|letter: char| letter.is_control() || letter == ' ') {
+        if get
+            .path
+            .contains(|letter: char| letter.is_control() || letter == ' ')
+        {
             c.wrong("must not contain spaces; write %20");
         }
     });
@@ -153,7 +158,8 @@ pub(super) fn check_port(c: &mut Check, port: &str, container: &Container) {
             .filter(|name| !name.is_empty())
     };
     if !known().any(|name| name == port) {
-        let mut sentence = format!("must be a port's number, or the name of a port of the container; is {port:?}");
+        let mut sentence =
+            format!("must be a port's number, or the name of a port of the container; is {port:?}");
         if let Some(near) = crate::names::nearest(port, known()) {
             sentence = format!("{sentence}; did you mean {near:?}?");
         }

@@ -3,7 +3,10 @@
 use crate::{
     names,
     quantity::Quantity,
-    rules::check::{Check, Seen},
+    rules::{
+        check::{Check, Seen},
+        pod::projection,
+    },
     v1::{EmptyDirVolumeSource, PodSpec, volume::Source},
 };
 
@@ -22,7 +25,9 @@ pub(super) fn check_volumes(c: &mut Check, spec: &PodSpec) {
             }
         });
         match &volume.source {
-            None => c.wrong("must have a source: hostPath or emptyDir"),
+            None => {
+                c.wrong("must have a source: configMap, downwardAPI, emptyDir, hostPath, projected or secret")
+            }
             Some(Source::HostPath(source)) => c.field("hostPath", |c| {
                 c.field("path", |c| c.absolute_path(&source.path));
                 c.field("type", |c| {
@@ -38,6 +43,16 @@ pub(super) fn check_volumes(c: &mut Check, spec: &PodSpec) {
                 });
             }),
             Some(Source::EmptyDir(source)) => c.field("emptyDir", |c| check_empty_dir(c, source)),
+            Some(Source::ConfigMap(source)) => {
+                c.field("configMap", |c| projection::check_config_map(c, source));
+            }
+            Some(Source::Secret(source)) => c.field("secret", |c| projection::check_secret(c, source)),
+            Some(Source::DownwardApi(source)) => {
+                c.field("downwardAPI", |c| projection::check_downward(c, source, spec));
+            }
+            Some(Source::Projected(source)) => {
+                c.field("projected", |c| projection::check_projected(c, source, spec));
+            }
         }
     });
 }

@@ -89,7 +89,13 @@ impl<'a> Planner<'a> {
     }
 
     /// One step towards the next run of a container: know its image, have its image, make it.
-    pub(super) fn new_run(&mut self, pod: &DesiredPod, container: &Container, sandbox: &Sandbox, run: RunNumbers) {
+    pub(super) fn new_run(
+        &mut self,
+        pod: &DesiredPod,
+        container: &Container,
+        sandbox: &Sandbox,
+        run: RunNumbers,
+    ) {
         let target = Target::Container(container.name.clone());
         if self.must_wait(&target, &hash::container_hash(pod, container)) {
             return;
@@ -104,6 +110,10 @@ impl<'a> Planner<'a> {
         let action = match (container.image_pull_policy.as_str(), known) {
             (_, Some(ImageKnowledge::Pulled { found, .. }))
             | ("IfNotPresent" | "Never", Some(ImageKnowledge::Present { found, .. })) => {
+                // Whoever comes to know it wakes the worker.
+                if self.memory.configuration.unknown.contains_key(&name) {
+                    return;
+                }
                 Action::CreateContainer {
                     container: name,
                     sandbox: sandbox.id.clone(),

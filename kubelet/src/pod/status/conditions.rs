@@ -62,7 +62,10 @@ fn gates_open(pod: &DesiredPod) -> Finding {
     if closed.is_empty() {
         return Ok(());
     }
-    let message = format!("readiness gates whose condition is not True: [{}]", closed.join(" "));
+    let message = format!(
+        "readiness gates whose condition is not True: [{}]",
+        closed.join(" ")
+    );
     Err(("ReadinessGatesNotReady", message))
 }
 

@@ -62,7 +62,10 @@ async fn a_container_is_ready_while_its_probe_succeeds() {
     settle().await;
     assert!(node.started() && !node.is_ready());
     let why = node.condition("Ready").unwrap();
-    assert_eq!((why.reason.as_str(), why.message.as_str()), ("ContainersNotReady", "containers with unready status: [web]"));
+    assert_eq!(
+        (why.reason.as_str(), why.message.as_str()),
+        ("ContainersNotReady", "containers with unready status: [web]")
+    );
 
     node.runtime.set_command("web", "ready", SUCCEEDS);
     node.until("ready", Node::is_ready).await;
@@ -70,7 +73,10 @@ async fn a_container_is_ready_while_its_probe_succeeds() {
     node.runtime.set_command("web", "ready", FAILS);
     node.until("not ready", |node| !node.is_ready()).await;
     let took = node.elapsed_since(lost);
-    assert!(took > Duration::from_secs(20), "three failures in a row: {took:?}");
+    assert!(
+        took > Duration::from_secs(20),
+        "three failures in a row: {took:?}"
+    );
     assert_eq!(node.runtime.running(), ["p/web#0"], "nothing is restarted");
 }
 
@@ -86,14 +92,22 @@ async fn nobody_is_asked_before_the_start_is_over_and_a_start_that_fails_begins_
     node.until_running(&["p/web#0"]).await;
     tokio::time::sleep(Duration::from_secs(15)).await;
     assert!(!node.started() && !node.is_ready());
-    assert_eq!(node.calls_of("ExecSync live") + node.calls_of("ExecSync ready"), 0);
+    assert_eq!(
+        node.calls_of("ExecSync live") + node.calls_of("ExecSync ready"),
+        0
+    );
     node.until_running(&["p/web#1"]).await;
 
     node.runtime.set_command("web", "start", SUCCEEDS);
-    node.until("ready", |node| node.started() && node.is_ready()).await;
+    node.until("ready", |node| node.started() && node.is_ready())
+        .await;
     let starts = node.calls_of("ExecSync start");
     settle().await;
-    assert_eq!(node.calls_of("ExecSync start"), starts, "it is asked until it has succeeded");
+    assert_eq!(
+        node.calls_of("ExecSync start"),
+        starts,
+        "it is asked until it has succeeded"
+    );
     assert!(node.calls_of("ExecSync live") > 3 && node.calls_of("ExecSync ready") > 3);
 }
 
@@ -109,7 +123,10 @@ async fn a_container_that_no_longer_lives_starts_anew_with_its_probes_own_grace(
     );
     node.want(&[&probed(|web| {
         web.liveness_probe = exec("live");
-        web.liveness_probe.as_mut().unwrap().termination_grace_period_seconds = Some(4);
+        web.liveness_probe
+            .as_mut()
+            .unwrap()
+            .termination_grace_period_seconds = Some(4);
     })]);
     node.until_running(&["p/web#0"]).await;
     let hung = CommandBehavior {
@@ -117,12 +134,16 @@ async fn a_container_that_no_longer_lives_starts_anew_with_its_probes_own_grace(
         exit_code: 0,
     };
     node.runtime.set_command("web", "live", hung);
-    node.until("it is stopped", |node| node.calls_of("StopContainer") == 1).await;
+    node.until("it is stopped", |node| node.calls_of("StopContainer") == 1)
+        .await;
     let stopped = node.clock.now();
     node.runtime.set_command("web", "live", SUCCEEDS);
     node.until_running(&["p/web#1"]).await;
     let took = node.elapsed_since(stopped);
-    assert!((Duration::from_secs(3)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_secs(3)..Duration::from_secs(6)).contains(&took),
+        "{took:?}"
+    );
     settle().await;
     assert_eq!(node.runtime.running(), ["p/web#1"]);
 }
@@ -184,7 +205,10 @@ async fn a_closed_readiness_gate_keeps_the_pod_from_being_ready() {
     node.until("its containers are ready", |node| node.holds("ContainersReady"))
         .await;
     let why = node.condition("Ready").unwrap();
-    assert_eq!((why.status.as_str(), why.reason.as_str()), ("False", "ReadinessGatesNotReady"));
+    assert_eq!(
+        (why.status.as_str(), why.reason.as_str()),
+        ("False", "ReadinessGatesNotReady")
+    );
     assert!(why.message.contains("example.com/in-rotation"), "{}", why.message);
 
     let opened = edited(&gated, |pod| {
@@ -213,7 +237,8 @@ async fn what_is_being_stopped_is_asked_nothing() {
         },
     );
     node.want(&[&probed(|web| web.liveness_probe = exec("live"))]);
-    node.until("it is asked", |node| node.calls_of("ExecSync live") > 1).await;
+    node.until("it is asked", |node| node.calls_of("ExecSync live") > 1)
+        .await;
     node.want(&[]);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let asked = node.calls_of("ExecSync live");

@@ -77,7 +77,9 @@ async fn answer(mut stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + 
         "/good" => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
         "/bad" => "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 10\r\n\r\nwarming up".to_owned(),
         "/moved" => "HTTP/1.1 302 Found\r\nLocation: bad\r\nContent-Length: 0\r\n\r\n".to_owned(),
-        "/away" => "HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "/away" => {
+            "HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n".to_owned()
+        }
         "/loop" => "HTTP/1.1 302 Found\r\nLocation: /loop\r\nContent-Length: 0\r\n\r\n".to_owned(),
         "/header" if request.contains("X-Probe: yes\r\n") || request.contains("x-probe: yes\r\n") => {
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned()
@@ -133,7 +135,10 @@ async fn headers_are_sent_and_any_certificate_will_do() {
         http_headers: Vec::new(),
         ..get
     };
-    assert!(matches!(ask_for(Handler::HttpGet(plain), port).await, Answer::Bad(_)));
+    assert!(matches!(
+        ask_for(Handler::HttpGet(plain), port).await,
+        Answer::Bad(_)
+    ));
 }
 
 #[tokio::test]
@@ -182,7 +187,10 @@ async fn the_health_service_is_the_answer() {
     let down = ask_for(grpc("down"), port).await;
     assert_eq!(down, Answer::Bad("the service is NOT_SERVING".to_owned()));
     let unknown = ask_for(grpc("unknown"), port).await;
-    assert!(matches!(&unknown, Answer::Bad(why) if why.contains("Health/Check")), "{unknown:?}");
+    assert!(
+        matches!(&unknown, Answer::Bad(why) if why.contains("Health/Check")),
+        "{unknown:?}"
+    );
 }
 
 #[tokio::test]
@@ -194,7 +202,10 @@ async fn without_an_address_or_a_runtime_nothing_is_learnt() {
         ..place(1)
     };
     let asked = ask(&runtime, &nowhere, &probe(Handler::HttpGet(http("/")))).await;
-    assert_eq!(asked, Answer::Nothing("the pod's address is not known".to_owned()));
+    assert_eq!(
+        asked,
+        Answer::Nothing("the pod's address is not known".to_owned())
+    );
     let exec = Handler::Exec(ExecAction {
         command: vec!["check".to_owned()],
     });

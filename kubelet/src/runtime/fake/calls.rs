@@ -309,7 +309,11 @@ impl Runtime for FakeRuntime {
                 .get(id.as_str())
                 .filter(|one| one.state == ContainerState::ContainerRunning)
                 .ok_or_else(|| missing("ExecSync", id.as_str()))?;
-            let name = container.config.metadata.as_ref().map(|metadata| metadata.name.clone());
+            let name = container
+                .config
+                .metadata
+                .as_ref()
+                .map(|metadata| metadata.name.clone());
             state.commands.get(&(name.unwrap_or_default(), line)).copied()
         };
         let CommandBehavior { takes, exit_code } = behavior.unwrap_or_default();

@@ -21,20 +21,8 @@ use crate::{
     desired::PodKey,
     sources::{checkpoint::Saved, door},
     timestamp::timestamp,
+    watched_folder::{Content, FileName},
 };
-
-/// A file's name within the folder.
-pub(super) type FileName = String;
-
-/// What a scan found in one file.
-#[derive(Debug, Clone)]
-pub(super) enum Content {
-    Bytes(Vec<u8>),
-    /// The file is there, but not its content, for this reason.
-    Unreadable(String),
-    /// A program is still writing it.
-    Unsettled,
-}
 
 /// Something that a person should see, once.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

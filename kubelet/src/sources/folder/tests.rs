@@ -1,6 +1,8 @@
 use std::{
     fs::{self, File},
     io::Write as _,
+    sync::Arc,
+    time::Duration,
 };
 
 use clone8s::{object::Object as _, v1::Pod};
@@ -13,6 +15,7 @@ use crate::{
         fixtures::{NODE, image},
         view::Views,
     },
+    watched_folder::{QUIET, RESCAN_WITHOUT_EVENTS},
 };
 
 /// Generous: the machine may be busy.
@@ -106,7 +109,7 @@ async fn a_file_is_read_when_its_writer_has_closed_it() {
     let mut file = File::create(folder.path("a.yaml")).unwrap();
     file.write_all(half.as_bytes()).unwrap();
     file.sync_all().unwrap();
-    tokio::time::sleep(touches::QUIET * 4).await;
+    tokio::time::sleep(QUIET * 4).await;
     assert_eq!(Folder::running(&folder.views.borrow()), Vec::<String>::new());
     file.write_all(rest.as_bytes()).unwrap();
     drop(file);
@@ -184,5 +187,5 @@ fn a_file_in_the_folders_place_is_refused_by_its_path() {
     let checkpoint = Checkpoint::open(root.path().join("checkpoint")).unwrap();
     let view = ViewSender::new(Source::Folder, Arc::new(watch::Sender::new(Views::of(&[]))));
     let error = FolderSource::new(path, NODE, checkpoint, view).unwrap_err();
-    assert!(matches!(error, FolderError::NotAFolder(_)), "{error}");
+    assert!(matches!(error, FolderError::NotAFolder { .. }), "{error}");
 }

@@ -201,6 +201,7 @@ impl World {
                 let run = self.find(id);
                 self.observed.containers.remove(run);
             }
+            Action::RefreshVolumes { wanted } => self.memory.configuration.shown = Some(*wanted),
             Action::CleanUp { uid } => {
                 self.memory.uncleaned.remove(uid);
             }
