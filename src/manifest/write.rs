@@ -68,8 +68,8 @@ fn scalar_or_message(value: Value, field: &FieldDescriptor) -> Value {
         Kind::Message(message) => self::message(value, &message),
         // A version is not a number to reckon with, and Kubernetes has it as a string.
         Kind::Int64 if field.name() == "resource_version" => value,
-        Kind::Int64 => number(value),
-        Kind::String if PORTS.contains(&field.full_name()) => number(value),
+        Kind::Int64 => number(&value),
+        Kind::String if PORTS.contains(&field.full_name()) => number(&value),
         Kind::Uint64 => value
             .as_str()
             .and_then(|text| text.parse::<u64>().ok())
@@ -79,11 +79,9 @@ fn scalar_or_message(value: Value, field: &FieldDescriptor) -> Value {
 }
 
 /// A number where the text is one.
-fn number(value: Value) -> Value {
-    value
-        .as_str()
-        .and_then(|text| text.parse::<i64>().ok())
-        .map_or(value.clone(), Value::from)
+fn number(value: &Value) -> Value {
+    let number = value.as_str().and_then(|text| text.parse::<i64>().ok());
+    number.map_or_else(|| value.clone(), Value::from)
 }
 
 /// A time in UTC, written with a Z.

@@ -28,7 +28,7 @@ pub struct Surroundings {
     pub memory: i64,
 }
 
-/// The value of a field such as "metadata.name", "metadata.labels['app']" or "status.podIP".
+/// The value of a field such as "metadata.name", `metadata.labels['app']` or "status.podIP".
 pub fn field(pod: &DesiredPod, node: &Surroundings, path: &str) -> Result<String, String> {
     let none = ObjectMeta::default();
     let metadata = pod.pod.metadata.as_ref().unwrap_or(&none);
@@ -53,7 +53,7 @@ pub fn field(pod: &DesiredPod, node: &Surroundings, path: &str) -> Result<String
     }
 }
 
-/// "metadata.labels['app']": the map and the key.
+/// `metadata.labels['app']`: the map and the key.
 pub fn subscript(path: &str) -> Option<(&str, &str)> {
     path.strip_suffix("']")?.split_once("['")
 }

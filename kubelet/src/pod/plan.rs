@@ -88,7 +88,7 @@ enum Need<'a> {
     Start(&'a Run),
 }
 
-impl<'a> Planner<'a> {
+impl Planner<'_> {
     fn run(&mut self, pod: &DesiredPod) {
         let uid = pod.uid();
         // A pod that had this name before goes first: it may hold the address, the ports and the name.

@@ -77,7 +77,7 @@ fn check_times(c: &mut Check, probe: &Probe) {
     ] {
         if !(least..=most).contains(&value) {
             c.field(field, |c| {
-                c.wrong(format!("must be from {least} to {most}, but is {value}"))
+                c.wrong(format!("must be from {least} to {most}, but is {value}"));
             });
         }
     }

@@ -26,7 +26,9 @@ pub(super) fn check_volumes(c: &mut Check, spec: &PodSpec) {
         });
         match &volume.source {
             None => {
-                c.wrong("must have a source: configMap, downwardAPI, emptyDir, hostPath, projected or secret")
+                c.wrong(
+                    "must have a source: configMap, downwardAPI, emptyDir, hostPath, projected or secret",
+                );
             }
             Some(Source::HostPath(source)) => c.field("hostPath", |c| {
                 c.field("path", |c| c.absolute_path(&source.path));
