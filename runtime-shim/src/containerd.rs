@@ -26,7 +26,9 @@ pub(crate) use self::grpc::reachable;
 
 /// The calls to one containerd, in one of its namespaces.
 #[async_trait::async_trait]
-pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Containerd:
+    Containers + Tasks + Snapshots + Content + ImageRecords + fmt::Debug + Send + Sync + 'static
+{
     /// containerd's version. The cheapest call that shows that it is there.
     async fn version(&self) -> Result<String>;
     /// What containerd consists of, with what does not work of it.
@@ -35,14 +37,24 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     async fn ensure_namespace(&self) -> Result<()>;
     /// Removes the namespace, which must be empty.
     async fn delete_namespace(&self) -> Result<()>;
+    /// Subscribes to the namespace's events. When this returns, the subscription is in force.
+    async fn events(&self) -> Result<BoxStream<'static, Result<Event>>>;
+}
 
+/// Container objects: what containerd is told of containers and sandboxes, whether or not they run.
+#[async_trait::async_trait]
+pub(crate) trait Containers {
     async fn create_container(&self, container: api::Container) -> Result<()>;
     /// Writes the fields that `paths` name, such as `labels.a` or `extensions.b`.
     async fn update_container(&self, container: api::Container, paths: &[&str]) -> Result<()>;
     async fn get_container(&self, id: &str) -> Result<api::Container>;
     async fn list_containers(&self) -> Result<Vec<api::Container>>;
     async fn delete_container(&self, id: &str) -> Result<()>;
+}
 
+/// Containers' processes, by the shims that containerd starts.
+#[async_trait::async_trait]
+pub(crate) trait Tasks {
     /// Prepares a process from a bundle; its pid.
     async fn create_task(&self, request: api::CreateTaskRequest) -> Result<u32>;
     /// Starts a container's task, or with `exec` an additional process in it; its pid.
@@ -62,7 +74,11 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     /// Sizes the terminal of a process, in characters.
     async fn resize(&self, container: &str, exec: Option<&str>, width: u32, height: u32) -> Result<()>;
     async fn update_task(&self, container: &str, resources: Any) -> Result<()>;
+}
 
+/// Root file systems: layers, and what is written above them.
+#[async_trait::async_trait]
+pub(crate) trait Snapshots {
     /// Prepares a writable snapshot on `parent` (empty: on nothing).
     async fn prepare_snapshot(&self, snapshot: NewSnapshot<'_>) -> Result<Vec<Mount>>;
     /// Prepares a read-only snapshot of `parent`.
@@ -78,7 +94,11 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     async fn list_snapshots(&self, snapshotter: &str) -> Result<Vec<String>>;
     /// Unpacks the layer `diff` of the content store onto `mounts`; the descriptor of the plain tar.
     async fn apply(&self, diff: Descriptor, mounts: Vec<Mount>, lease: &LeaseId) -> Result<Descriptor>;
+}
 
+/// Blobs by digest: layers, manifests, configurations.
+#[async_trait::async_trait]
+pub(crate) trait Content {
     async fn blob_exists(&self, digest: &str) -> Result<bool>;
     /// Makes the lease keep a blob that is there already.
     async fn hold_blob(&self, lease: &LeaseId, digest: &str) -> Result<()>;
@@ -93,21 +113,21 @@ pub(crate) trait Containerd: fmt::Debug + Send + Sync + 'static {
     async fn abort_blob(&self, ingest: &str) -> Result<()>;
     async fn delete_blob(&self, digest: &str) -> Result<()>;
     async fn list_blobs(&self) -> Result<Vec<api::Info>>;
+}
 
+/// Names of images, and the leases that keep what has no name yet.
+#[async_trait::async_trait]
+pub(crate) trait ImageRecords {
     async fn list_images(&self) -> Result<Vec<api::Image>>;
     /// Creates the image, or moves its name to another target and adds its labels.
     async fn put_image(&self, image: api::Image) -> Result<()>;
     /// Removes the name; with it, before this returns, whatever nothing else refers to.
     async fn delete_image(&self, name: &str) -> Result<()>;
-
     async fn create_lease(&self) -> Result<LeaseId>;
     /// A lease whose id tells what it is for.
     async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId>;
     async fn delete_lease(&self, lease: &LeaseId) -> Result<()>;
     async fn list_leases(&self) -> Result<Vec<LeaseId>>;
-
-    /// Subscribes to the namespace's events. When this returns, the subscription is in force.
-    async fn events(&self) -> Result<BoxStream<'static, Result<Event>>>;
 }
 
 /// The bytes of a blob, in parts of any size.

@@ -53,6 +53,9 @@ impl ContainerId {
 impl LeaseId {
     /// What the shim's leases begin with: others may hold leases in the namespace too.
     pub(crate) const PREFIX: &str = "clone8s-";
+    /// What the purpose of a pull's lease begins with, which the next pull goes on with. An import begins anew: what a
+    /// cut-off one has left is of no use.
+    pub(crate) const OF_PULL: &str = "pull-";
 
     pub(crate) fn is_the_shims(&self) -> bool {
         self.as_str().starts_with(Self::PREFIX)
@@ -60,9 +63,8 @@ impl LeaseId {
 
     /// Of a call that another goes on with: its id tells what it is for.
     pub(crate) fn is_for_later(&self) -> bool {
-        let rest = self.as_str().strip_prefix(Self::PREFIX);
-        // An import begins anew: what a cut-off one has left is of no use.
-        rest.is_some_and(|rest| rest.starts_with("pull-"))
+        let purpose = self.as_str().strip_prefix(Self::PREFIX);
+        purpose.is_some_and(|purpose| purpose.starts_with(Self::OF_PULL))
     }
 }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
     bandwidth::Bandwidth,
-    bridge::{BridgeError, Protocol},
+    bridge::{BridgeError, Protocol, set_loopback_up},
     cni::CniError,
 };
 use self::{

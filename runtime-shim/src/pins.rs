@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     ids::SandboxId,
+    network,
     roles::Held,
 };
 
@@ -93,7 +94,7 @@ impl Setup {
     pub(crate) fn enter(&self) -> io::Result<()> {
         kernel::enter_new(self.net, self.ipc)?;
         if self.net {
-            kernel::set_loopback_up()?;
+            network::set_loopback_up()?;
             rustix::system::sethostname(self.hostname.as_bytes())?;
         }
         for (path, value) in &self.sysctls {

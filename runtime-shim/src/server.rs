@@ -1,6 +1,7 @@
 //! CRI over gRPC: unpacks requests, calls the shim, packs replies. Decides nothing.
 
 mod images;
+mod lists;
 mod runtime;
 
 use std::{future::Future, sync::Arc};
@@ -10,10 +11,7 @@ use clone8s::{
     runtime::streaming_service_server::StreamingServiceServer,
 };
 use clone8s_daemon::Shutdown;
-use futures::{
-    StreamExt as _,
-    stream::{self, BoxStream},
-};
+use futures::stream::BoxStream;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Response, Status, transport::Server};
@@ -93,17 +91,4 @@ async fn answer<T>(
             Err(status)
         }
     }
-}
-
-/// How many items go in one part of a streamed list.
-const PART: usize = 256;
-
-fn in_parts<T: Send + 'static, R: Send + 'static>(
-    all: Vec<T>,
-    wrap: impl Fn(Vec<T>) -> R + Send + 'static,
-) -> Parts<R> {
-    stream::iter(all)
-        .chunks(PART)
-        .map(move |part| Ok(wrap(part)))
-        .boxed()
 }

@@ -21,6 +21,7 @@ pub(crate) mod service;
 mod status;
 mod tickets;
 mod tls;
+mod upgrade;
 mod websocket;
 
 pub(crate) use self::{

@@ -22,18 +22,7 @@ use self::rig::{Rig, namespaces, script, security};
 
 /// Of a pod's first process, as told to people; none where it has no such process.
 async fn init_of(rig: &Rig, pod: &str) -> Option<u32> {
-    let request = cri::PodSandboxStatusRequest {
-        pod_sandbox_id: pod.to_owned(),
-        verbose: true,
-    };
-    let info = rig
-        .runtime()
-        .pod_sandbox_status(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .info;
-    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    let info = rig.sandbox_info(pod).await;
     info["pid"].as_u64().map(|pid| u32::try_from(pid).unwrap())
 }
 

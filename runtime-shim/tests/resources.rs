@@ -29,18 +29,7 @@ fn is_v2() -> bool {
 }
 
 async fn cgroup_of(rig: &Rig, id: &str) -> String {
-    let request = cri::ContainerStatusRequest {
-        container_id: id.to_owned(),
-        verbose: true,
-    };
-    let info = rig
-        .runtime()
-        .container_status(request)
-        .await
-        .expect("a status")
-        .into_inner()
-        .info;
-    let info: serde_json::Value = serde_json::from_str(&info["info"]).expect("JSON");
+    let info = rig.container_info(id).await;
     info["cgroup"].as_str().expect("a cgroup").to_owned()
 }
 
@@ -241,19 +230,7 @@ async fn a_pods_own_cgroup_has_the_limits_of_all_its_containers_and_more() {
         "{wrong:?}"
     );
     rig.kill_and_restart().await;
-    let request = cri::PodSandboxStatusRequest {
-        pod_sandbox_id: pod.clone(),
-        verbose: true,
-    };
-    let info = rig
-        .runtime()
-        .pod_sandbox_status(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .info;
-    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
-    assert_eq!(info["memoryLimit"], 200 << 20);
+    assert_eq!(rig.sandbox_info(&pod).await["memoryLimit"], 200 << 20);
     rig.remove_sandbox(&pod).await.unwrap();
     let gone = if is_v2() {
         format!("/sys/fs/cgroup{cgroup}")

@@ -14,8 +14,6 @@ use crate::{ids::LeaseId, table::lock};
 
 /// An older lease may expire during the pull.
 const FRESH: Duration = Duration::from_hours(12);
-/// What the leases are for that outlive a call.
-const PURPOSE: &str = "pull-";
 
 impl Images {
     /// A lease for pulling an image, with what an earlier pull of it has got.
@@ -87,7 +85,7 @@ impl Images {
 fn purpose(name: &str) -> String {
     let hash = Digest::of(name.as_bytes());
     let hex = hash.trim_start_matches("sha256:");
-    format!("{PURPOSE}{}", &hex[..16])
+    format!("{}{}", LeaseId::OF_PULL, &hex[..16])
 }
 
 fn seconds_now() -> u64 {

@@ -10,6 +10,7 @@
 //! whenever it is found missing.
 
 mod addresses;
+mod cables;
 mod flows;
 mod links;
 mod nft;
@@ -19,7 +20,6 @@ mod shaping;
 mod sysctls;
 
 use std::{
-    collections::HashMap,
     fs::File,
     io,
     net::IpAddr,
@@ -30,22 +30,17 @@ use std::{
 
 use ipnet::IpNet;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use serde::{Deserialize, Serialize};
 
-pub(crate) use self::ports::Protocol;
 use self::{
-    addresses::{Addresses, gateway},
+    addresses::gateway,
+    cables::{State, is_cable},
     links::Pair,
-    ports::{Forward, Ports, forwards},
+    ports::Forward,
     rules::Rules,
 };
+pub(crate) use self::{cables::Cable, links::set_loopback_up, ports::Protocol};
 use super::{Bandwidth, INTERFACE, PortMapping, netlink::Socket};
 use crate::{config::PodRanges, ids::SandboxId, table::lock};
-
-/// Of the host's ends of cables; then digits of the sandbox's id.
-const CABLE: &str = "c8s";
-/// What an interface name holds.
-const NAME_LENGTH: usize = 15;
 
 /// Why a sandbox could not be attached to the built-in network.
 #[derive(Debug, thiserror::Error)]
@@ -68,32 +63,6 @@ pub(crate) enum BridgeError {
     Kernel { what: String, cause: io::Error },
 }
 
-/// How a sandbox is attached: all that detaching it takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Cable {
-    bridge: String,
-    /// The host's end.
-    interface: String,
-    /// The pod's addresses, each with the length of its range's prefix.
-    addresses: Vec<IpNet>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    ports: Vec<PortMapping>,
-}
-
-impl Cable {
-    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses.iter().map(IpNet::addr)
-    }
-
-    pub(super) fn ports(&self) -> &[PortMapping] {
-        &self.ports
-    }
-
-    fn forwards(&self) -> Vec<Forward> {
-        forwards(&self.ports, &self.addresses().collect::<Vec<_>>())
-    }
-}
-
 /// What is wanted of the network for one sandbox.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
@@ -114,69 +83,12 @@ pub(super) struct Bridge {
     set_up: Mutex<Option<u32>>,
 }
 
-/// What is given away. Never locked across a system call.
-#[derive(Debug)]
-struct State {
-    addresses: Addresses,
-    ports: Ports,
-    cables: HashMap<SandboxId, Cable>,
-}
-
-impl State {
-    fn claim(&mut self, bridge: &str, wish: &Wish) -> Result<Cable, BridgeError> {
-        let Wish { sandbox, ports, .. } = wish;
-        self.ports.claim(sandbox, ports)?;
-        match self.addresses.allocate(sandbox, wish.fixed_address) {
-            Ok(addresses) => {
-                let cable = Cable {
-                    bridge: bridge.to_owned(),
-                    interface: interface_of(sandbox),
-                    addresses,
-                    ports: ports.clone(),
-                };
-                self.cables.insert(sandbox.clone(), cable.clone());
-                Ok(cable)
-            }
-            Err(error) => {
-                self.ports.release(sandbox);
-                Err(error)
-            }
-        }
-    }
-
-    fn release(&mut self, sandbox: &SandboxId) {
-        self.addresses.release(sandbox);
-        self.ports.release(sandbox);
-        self.cables.remove(sandbox);
-    }
-
-    /// Those in force and those of pods that are there from before.
-    fn ranges(&self) -> Vec<IpNet> {
-        let mut all: Vec<_> = self.addresses.ranges().iter().collect();
-        let held = self.cables.values().flat_map(|cable| &cable.addresses);
-        for range in held.map(IpNet::trunc) {
-            if !all.iter().any(|known| known.contains(&range)) {
-                all.push(range);
-            }
-        }
-        all
-    }
-
-    fn forwards(&self) -> Vec<Forward> {
-        self.cables.values().flat_map(Cable::forwards).collect()
-    }
-}
-
 impl Bridge {
     pub(super) fn new(name: &str, ranges: PodRanges) -> Self {
         Self {
             name: name.to_owned(),
             rules: Rules::new(name),
-            state: Mutex::new(State {
-                addresses: Addresses::new(ranges),
-                ports: Ports::default(),
-                cables: HashMap::new(),
-            }),
+            state: Mutex::new(State::new(ranges)),
             set_up: Mutex::new(None),
         }
     }
@@ -480,17 +392,6 @@ fn forget_flows(netfilter: &Socket, route: &Socket, forwards: &[Forward]) {
 /// For `map_err`.
 fn kernel(what: impl FnOnce() -> String) -> impl FnOnce(io::Error) -> BridgeError {
     |cause| BridgeError::Kernel { what: what(), cause }
-}
-
-fn interface_of(sandbox: &SandboxId) -> String {
-    let digits = sandbox.as_str().chars().take(NAME_LENGTH - CABLE.len());
-    CABLE.chars().chain(digits).collect()
-}
-
-fn is_cable(interface: &str) -> bool {
-    interface
-        .strip_prefix(CABLE)
-        .is_some_and(|digits| digits.len() == NAME_LENGTH - CABLE.len())
 }
 
 /// Of the address: whoever has the same address later has the same MAC, so that no neighbour's memory is wrong.

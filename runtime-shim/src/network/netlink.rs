@@ -20,6 +20,10 @@ pub(super) const CREATE: u16 = 0x400;
 pub(super) const APPEND: u16 = 0x800;
 const DUMP: u16 = 0x300;
 
+/// Families of addresses, here and in nf_tables.
+pub(super) const FAMILY_V4: u8 = 2;
+pub(super) const FAMILY_V6: u8 = 10;
+
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 /// `struct nlmsghdr`: length, type, flags, sequence, port.

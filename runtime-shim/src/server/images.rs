@@ -6,7 +6,7 @@ use clone8s::cri::{self, image_service_server::ImageService};
 use serde_json::json;
 use tonic::Request;
 
-use super::{Cri, Parts, Reply, answer, in_parts};
+use super::{Cri, Parts, Reply, answer, lists::in_parts};
 use crate::{error::Error, images::NamedImage};
 
 #[tonic::async_trait]

@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tonic::{Request, Status};
 
-use super::{Cri, Parts, Reply, answer, in_parts};
-use crate::{checkpoint, error::Error, filter, stats, time::now_nanos};
+use super::{Cri, Parts, Reply, answer, lists::in_parts};
+use crate::{checkpoint, error::Error, stats, time::now_nanos};
 
 /// The API version that this server speaks (CRI, VersionResponse).
 const API_VERSION: &str = "v1";
@@ -570,71 +570,5 @@ fn named(field: &'static str, id: &str) -> Result<(), Error> {
         Err(Error::invalid(field, "missing"))
     } else {
         Ok(())
-    }
-}
-
-impl Cri {
-    fn sandboxes(&self, filter: Option<cri::PodSandboxFilter>) -> Result<Vec<cri::PodSandbox>, Error> {
-        self.shim.known()?;
-        let filter = filter.unwrap_or_default();
-        let all = self
-            .shim
-            .table
-            .sandboxes()
-            .into_iter()
-            .map(|sandbox| cri::PodSandbox::from(&*sandbox));
-        Ok(all.filter(|sandbox| filter::sandbox(&filter, sandbox)).collect())
-    }
-
-    fn containers(&self, filter: Option<cri::ContainerFilter>) -> Result<Vec<cri::Container>, Error> {
-        self.shim.known()?;
-        let filter = filter.unwrap_or_default();
-        let all = self
-            .shim
-            .table
-            .containers()
-            .into_iter()
-            .map(|container| cri::Container::from(&*container));
-        Ok(all
-            .filter(|container| filter::container(&filter, container))
-            .collect())
-    }
-
-    async fn all_container_stats(
-        &self,
-        filter: Option<cri::ContainerStatsFilter>,
-    ) -> Result<Vec<cri::ContainerStats>, Error> {
-        self.shim.known()?;
-        let filter = filter.unwrap_or_default();
-        let wanted = cri::ContainerFilter {
-            id: filter.id,
-            pod_sandbox_id: filter.pod_sandbox_id,
-            label_selector: filter.label_selector,
-            state: None,
-        };
-        let mut containers = self.shim.table.containers();
-        containers.retain(|container| filter::container(&wanted, &cri::Container::from(&**container)));
-        Ok(self.shim.stats_of(containers).await)
-    }
-
-    async fn all_sandbox_stats(
-        &self,
-        filter: Option<cri::PodSandboxStatsFilter>,
-    ) -> Result<Vec<cri::PodSandboxStats>, Error> {
-        self.shim.known()?;
-        let filter = filter.unwrap_or_default();
-        let wanted = cri::PodSandboxFilter {
-            id: filter.id,
-            label_selector: filter.label_selector,
-            state: None,
-        };
-        let mut sandboxes = self.shim.table.sandboxes();
-        sandboxes.retain(|sandbox| filter::sandbox(&wanted, &cri::PodSandbox::from(&**sandbox)));
-        Ok(self.shim.sandbox_stats_of(sandboxes).await)
-    }
-
-    async fn all_metrics(&self) -> Result<Vec<cri::PodSandboxMetrics>, Error> {
-        self.shim.known()?;
-        Ok(self.shim.metrics_of(self.shim.table.sandboxes()).await)
     }
 }

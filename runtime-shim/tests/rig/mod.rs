@@ -41,6 +41,18 @@ impl Rig {
 
     /// With so many bits of the pods' addresses fixed.
     pub(crate) async fn start_on(prefix: &str, args: &[&str]) -> Self {
+        let handler = handler();
+        let handler = handler.iter().map(String::as_str);
+        let args: Vec<_> = handler.chain(args.iter().copied()).collect();
+        Self::start_as(prefix, &args).await
+    }
+
+    /// With the handlers of the arguments, whatever the run of the tests is for.
+    pub(crate) async fn start_bare(args: &[&str]) -> Self {
+        Self::start_as("24", args).await
+    }
+
+    async fn start_as(prefix: &str, args: &[&str]) -> Self {
         let dir = TestDir::new();
         let containerd = Containerd::start(&dir).await;
         let archive = dir.dir().join("busybox.tar");
@@ -71,7 +83,6 @@ impl Rig {
             .arg("--archive")
             .arg(&archive)
             .args(["--log", "info,clone8s_runtime_shim=debug"])
-            .args(handler())
             .args(args)
             .started();
         let rig = Self {
@@ -235,6 +246,16 @@ impl Rig {
         serde_json::from_str(&reply.into_inner().info["info"]).expect("JSON")
     }
 
+    /// What is told to people who ask for more.
+    pub(crate) async fn container_info(&self, id: &str) -> serde_json::Value {
+        let request = cri::ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: true,
+        };
+        let reply = self.runtime().container_status(request).await.expect("a status");
+        serde_json::from_str(&reply.into_inner().info["info"]).expect("JSON")
+    }
+
     pub(crate) async fn list_sandboxes(&self) -> Vec<cri::PodSandbox> {
         let request = cri::ListPodSandboxRequest { filter: None };
         self.runtime()
@@ -323,18 +344,7 @@ impl Rig {
 
     /// Pid and start, as the kernel tells them: equal only for one and the same process.
     pub(crate) async fn process(&self, id: &str) -> (u64, String) {
-        let request = cri::ContainerStatusRequest {
-            container_id: id.to_owned(),
-            verbose: true,
-        };
-        let info = self
-            .runtime()
-            .container_status(request)
-            .await
-            .expect("a status")
-            .into_inner()
-            .info;
-        let info: serde_json::Value = serde_json::from_str(&info["info"]).expect("JSON");
+        let info = self.container_info(id).await;
         let pid = info["pid"].as_u64().expect("a pid");
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
         (pid, stat.split(' ').nth(21).expect("a start time").to_owned())

@@ -2,9 +2,9 @@
 
 use std::{collections::HashSet, io, net::IpAddr};
 
-use super::links::{GET_ADDRESS, IFA_ADDRESS, address};
+use super::links::{GET_ADDRESS, IFA_ADDRESS, IFA_LOCAL, address};
 use super::ports::{Forward, Protocol};
-use crate::network::netlink::{Message, Socket, attributes};
+use crate::network::netlink::{FAMILY_V4, FAMILY_V6, Message, Socket, attributes};
 
 const SUBSYSTEM: u16 = 1;
 const GET: u16 = 1;
@@ -26,7 +26,7 @@ pub(super) fn forget(netfilter: &Socket, route: &Socket, forwards: &[Forward]) -
         return Ok(());
     }
     let host = host_addresses(route)?;
-    for family in [2, 10] {
+    for family in [FAMILY_V4, FAMILY_V6] {
         for found in netfilter.list(Message::new(SUBSYSTEM << 8 | GET, 0, &[family, 0, 0, 0]))? {
             let Some(flow) = found.get(4..).and_then(read) else {
                 continue;
@@ -78,7 +78,6 @@ fn read(message: &[u8]) -> Option<Flow<'_>> {
 }
 
 fn host_addresses(route: &Socket) -> io::Result<HashSet<IpAddr>> {
-    const IFA_LOCAL: u16 = 2;
     let found = route.list(Message::new(GET_ADDRESS, 0, &[0; 8]))?;
     let addresses = found.iter().filter_map(|message| {
         let message = message.get(8..)?;

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use rustix::net::netdevice;
 
-use crate::network::netlink::{CREATE, EXCLUSIVE, Message, Socket, attributes};
+use crate::network::netlink::{CREATE, EXCLUSIVE, FAMILY_V4, FAMILY_V6, Message, Socket, attributes};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
@@ -35,10 +35,9 @@ const PORT_STATE: u16 = 1;
 const PORT_HAIRPIN: u16 = 4;
 const PORT_FLUSH: u16 = 24;
 pub(super) const IFA_ADDRESS: u16 = 1;
+pub(super) const IFA_LOCAL: u16 = 2;
 const IFF_UP: u32 = 1;
 
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 const AF_BRIDGE: u8 = 7;
 
 /// A pod's interface to be.
@@ -56,6 +55,12 @@ pub(super) struct Pair<'a> {
 /// The number of an interface in the socket's namespace.
 pub(super) fn index(socket: &Socket, name: &str) -> io::Result<u32> {
     Ok(netdevice::name_to_index(socket.fd(), name)?)
+}
+
+/// Brings up `lo` in the calling thread's network namespace.
+pub(crate) fn set_loopback_up() -> io::Result<()> {
+    const LOOPBACK: u32 = 1;
+    Socket::route()?.ask([Message::new(NEW_LINK, 0, &link(LOOPBACK, IFF_UP))])
 }
 
 /// Makes the bridge where it is not there, and brings it up.
@@ -215,7 +220,6 @@ fn link(index: u32, flags: u32) -> [u8; 16] {
 }
 
 fn address_message(kind: u16, flags: u16, interface: u32, address: IpNet) -> Message {
-    const IFA_LOCAL: u16 = 2;
     const IFA_BROADCAST: u16 = 4;
     /// Its range is this shim's alone, so nobody else can have it.
     const NO_DUPLICATE_DETECTION: u8 = 2;
@@ -264,7 +268,7 @@ fn default_route(interface: u32, gateway: IpAddr) -> Message {
 }
 
 fn family(address: IpAddr) -> u8 {
-    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+    if address.is_ipv4() { FAMILY_V4 } else { FAMILY_V6 }
 }
 
 pub(super) fn octets(address: IpAddr) -> Vec<u8> {

@@ -2,7 +2,7 @@
 //!
 //! The words are those of nft(8), so that `nft list table` shows what a reader of [`super::rules`] expects.
 
-use crate::network::netlink::{APPEND, CREATE, EXCLUSIVE, Message};
+use crate::network::netlink::{APPEND, CREATE, EXCLUSIVE, FAMILY_V4, FAMILY_V6, Message};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -99,6 +99,15 @@ pub(super) enum Verdict<'a> {
 pub(super) enum Family {
     V4,
     V6,
+}
+
+impl Family {
+    fn number(self) -> u8 {
+        match self {
+            Self::V4 => FAMILY_V4,
+            Self::V6 => FAMILY_V6,
+        }
+    }
 }
 
 /// A table for both families of addresses.
@@ -248,11 +257,7 @@ impl Rule {
 
     /// `meta nfproto`.
     pub(super) fn family(self, family: Family) -> Self {
-        let number = match family {
-            Family::V4 => 2,
-            Family::V6 => 10,
-        };
-        self.meta(15, R0).equals(&[number])
+        self.meta(15, R0).equals(&[family.number()])
     }
 
     /// `meta l4proto`.
@@ -331,12 +336,15 @@ impl Rule {
     /// `dnat to`, the address and port of the first registers.
     pub(super) fn redirect(self, family: Family) -> Self {
         const DNAT: u32 = 1;
-        let (number, port) = match family {
-            Family::V4 => (2, R0.after(4)),
-            Family::V6 => (10, R0.after(16)),
+        let port = match family {
+            Family::V4 => R0.after(4),
+            Family::V6 => R0.after(16),
         };
         self.expression("nat", |nat| {
-            nat.be32(1, DNAT).be32(2, number).be32(3, R0.0).be32(5, port.0)
+            nat.be32(1, DNAT)
+                .be32(2, family.number().into())
+                .be32(3, R0.0)
+                .be32(5, port.0)
         })
     }
 

@@ -1,257 +1,23 @@
-//! The bridge on the kernel, in network namespaces of the test's own.
+//! The bridge on the kernel, in network namespaces of the tests' own.
+
+mod rig;
 
 use std::{
     collections::HashSet,
     fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::UdpSocket,
     process::Command,
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
-use rustix::thread::{UnshareFlags, gettid};
 
+use self::rig::{BRIDGE, Host, Namespace, ask_udp, expect, expect_nothing, port, serve, serve_udp, wish};
 use super::*;
-use crate::network::netlink::{CREATE, Message};
 
-const BRIDGE: &str = "c8s-test0";
 const V4: &str = "10.77.0.0/24";
 const BOTH: &str = "10.77.0.0/24,fd00:77::/64";
-
-/// A network namespace, for as long as it lives.
-struct Namespace {
-    path: PathBuf,
-    work: Option<mpsc::SyncSender<Box<dyn FnOnce() + Send>>>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Namespace {
-    #[expect(
-        unsafe_code,
-        reason = "unshare is unsafe for the sake of flags that are not used here"
-    )]
-    fn new() -> Self {
-        let (work, jobs) = mpsc::sync_channel::<Box<dyn FnOnce() + Send>>(1);
-        let (ready, begun) = mpsc::sync_channel(1);
-        let thread = thread::spawn(move || {
-            // SAFETY: the flag does not touch the table of descriptors.
-            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
-            let up = Message::new(16, CREATE, &{
-                let mut header = [0; 16];
-                header[4] = 1;
-                header[8] = 1;
-                header[12] = 1;
-                header
-            });
-            Socket::route().unwrap().ask([up]).unwrap();
-            let id = gettid().as_raw_nonzero();
-            ready
-                .send(PathBuf::from(format!(
-                    "/proc/{}/task/{id}/ns/net",
-                    std::process::id()
-                )))
-                .unwrap();
-            for job in jobs {
-                job();
-            }
-        });
-        Self {
-            path: begun.recv().unwrap(),
-            work: Some(work),
-            thread: Some(thread),
-        }
-    }
-
-    /// Runs something in it. What is opened there stays there.
-    fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let (reply, done) = mpsc::sync_channel(1);
-        let job = Box::new(move || reply.send(job()).unwrap());
-        self.work.as_ref().unwrap().send(job).unwrap();
-        done.recv().expect("the job ends")
-    }
-
-    fn ip(&self, args: &str) -> String {
-        let args: Vec<_> = args.split(' ').map(str::to_owned).collect();
-        self.run(move || {
-            let output = Command::new("ip").args(&args).output().unwrap();
-            assert!(output.status.success(), "{args:?}: {output:?}");
-            String::from_utf8(output.stdout).unwrap()
-        })
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.work = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A host with the bridge.
-struct Host {
-    namespace: Namespace,
-    bridge: Arc<Bridge>,
-}
-
-struct Pod {
-    id: SandboxId,
-    namespace: Namespace,
-    cable: Cable,
-}
-
-impl Pod {
-    fn address(&self) -> IpAddr {
-        self.cable.addresses[0].addr()
-    }
-}
-
-impl Host {
-    fn new(ranges: &str) -> Self {
-        Self {
-            namespace: Namespace::new(),
-            bridge: Arc::new(Bridge::new(BRIDGE, ranges.parse().unwrap())),
-        }
-    }
-
-    /// Runs a future in the host's namespace; the bridge's threads inherit it.
-    fn wait<F, T>(&self, future: impl FnOnce(Arc<Bridge>) -> F + Send + 'static) -> T
-    where
-        F: Future<Output = T>,
-        T: Send + 'static,
-    {
-        let bridge = Arc::clone(&self.bridge);
-        self.namespace.run(move || {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(future(bridge))
-        })
-    }
-
-    fn try_attach(
-        &self,
-        id: &str,
-        namespace: &Namespace,
-        ports: &[PortMapping],
-    ) -> Result<Cable, BridgeError> {
-        let wish = Wish {
-            sandbox: SandboxId::from(id),
-            netns: namespace.path.clone(),
-            ports: ports.to_vec(),
-            fixed_address: None,
-            bandwidth: Bandwidth::default(),
-        };
-        self.wait(move |bridge| async move { bridge.attach(&wish).await })
-    }
-
-    fn attach(&self, id: &str, ports: &[PortMapping]) -> Pod {
-        let namespace = Namespace::new();
-        let cable = self.try_attach(id, &namespace, ports).unwrap();
-        Pod {
-            id: SandboxId::from(id),
-            namespace,
-            cable,
-        }
-    }
-
-    fn detach(&self, pod: &Pod) {
-        let (id, cable) = (pod.id.clone(), pod.cable.clone());
-        self.wait(move |bridge| async move { bridge.detach(&id, &cable).await })
-            .unwrap();
-    }
-
-    /// A process that comes after one that was killed.
-    fn restart(&mut self, ranges: &str, pods: &[&Pod]) {
-        self.bridge = Arc::new(Bridge::new(BRIDGE, ranges.parse().unwrap()));
-        for pod in pods {
-            let addresses: Vec<_> = pod.cable.addresses().collect();
-            self.bridge
-                .restore(&pod.id, &addresses, &pod.cable.ports, Some(&pod.cable));
-        }
-        self.wait(|bridge| async move { bridge.reconcile().await })
-            .unwrap();
-    }
-
-    fn table_is_there(&self) -> bool {
-        self.namespace.run(|| {
-            Rules::new(BRIDGE)
-                .is_there(&Socket::netfilter().unwrap())
-                .unwrap()
-        })
-    }
-
-    fn links(&self) -> String {
-        self.namespace.ip("-o link")
-    }
-}
-
-fn port(protocol: Protocol, host_ip: Option<&str>, host_port: u16, container_port: u16) -> PortMapping {
-    PortMapping {
-        protocol,
-        host_ip: host_ip.map(|ip| ip.parse().unwrap()),
-        host_port,
-        container_port,
-    }
-}
-
-/// Answers each connection with a word and the address that it came from.
-fn serve(namespace: &Namespace, address: &str, word: &'static str) {
-    let address = address.to_owned();
-    let listener = namespace.run(move || TcpListener::bind(address).unwrap());
-    thread::spawn(move || {
-        while let Ok((mut stream, peer)) = listener.accept() {
-            let _ = write!(stream, "{word} {}", peer.ip());
-        }
-    });
-}
-
-/// The same by UDP.
-fn serve_udp(namespace: &Namespace, address: &str, word: &'static str) {
-    let address = address.to_owned();
-    let socket = namespace.run(move || UdpSocket::bind(address).unwrap());
-    thread::spawn(move || {
-        let mut packet = [0; 64];
-        while let Ok((_, peer)) = socket.recv_from(&mut packet) {
-            let _ = socket.send_to(word.as_bytes(), peer);
-        }
-    });
-}
-
-fn fetch(namespace: &Namespace, address: &str) -> io::Result<String> {
-    let address: SocketAddr = address.parse().unwrap();
-    namespace.run(move || {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(1500))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    })
-}
-
-#[track_caller]
-fn expect(namespace: &Namespace, address: &str, answer: &str) {
-    assert_eq!(fetch(namespace, address).unwrap(), answer, "from {address}");
-}
-
-#[track_caller]
-fn expect_nothing(namespace: &Namespace, address: &str) {
-    let answer = fetch(namespace, address);
-    assert!(answer.is_err(), "{address} answers {answer:?}");
-}
-
-fn ask_udp(socket: &UdpSocket, address: &str) -> io::Result<String> {
-    socket.set_read_timeout(Some(Duration::from_millis(1500)))?;
-    socket.send_to(b"?", address)?;
-    let mut packet = [0; 64];
-    let length = socket.recv(&mut packet)?;
-    Ok(String::from_utf8_lossy(&packet[..length]).into_owned())
-}
 
 #[test]
 fn pods_reach_each_other_and_the_host_and_are_reached_by_it() {
@@ -274,15 +40,7 @@ fn pods_reach_each_other_and_the_host_and_are_reached_by_it() {
 #[test]
 fn a_port_of_the_host_leads_to_its_pod_from_everywhere_until_it_is_detached() {
     let host = Host::new(V4);
-    let outside = Namespace::new();
-    let tid = outside.path.display().to_string();
-    let tid = tid.split('/').nth(4).unwrap().to_owned();
-    host.namespace
-        .ip(&format!("link add out type veth peer name in netns {tid}"));
-    host.namespace.ip("addr add 192.0.2.1/24 dev out");
-    host.namespace.ip("link set out up");
-    outside.ip("addr add 192.0.2.2/24 dev in");
-    outside.ip("link set in up");
+    let outside = host.neighbour();
 
     let mappings = [
         port(Protocol::Tcp, None, 8080, 80),
@@ -322,19 +80,7 @@ fn a_port_of_the_host_leads_to_its_pod_from_everywhere_until_it_is_detached() {
 #[test]
 fn what_a_pod_sends_to_the_world_comes_from_the_host() {
     let host = Host::new(BOTH);
-    let outside = Namespace::new();
-    let tid = outside.path.display().to_string();
-    let tid = tid.split('/').nth(4).unwrap().to_owned();
-    host.namespace
-        .ip(&format!("link add out type veth peer name in netns {tid}"));
-    for (namespace, end, v4, v6) in [
-        (&host.namespace, "out", "192.0.2.1/24", "fd00:2::1/64"),
-        (&outside, "in", "192.0.2.2/24", "fd00:2::2/64"),
-    ] {
-        namespace.ip(&format!("addr add {v4} dev {end}"));
-        namespace.ip(&format!("addr add {v6} dev {end} nodad"));
-        namespace.ip(&format!("link set {end} up"));
-    }
+    let outside = host.neighbour();
     let pod = host.attach("a", &[]);
     serve(&outside, "192.0.2.2:80", "world");
     serve(&outside, "[fd00:2::2]:80", "world");
@@ -385,17 +131,13 @@ fn many_at_once_get_addresses_of_their_own() {
     let wishes: Vec<_> = namespaces
         .iter()
         .enumerate()
-        .map(|(number, namespace)| Wish {
-            sandbox: SandboxId::from(format!("{number:032}").chars().rev().collect::<String>()),
-            netns: namespace.path.clone(),
-            ports: vec![port(
-                Protocol::Tcp,
-                None,
-                9000 + u16::try_from(number).unwrap(),
-                80,
-            )],
-            fixed_address: None,
-            bandwidth: Bandwidth::default(),
+        .map(|(number, namespace)| {
+            let id = format!("{number:032}").chars().rev().collect::<String>();
+            let host_port = 9000 + u16::try_from(number).unwrap();
+            Wish {
+                ports: vec![port(Protocol::Tcp, None, host_port, 80)],
+                ..wish(&id, &namespace.path)
+            }
         })
         .collect();
     let cables = host.wait(move |bridge| async move {
@@ -476,11 +218,8 @@ fn what_somebody_has_removed_is_made_again() {
 fn a_failed_attach_leaves_nothing_and_its_address_is_free() {
     let host = Host::new("10.77.0.0/30");
     let nowhere = Wish {
-        sandbox: SandboxId::from("a"),
-        netns: "/nonexistent/netns".into(),
         ports: vec![port(Protocol::Tcp, None, 8080, 80)],
-        fixed_address: None,
-        bandwidth: Bandwidth::default(),
+        ..wish("a", Path::new("/nonexistent/netns"))
     };
     let error = host.wait(move |bridge| async move { bridge.attach(&nowhere).await });
     let error = error.unwrap_err().to_string();
@@ -501,14 +240,11 @@ fn a_pods_bandwidth_is_limited_in_each_direction_as_it_asks() {
     let host = Host::new(V4);
     let namespace = Namespace::new();
     let wish = Wish {
-        sandbox: SandboxId::from("a"),
-        netns: namespace.path.clone(),
-        ports: Vec::new(),
-        fixed_address: None,
         bandwidth: Bandwidth {
             ingress: Some(20_000_000),
             egress: Some(10_000_000),
         },
+        ..wish("a", &namespace.path)
     };
     let cable = host
         .wait(move |bridge| async move { bridge.attach(&wish).await })
@@ -560,42 +296,5 @@ fn detaching_is_repeatable_and_taking_down_leaves_nothing() {
             .unwrap();
         assert_eq!(host.links(), before);
         assert!(!host.table_is_there());
-    }
-}
-
-#[test]
-#[ignore = "a measurement: cargo test --release -p clone8s-runtime-shim --lib how_long -- --ignored --nocapture"]
-fn how_long_attaching_and_detaching_take() {
-    let host = Host::new("10.77.0.0/16");
-    let mut times = (Vec::new(), Vec::new());
-    for number in 0..200 {
-        let namespace = Namespace::new();
-        let id = format!("{number:032}").chars().rev().collect::<String>();
-        let wish = Wish {
-            sandbox: SandboxId::from(id),
-            netns: namespace.path.clone(),
-            ports: Vec::new(),
-            fixed_address: None,
-            bandwidth: Bandwidth::default(),
-        };
-        let (attached, detached) = host.wait(move |bridge| async move {
-            let began = Instant::now();
-            let cable = bridge.attach(&wish).await.unwrap();
-            let attached = began.elapsed();
-            let began = Instant::now();
-            bridge.detach(&wish.sandbox, &cable).await.unwrap();
-            (attached, began.elapsed())
-        });
-        times.0.push(attached);
-        times.1.push(detached);
-    }
-    for (what, mut times) in [("attach", times.0), ("detach", times.1)] {
-        times.sort();
-        println!(
-            "{what}: median {:?}, p95 {:?}, longest {:?}",
-            times[times.len() / 2],
-            times[times.len() * 95 / 100],
-            times[times.len() - 1]
-        );
     }
 }
