@@ -1,6 +1,6 @@
 //! What this host and this process can give to containers, read once at the start.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use crate::{
     cgroups::Cgroups,
@@ -29,6 +29,7 @@ pub(crate) fn read(cgroups: &Cgroups) -> Host {
         swap: cgroups.counts_swap(),
         apparmor: fs::read_to_string("/sys/module/apparmor/parameters/enabled")
             .is_ok_and(|text| text.starts_with('Y')),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
     }
 }
 

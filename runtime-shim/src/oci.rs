@@ -5,6 +5,7 @@ mod capabilities;
 mod mounts;
 mod resources;
 mod seccomp;
+mod selinux;
 mod types;
 
 #[cfg(test)]
@@ -103,6 +104,7 @@ pub(crate) struct Host {
     /// Whether swap can be limited.
     pub(crate) swap: bool,
     pub(crate) apparmor: bool,
+    pub(crate) selinux: bool,
 }
 
 /// A device that a container may use.
@@ -136,6 +138,7 @@ pub(crate) fn spec(inputs: &Inputs<'_>) -> Result<Spec> {
     let security = linux
         .and_then(|linux| linux.security_context.as_ref())
         .unwrap_or(&default_security);
+    selinux::check(security, inputs.host)?;
     let limits = linux
         .and_then(|linux| linux.resources.clone())
         .unwrap_or_default();

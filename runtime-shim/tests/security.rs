@@ -221,3 +221,60 @@ async fn capabilities_are_given_taken_and_kept_for_users_that_are_not_root() {
     );
     rig.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_of_apparmor_that_cannot_be_had_is_an_error_that_says_so() {
+    let rig = Rig::start().await;
+    let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
+    let has_apparmor = fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|enabled| enabled.starts_with('Y'));
+    let create = async |name: &str, kind: ProfileType, reference: &str| {
+        let mut container = script(name, "true");
+        security(&mut container).apparmor = Some(SecurityProfile {
+            profile_type: kind.into(),
+            localhost_ref: reference.into(),
+        });
+        rig.create(&pod, container).await
+    };
+    let named = create("named", ProfileType::Localhost, "no-such-profile")
+        .await
+        .unwrap_err();
+    assert_eq!(named.code(), Code::FailedPrecondition);
+    let reason = if has_apparmor {
+        "is not loaded"
+    } else {
+        "this host has no AppArmor"
+    };
+    assert!(
+        named.message().contains("no-such-profile") && named.message().contains(reason),
+        "{named:?}"
+    );
+    if !has_apparmor {
+        let usual = create("usual", ProfileType::RuntimeDefault, "")
+            .await
+            .unwrap_err();
+        assert!(usual.message().contains(reason), "{usual:?}");
+    }
+    create("unconfined", ProfileType::Unconfined, "").await.unwrap();
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_of_selinux_are_refused_only_where_they_would_mean_something() {
+    let rig = Rig::start().await;
+    let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
+    let mut container = script("main", "true");
+    security(&mut container).selinux_options = Some(cri::SeLinuxOption {
+        level: "s0:c1,c2".into(),
+        ..Default::default()
+    });
+    let created = rig.create(&pod, container).await;
+    if fs::exists("/sys/fs/selinux/enforce").unwrap() {
+        let refused = created.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("selinux_options"), "{refused:?}");
+    } else {
+        created.unwrap();
+    }
+    rig.finish().await;
+}

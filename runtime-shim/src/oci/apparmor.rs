@@ -17,20 +17,31 @@ pub(super) fn profile(
 ) -> Result<Option<String>> {
     let wanted = wanted(security)?;
     let Some(loaded) = loaded else {
-        // containerd too runs those who want the usual profile without one where there is none to be had.
-        return match wanted {
-            Wanted::Named(name) => Err(Error::unmet(
-                FIELD,
-                format!("profile {name:?} is asked for, and this host has no AppArmor"),
-            )),
-            Wanted::Usual | Wanted::Nothing => Ok(None),
+        // Whoever asks to be confined must not run unconfined without being told.
+        let asked = match wanted {
+            Wanted::Nothing | Wanted::Unsaid => return Ok(None),
+            Wanted::Usual => "the runtime's default profile".to_owned(),
+            Wanted::Named(name) => format!("profile {name:?}"),
         };
+        return Err(Error::unmet(
+            FIELD,
+            format!("{asked} is asked for, and this host has no AppArmor"),
+        ));
     };
     let has = |name: &str| loaded.iter().any(|loaded| loaded == name);
+    let usual = USUAL.iter().find(|name| has(name)).map(|&name| name.to_owned());
     match wanted {
         Wanted::Nothing => Ok(None),
-        _ if security.privileged => Ok(None),
-        Wanted::Usual => Ok(USUAL.iter().find(|name| has(name)).map(|&name| name.to_owned())),
+        Wanted::Unsaid if security.privileged => Ok(None),
+        Wanted::Unsaid => Ok(usual),
+        Wanted::Usual if usual.is_some() => Ok(usual),
+        Wanted::Usual => {
+            let problem = format!(
+                "none of the usual profiles is loaded ({}); load one with apparmor_parser",
+                USUAL.join(", ")
+            );
+            Err(Error::unmet(FIELD, problem))
+        }
         Wanted::Named(name) if has(&name) => Ok(Some(name)),
         Wanted::Named(name) => Err(Error::unmet(
             FIELD,
@@ -41,6 +52,9 @@ pub(super) fn profile(
 
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
+    /// As for [`Wanted::Usual`] where that is to be had, but not for privileged containers.
+    Unsaid,
+    /// The runtime's default profile.
     Usual,
     Nothing,
     Named(String),
@@ -70,7 +84,8 @@ fn wanted(security: &cri::LinuxContainerSecurityContext) -> Result<Wanted> {
     #[expect(deprecated, reason = "older clients use only this field")]
     let old = security.apparmor_profile.as_str();
     match old {
-        "" | "unconfined" => Ok(Wanted::Nothing),
+        "" => Ok(Wanted::Unsaid),
+        "unconfined" => Ok(Wanted::Nothing),
         "runtime/default" => Ok(Wanted::Usual),
         reference if reference.starts_with("localhost/") => named(reference),
         other => Err(Error::invalid(
@@ -114,11 +129,37 @@ mod tests {
             let error = profile(&named, loaded).unwrap_err().to_string();
             assert!(error.contains("mine") && error.contains(text), "{error}");
         }
-        assert_eq!(
-            profile(&asking(ProfileType::RuntimeDefault, ""), None).unwrap(),
-            None
-        );
         assert!(profile(&asking(ProfileType::Localhost, ""), None).is_err());
+    }
+
+    #[test]
+    fn the_runtimes_default_is_refused_where_there_is_none() {
+        let default = asking(ProfileType::RuntimeDefault, "");
+        for (loaded, text) in [
+            (None, "no AppArmor"),
+            (Some(&[][..]), "none of the usual profiles"),
+        ] {
+            let error = profile(&default, loaded).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
+        let unconfined = asking(ProfileType::Unconfined, "");
+        assert_eq!(profile(&unconfined, None).unwrap(), None);
+    }
+
+    #[test]
+    fn who_says_nothing_gets_the_usual_profile_where_it_is_unless_privileged() {
+        let loaded = ["cri-containerd.apparmor.d".to_owned()];
+        let mut security = cri::LinuxContainerSecurityContext::default();
+        let usual = Some("cri-containerd.apparmor.d".to_owned());
+        assert_eq!(profile(&security, Some(&loaded)).unwrap(), usual);
+        assert_eq!(profile(&security, Some(&[])).unwrap(), None);
+        assert_eq!(profile(&security, None).unwrap(), None);
+        security.privileged = true;
+        assert_eq!(profile(&security, Some(&loaded)).unwrap(), None);
+        // What is asked for by name holds for privileged containers too.
+        let mut named = asking(ProfileType::Localhost, "cri-containerd.apparmor.d");
+        named.privileged = true;
+        assert_eq!(profile(&named, Some(&loaded)).unwrap(), usual);
     }
 
     #[test]
@@ -126,7 +167,7 @@ mod tests {
     fn the_older_field_counts_where_the_newer_is_absent() {
         let mut old = cri::LinuxContainerSecurityContext::default();
         for (text, expected) in [
-            ("", Wanted::Nothing),
+            ("", Wanted::Unsaid),
             ("unconfined", Wanted::Nothing),
             ("runtime/default", Wanted::Usual),
             ("localhost/mine", Wanted::Named("mine".into())),

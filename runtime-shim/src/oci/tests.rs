@@ -48,6 +48,7 @@ fn plain() -> Case {
             hugetlb: true,
             swap: true,
             apparmor: false,
+            selinux: false,
         },
         devices: Vec::new(),
     }
