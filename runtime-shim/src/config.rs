@@ -13,6 +13,10 @@ pub use self::ranges::PodRanges;
 
 mod ranges;
 
+/// The handlers that are always there, by the names of their programs.
+pub(crate) const RUNC: &str = "runc";
+pub(crate) const CRUN: &str = "crun";
+
 /// Everything that [`crate::run`] and [`crate::teardown`] need to know.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -32,15 +36,17 @@ pub struct Config {
     pub streams: StreamConfig,
     /// The containerd snapshotter for images and containers.
     pub snapshotter: String,
-    /// The handler of sandboxes that ask for none.
-    pub default_handler: String,
+    /// The handler of sandboxes that ask for none; without one, crun where it is there, recent enough, and the host has
+    /// cgroup v2 alone, else runc.
+    pub default_handler: Option<String>,
     /// OCI runtimes by the handler name that CRI callers use.
     pub handlers: BTreeMap<String, RuntimeHandler>,
     /// Registries, as `host` or `host:port`, that are spoken to without TLS. Loopback ones always are.
     pub plain_http: BTreeSet<String>,
     /// Folders of Container Device Interface files; a later one comes before an earlier one.
     pub cdi_dirs: Vec<PathBuf>,
-    /// Image archives to import at the start: files, or folders of `.tar`, `.tar.gz` and `.tgz` files.
+    /// Image archives to import at the start: files, or folders of `.tar` files, plain or packed
+    /// (`.tar.gz`, `.tgz`, `.tar.zst`).
     pub archives: Vec<PathBuf>,
     /// How images are had from registries, and which of them stay.
     pub images: ImagesConfig,
@@ -48,8 +54,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let handlers = [("runc", "runc"), ("crun", "crun")]
-            .map(|(name, binary)| (name.to_owned(), RuntimeHandler::own(Some(binary))));
+        let handlers = [RUNC, CRUN].map(|name| (name.to_owned(), RuntimeHandler::own(Some(name))));
         Self {
             containerd: "/run/containerd/containerd.sock".into(),
             namespace: "clone8s".into(),
@@ -59,7 +64,7 @@ impl Default for Config {
             network: NetworkConfig::default(),
             streams: StreamConfig::default(),
             snapshotter: "overlayfs".into(),
-            default_handler: "runc".into(),
+            default_handler: None,
             handlers: handlers.into(),
             plain_http: BTreeSet::new(),
             cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
@@ -72,11 +77,11 @@ impl Default for Config {
 impl Config {
     /// What is wrong with it, field and next step.
     pub(crate) fn validate(&self) -> Result<(), String> {
-        if !self.handlers.contains_key(&self.default_handler) {
+        let default = self.default_handler.as_deref().unwrap_or(RUNC);
+        if !self.handlers.contains_key(default) {
             let known: Vec<_> = self.handlers.keys().map(String::as_str).collect();
             return Err(format!(
-                "default handler {:?} is not among the handlers: {}",
-                self.default_handler,
+                "default handler {default:?} is not among the handlers: {}",
                 known.join(", ")
             ));
         }

@@ -25,6 +25,7 @@ mod exec;
 mod faults;
 mod features;
 mod filter;
+mod handlers;
 mod host;
 mod ids;
 mod images;
@@ -70,6 +71,7 @@ pub use crate::roles::run_if_asked;
 pub use crate::teardown::{PulledImages, teardown};
 use crate::{
     containerd::{Bounded, Containerd as _, Grpc, Limits},
+    handlers::DefaultHandler,
     images::Images,
     shim::Shim,
     streams::server::{ServerError, Streaming},
@@ -134,11 +136,16 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), Error> {
     // A child: the caller's other services do not end with this one.
     let mut supervisor = Supervisor::new(shutdown.child_token());
     let ending = supervisor.shutdown().clone();
-    let shim = Arc::new(Shim::new(config, containerd, ending.clone()));
+    let shim = Arc::new(Shim::new(config, containerd, ending.clone()).await);
+    let DefaultHandler { name, reason } = &shim.default_handler;
+    tracing::info!(name, reason, "default runtime handler");
     let (streaming, listener) = Streaming::bind(&shim.config.streams, Arc::clone(&shim))
         .await
         .map_err(|error: ServerError| Error::Streams(error.into()))?;
 
+    let learning = Arc::clone(&shim);
+    // Before a container's creation has to wait for it.
+    shim.own(async move { drop(learning.handlers_with_features().await) });
     supervisor.spawn("containerd-link", link::run(Arc::clone(&shim), ending.clone()));
     supervisor.spawn("streams", Arc::clone(&streaming).serve(listener, ending.clone()));
     supervisor.spawn(

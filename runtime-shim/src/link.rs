@@ -142,7 +142,9 @@ async fn import_archives(shim: &Shim) {
 fn archives(configured: &[PathBuf]) -> Vec<PathBuf> {
     let is_archive = |path: &PathBuf| {
         let name = path.to_string_lossy();
-        [".tar", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end))
+        [".tar", ".tar.gz", ".tgz", ".tar.zst"]
+            .iter()
+            .any(|end| name.ends_with(end))
     };
     let mut all = Vec::new();
     for path in configured {

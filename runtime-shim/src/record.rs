@@ -35,6 +35,9 @@ const RESOURCES: &str = "clone8s.io/resources";
 pub(crate) struct SandboxDetail {
     /// The handler that the caller named; empty for the default one.
     pub(crate) handler: String,
+    /// The handler that it got, whichever is the default one later. Empty where an earlier version has made it.
+    #[serde(default)]
+    pub(crate) served_by: String,
     /// Nanoseconds since 1970.
     pub(crate) created_at: i64,
     /// None on the host's network.

@@ -122,6 +122,14 @@ impl Sandbox {
         }
     }
 
+    /// The handler that runs its containers.
+    pub(crate) fn handler(&self) -> &str {
+        match self.detail.served_by.as_str() {
+            "" => &self.detail.handler,
+            name => name,
+        }
+    }
+
     /// The host name of its containers.
     pub(crate) fn hostname(&self) -> String {
         if self.wanted.net {
@@ -169,6 +177,7 @@ impl Shim {
         };
         let limits = sandbox.limits();
         let info = serde_json::json!({
+            "runtimeHandler": sandbox.handler(),
             "networkNamespace": sandbox.wanted.net.then(|| dir.net()),
             "network": sandbox.detail.attachment,
             "networkCheck": check,

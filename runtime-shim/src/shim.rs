@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result},
     events::Events,
     features::KnownFeatures,
+    handlers::DefaultHandler,
     host,
     images::Images,
     network::Network,
@@ -34,6 +35,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Shim {
     pub(crate) config: Config,
+    pub(crate) default_handler: DefaultHandler,
     pub(crate) containerd: Arc<dyn Containerd>,
     pub(crate) images: Images,
     pub(crate) network: Network,
@@ -66,8 +68,10 @@ pub(crate) enum Readiness {
 }
 
 impl Shim {
-    pub(crate) fn new(config: Config, containerd: Arc<dyn Containerd>, stopping: Shutdown) -> Self {
+    pub(crate) async fn new(config: Config, containerd: Arc<dyn Containerd>, stopping: Shutdown) -> Self {
         let cgroups = Cgroups::of_host();
+        let programs = Programs::default();
+        let default_handler = DefaultHandler::choose(&config, &cgroups, &programs).await;
         let table = Arc::<Table>::default();
         Self {
             images: Images::new(
@@ -81,7 +85,7 @@ impl Shim {
             cgroups,
             events: Events::new(Arc::clone(&table)),
             table,
-            programs: Programs::default(),
+            programs,
             rates: Rates::default(),
             layers: Layers::default(),
             known_features: KnownFeatures::default(),
@@ -91,6 +95,7 @@ impl Shim {
             stopping,
             operations: TaskTracker::new(),
             containerd,
+            default_handler,
             config,
         }
     }

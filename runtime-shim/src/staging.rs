@@ -22,7 +22,7 @@ use clone8s::cri;
 use containerd_client::types::Mount;
 use rustix::mount::UnmountFlags;
 
-pub(crate) use self::snapshot::{mount_layers, own_root};
+pub(crate) use self::snapshot::{look_into, own_root};
 use crate::{
     error::{Error, Result},
     ids::ContainerId,
@@ -87,6 +87,17 @@ pub(crate) fn plan(config: &cri::ContainerConfig) -> Result<Vec<Staged>> {
 pub(crate) fn image_of(mount: &cri::Mount) -> Option<&str> {
     let image = mount.image.as_ref()?.image.as_str();
     (!image.is_empty()).then_some(image)
+}
+
+/// Looks for the part of an image that the nth mount asks for, in a snapshot of the image.
+pub(crate) async fn check_part(index: usize, sub_path: &Path, mounts: Vec<Mount>) -> Result<()> {
+    if sub_path.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let part = sub_path.to_owned();
+    // Closed before the snapshot is unmounted, which it would keep busy.
+    let found = look_into(mounts, move |root| snapshot::part_of(root, &part).map(drop)).await;
+    found.map_err(|error| make::no_part(index, sub_path, &error))
 }
 
 /// The snapshot of a container's nth mount.

@@ -4,7 +4,10 @@ mod info;
 
 use std::collections::BTreeMap;
 
-use crate::shim::{Readiness, Shim};
+use crate::{
+    features,
+    shim::{Readiness, Shim},
+};
 use clone8s::cri;
 
 impl Shim {
@@ -22,13 +25,6 @@ impl Shim {
             (true, _) => "ConfigurationPassedOver",
         };
         let network = condition("NetworkReady", found.ready, reason, found.message);
-        let handlers = std::iter::once("")
-            .chain(self.config.handlers.keys().map(String::as_str))
-            .map(|name| cri::RuntimeHandler {
-                name: name.to_owned(),
-                features: Some(cri::RuntimeHandlerFeatures::default()),
-            })
-            .collect();
         cri::StatusResponse {
             status: Some(cri::RuntimeStatus {
                 conditions: vec![runtime, network],
@@ -38,11 +34,8 @@ impl Shim {
             } else {
                 BTreeMap::new()
             },
-            runtime_handlers: handlers,
-            features: Some(cri::RuntimeFeatures {
-                supplemental_groups_policy: true,
-                ..Default::default()
-            }),
+            runtime_handlers: self.handlers_with_features().await,
+            features: Some(features::of_the_shim()),
         }
     }
 }

@@ -32,7 +32,7 @@ pub async fn teardown(config: Config, images: PulledImages) -> Result<(), Error>
     let grpc = Arc::new(Grpc::new(&config.containerd, &config.namespace)?);
     let containerd = Arc::new(Bounded::new(grpc, Limits::default()));
     let stopping = Shutdown::new();
-    let shim = Arc::new(Shim::new(config, containerd, stopping.clone()));
+    let shim = Arc::new(Shim::new(config, containerd, stopping.clone()).await);
     let outcome = match link::connect(&shim).await {
         Ok(version) => follow_and_clear(&shim, version, images).await,
         Err(error) => {

@@ -151,6 +151,11 @@ async fn a_pod_is_run_from_a_registry_and_every_list_names_the_same() {
             .is_some_and(|conditions| conditions.iter().all(|condition| condition["status"] == true)),
         "{info}"
     );
+    assert!(info["runtime"]["defaultHandlerReason"].is_string(), "{info}");
+    let of_default = |handler: &&serde_json::Value| handler["name"] == "";
+    let handlers = info["runtimeHandlers"].as_array().expect("handlers");
+    let default = handlers.iter().find(of_default).expect("the default handler");
+    assert_eq!(default["features"]["user_namespaces"], true, "{info}");
     assert!(run(&crictl, &["version"]).contains("clone8s"));
     assert!(run(&crictl, &["imagefsinfo"]).contains("mountpoint"));
     run(&crictl, &["update", "--memory", "67108864", &id]);

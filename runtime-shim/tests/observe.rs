@@ -281,6 +281,65 @@ async fn info_tells_what_the_runtime_consists_of() {
     rig.finish().await;
 }
 
+/// A program that says this of its version, and knows no features.
+fn oci_runtime(path: &std::path::Path, version: &str) {
+    let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && echo {version}\n");
+    std::fs::write(path, script).expect("a program");
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("it can be run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_default_handler_is_told_with_its_reason_and_each_handler_with_its_features() {
+    let programs = clone8s_integration::Sandbox::new();
+    let crun = programs.dir().join("crun");
+    oci_runtime(&crun, "crun version 1.9");
+    let crun = format!("crun={}", crun.display());
+    let handlers = ["--handler", &crun, "--handler", "absent=/nonexistent/oci"];
+    for configured in [None, Some("runc")] {
+        let default = configured.map(|name| ["--default-handler", name]);
+        let args = [&handlers[..], default.as_ref().map_or(&[], |args| &args[..])].concat();
+        let rig = Rig::start_bare(&args).await;
+        let reply = rig
+            .runtime()
+            .status(cri::StatusRequest { verbose: true })
+            .await
+            .unwrap()
+            .into_inner();
+        let runtime: serde_json::Value = serde_json::from_str(&reply.info["runtime"]).unwrap();
+        let (name, reason) = match configured {
+            Some(name) => (name, "configured"),
+            None if unified() => (
+                "crun",
+                "crun version 1.9 is there, and the host has cgroup v2 alone",
+            ),
+            None => ("runc", "crun version 1.9 is there, but the host has cgroup v1"),
+        };
+        assert_eq!(runtime["defaultHandler"], name);
+        let told = runtime["defaultHandlerReason"].as_str().unwrap();
+        assert!(told.starts_with(reason), "{told}");
+
+        let of = |name: &str| {
+            let found = reply.runtime_handlers.iter().find(|handler| handler.name == name);
+            let features = found
+                .unwrap_or_else(|| panic!("no handler {name:?}"))
+                .features
+                .unwrap();
+            (features.recursive_read_only_mounts, features.user_namespaces)
+        };
+        // The kernels that this runs on have both; runc tells it itself, crun's version tells it for crun.
+        assert_eq!([of("runc"), of("crun"), of("")], [(true, true); 3]);
+        assert_eq!(of("absent"), (false, false));
+        // A sandbox's own is told with the sandbox.
+        if configured.is_some() || !unified() {
+            let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
+            assert_eq!(rig.sandbox_info(&pod).await["runtimeHandler"], "runc");
+            assert_eq!(rig.sandbox_status(&pod).await.unwrap().runtime_handler, "");
+        }
+        rig.finish().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_is_an_archive_or_tells_what_the_host_lacks() {
     let rig = Rig::start().await;

@@ -69,7 +69,7 @@ pub struct UpArgs {
     /// Use the containerd that serves this socket instead of starting one
     #[arg(long, value_name = "SOCKET")]
     pub containerd_socket: Option<PathBuf>,
-    /// An image archive (OCI or Docker, .tar or .tar.gz), or a folder of them, to import; may be given several times
+    /// An image archive (OCI or Docker; .tar, .tar.gz or .tar.zst), or a folder of them, to import; may be given several times
     #[arg(long, value_name = "PATH")]
     pub image_archive: Vec<PathBuf>,
 

@@ -26,7 +26,7 @@ enum Command {
     Serve,
     /// Import the images of an archive, as `skopeo copy … oci-archive:FILE` or `docker save` write it
     Import {
-        /// The archive: a .tar or .tar.gz file (path)
+        /// The archive: a .tar file, plain or packed by gzip or zstd (path)
         archive: PathBuf,
     },
     /// Remove every sandbox, container and image, the containerd namespace, the bridge and the state folders;
@@ -94,9 +94,10 @@ struct Options {
     /// containerd snapshotter (name)
     #[arg(long, global = true, default_value = "overlayfs")]
     snapshotter: String,
-    /// Handler for sandboxes that ask for none (name)
-    #[arg(long, global = true, default_value = "runc")]
-    default_handler: String,
+    /// Handler for sandboxes that ask for none (name; default: crun where crun 1.8 or newer is there and the host has
+    /// cgroup v2 alone, else runc; `crictl info` shows which, and why)
+    #[arg(long, global = true)]
+    default_handler: Option<String>,
     /// A further runtime handler (NAME=OCI-RUNTIME, a program's name or path, or
     /// NAME=CONTAINERD-RUNTIME:OCI-RUNTIME, such as go=io.containerd.runc.v2:runc for containerd's own shim;
     /// repeatable; runc and crun, on our shim, are always there)
@@ -130,7 +131,8 @@ struct Options {
     /// Image to tell as pinned, so that it is never collected as unused (NAME; repeatable)
     #[arg(long, global = true, value_name = "IMAGE")]
     pin: Vec<String>,
-    /// Image archive to import at the start: a file, or a folder of .tar and .tar.gz files (path; repeatable)
+    /// Image archive to import at the start: a file, or a folder of .tar, .tar.gz and .tar.zst files
+    /// (path; repeatable)
     #[arg(long, global = true)]
     archive: Vec<PathBuf>,
 }

@@ -21,7 +21,6 @@ use crate::{
     oci::{self, GrantedDevice, Inputs, ResolvedUser, SandboxFiles},
     pins::{IdMappings, SandboxDir},
     record::{self, ContainerDetail, ContainerRecord},
-    runtime_options,
     sandbox::{Sandbox, user_mappings},
     shim::Shim,
     staging::{self, Stage},
@@ -169,7 +168,7 @@ impl Shim {
         };
         let mut object = api::Container {
             image: image.tags.first().cloned().unwrap_or_else(|| image.reference()),
-            runtime: Some(self.runtime(&sandbox.detail.handler)?),
+            runtime: Some(self.runtime(sandbox.handler())?),
             snapshotter: self.config.snapshotter.clone(),
             snapshot_key: id.to_string(),
             // A spec is maps with text keys, which always have a JSON form.
@@ -220,7 +219,7 @@ impl Shim {
             parent,
             lease: None,
         };
-        let mounts = timed("snapshot", self.prepare(&record.id, snapshot, volumes)).await?;
+        let mounts = timed("snapshot", self.prepare(&record, snapshot, volumes)).await?;
         if let Some(mappings) = mappings {
             staging::own_root(&mounts, mappings).map_err(|error| {
                 Error::unmet(
@@ -254,14 +253,21 @@ impl Shim {
     }
 
     /// The container's own snapshot, and those of the images that it mounts.
-    async fn prepare(&self, id: &ContainerId, own: NewSnapshot<'_>, volumes: &Volumes) -> Result<Vec<Mount>> {
+    async fn prepare(
+        &self,
+        record: &ContainerRecord,
+        own: NewSnapshot<'_>,
+        volumes: &Volumes,
+    ) -> Result<Vec<Mount>> {
         for (index, image) in &volumes.images {
             let view = NewSnapshot {
-                key: &staging::image_snapshot(id, *index),
+                key: &staging::image_snapshot(&record.id, *index),
                 parent: &image.top(),
                 ..own
             };
-            self.containerd.view_snapshot(view).await?;
+            let mounts = self.containerd.view_snapshot(view).await?;
+            let part = Path::new(&record.config.mounts[*index].image_sub_path);
+            staging::check_part(*index, part, mounts).await?;
         }
         Ok(self.containerd.prepare_snapshot(own).await?)
     }
@@ -321,15 +327,6 @@ impl Shim {
             supplemental_gids: groups,
             home: found.home,
         })
-    }
-
-    /// The options of the task's runtime.
-    pub(super) fn task_options(&self, sandbox: &Sandbox) -> Option<prost_types::Any> {
-        let name = match sandbox.detail.handler.as_str() {
-            "" => &self.config.default_handler,
-            name => name,
-        };
-        self.config.handlers.get(name).and_then(runtime_options::options)
     }
 }
 

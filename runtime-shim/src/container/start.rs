@@ -96,7 +96,7 @@ impl Shim {
                 .map(|path| path.display().to_string())
                 .unwrap_or_default(),
             terminal: container.config.tty,
-            options: self.task_options(&sandbox),
+            options: self.task_options(sandbox.handler()),
             ..Default::default()
         };
         *lock(&container.log) = Some(Arc::new(pump));
@@ -140,7 +140,7 @@ impl Shim {
         Ok(())
     }
 
-    async fn record_start(self: Arc<Self>, container: Arc<Container>, started_at: i64) {
+    pub(super) async fn record_start(self: Arc<Self>, container: Arc<Container>, started_at: i64) {
         let (object, path) = record::container_started(&container.id, started_at);
         let recorded = self.containerd.update_container(object, &[path.as_str()]).await;
         if let Err(error) = already_gone(recorded) {

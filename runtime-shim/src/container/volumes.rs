@@ -63,7 +63,7 @@ impl Shim {
         oci::check_mounts(config)?;
         let staged = staging::plan(config)?;
         if config.mounts.iter().any(|mount| mount.recursive_read_only) {
-            self.features(&sandbox.detail.handler)
+            self.features(sandbox.handler())
                 .await
                 .check_recursive_read_only()?;
         }

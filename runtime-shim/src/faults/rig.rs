@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tonic::{Request, Status};
 
 use crate::{
-    config::Config,
+    config::{Config, RUNC},
     containerd::{
         Bounded, Limits,
         fake::{Fake, Fault, State},
@@ -156,6 +156,7 @@ impl Life {
         let config = Config {
             state_dir: dir.path().join("state"),
             root_dir: dir.path().join("root"),
+            default_handler: Some(RUNC.into()),
             ..Config::default()
         };
         let limits = Limits {
@@ -169,7 +170,7 @@ impl Life {
             .build()
             .expect("a runtime");
         let containerd = Arc::new(Bounded::new(Arc::clone(&fake), limits));
-        let shim = Arc::new(Shim::new(config, containerd, Shutdown::new()));
+        let shim = Arc::new(runtime.block_on(Shim::new(config, containerd, Shutdown::new())));
         let bound = Streaming::bind(&shim.config.streams, Arc::clone(&shim));
         let (streaming, _) = runtime.block_on(bound).expect("an address of the loopback");
         let shutdown = Shutdown::new();

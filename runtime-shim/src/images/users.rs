@@ -2,19 +2,16 @@
 
 use std::{io, io::Read as _, os::fd::AsRawFd as _, path::Path, sync::Arc};
 
-use containerd_client::types::Mount;
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2},
     io::Errno,
-    mount::{MountPropagationFlags, UnmountFlags},
-    thread::UnshareFlags,
 };
 
 use super::{Image, ImageError, Images, Result};
 use crate::{
     containerd::{NewSnapshot, already_gone},
     ids::LeaseId,
-    kernel,
+    staging,
     table::lock,
 };
 
@@ -170,40 +167,17 @@ impl Images {
             lease: Some(lease),
         };
         let mounts = self.containerd.prepare_snapshot(snapshot).await?;
-        let (reply, done) = tokio::sync::oneshot::channel();
-        // A thread of its own, which ends in the mount namespace that it makes.
-        let spawned = std::thread::Builder::new()
-            .name("read-users".into())
-            .spawn(move || {
-                let _ = reply.send(read_from(&mounts));
-            });
-        let read = match spawned {
-            Ok(_) => done
-                .await
-                .unwrap_or_else(|_| Err(io::Error::other("the thread died"))),
-            Err(error) => Err(error),
-        };
+        let read = staging::look_into(mounts, |root| {
+            let passwd = read_file(root, "etc/passwd")?;
+            Ok(Users::parse(&passwd, &read_file(root, "etc/group")?))
+        })
+        .await;
         already_gone(self.containerd.remove_snapshot(&self.snapshotter, &key).await)?;
         read.map_err(|error| ImageError::Users {
             image: image.id.clone(),
             problem: error.to_string(),
         })
     }
-}
-
-/// Mounts the snapshot where no other process sees it, and reads the two files.
-fn read_from(mounts: &[Mount]) -> io::Result<Users> {
-    kernel::unshare(UnshareFlags::NEWNS)?;
-    rustix::mount::mount_change(
-        "/",
-        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
-    )?;
-    let root = tempfile::tempdir()?;
-    crate::staging::mount_layers(mounts, root.path())?;
-    let read = read_file(root.path(), "etc/passwd")
-        .and_then(|passwd| Ok(Users::parse(&passwd, &read_file(root.path(), "etc/group")?)));
-    rustix::mount::unmount(root.path(), UnmountFlags::empty())?;
-    read
 }
 
 /// A file of an untrusted tree: no link in it leads out of it. Empty when it is not there.

@@ -130,6 +130,7 @@ impl Shim {
             None
         };
         let detail = SandboxDetail {
+            served_by: self.handler(&handler)?.0.to_owned(),
             handler,
             created_at: now_nanos(),
             attachment,
@@ -174,20 +175,5 @@ impl Shim {
             tracing::warn!(sandbox = %id, %error, "unfinished sandbox not removed");
         }
         self.cgroups.remove_empty(&config::own_cgroup_parent(id));
-    }
-
-    /// The containerd runtime of a handler.
-    pub(crate) fn runtime(&self, handler: &str) -> Result<Runtime> {
-        let name = if handler.is_empty() {
-            &self.config.default_handler
-        } else {
-            handler
-        };
-        let Some(found) = self.config.handlers.get(name) else {
-            let known: Vec<_> = self.config.handlers.keys().map(String::as_str).collect();
-            let problem = format!("unknown handler {name:?}; known are {}", known.join(", "));
-            return Err(Error::invalid("runtime_handler", problem));
-        };
-        Ok(crate::runtime_options::runtime(found))
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
+    fs::{CWD, Mode, OFlags},
     mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree},
     thread::UnshareFlags,
 };
@@ -93,31 +93,19 @@ impl Stage {
             Some(_) => no_mapped_layers(&error),
             None => in_stage(error),
         })?;
-        let root = File::open(&whole).map_err(in_stage)?;
-        let sub_path = if sub_path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            sub_path
-        };
-        // Links in the image lead nowhere but into the image.
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let part = openat2(
-            &root,
-            sub_path,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        )
-        .map_err(|error| {
-            Error::invalid(
-                format!("config.mounts[{index}].image_sub_path"),
-                format!("{} in the image: {error}", sub_path.display()),
-            )
-        })?;
+        let part = snapshot::part_of(&whole, sub_path).map_err(|error| no_part(index, sub_path, &error))?;
         attach(clone_of(&part, false), &self.mount(index)).map_err(in_stage)?;
-        drop((root, part));
+        drop(part);
         rustix::mount::unmount(&whole, UnmountFlags::DETACH).map_err(|error| in_stage(error.into()))
     }
+}
+
+/// The mount that asks for a part of its image that is not there.
+pub(super) fn no_part(index: usize, sub_path: &Path, error: &io::Error) -> Error {
+    Error::invalid(
+        format!("config.mounts[{index}].image_sub_path"),
+        format!("{} in the image: {error}", sub_path.display()),
+    )
 }
 
 fn no_mapped_layers(error: &io::Error) -> Error {

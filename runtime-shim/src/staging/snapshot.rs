@@ -3,15 +3,22 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::{fd::BorrowedFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::{BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
 use containerd_client::types::Mount;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, openat2},
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags},
+    thread::UnshareFlags,
+};
 
 use super::make::bind_mapped;
-use crate::pins::IdMappings;
+use crate::{kernel, pins::IdMappings};
 
 /// Mounts a snapshot; with a user namespace, owners in its layers are as that maps them, and `scratch` is a folder for
 /// the layers meanwhile. The calling thread has a working folder of its own, which changes.
@@ -132,6 +139,48 @@ fn mount_one(mount: &Mount, target: &Path) -> io::Result<()> {
         flags,
         data.as_c_str(),
     )?)
+}
+
+/// Mounts a snapshot where no other process sees it, and looks into it.
+pub(crate) async fn look_into<T: Send + 'static>(
+    mounts: Vec<Mount>,
+    look: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (reply, done) = tokio::sync::oneshot::channel();
+    // A thread of its own, which ends in the mount namespace that it makes.
+    std::thread::Builder::new()
+        .name("look-into-image".into())
+        .spawn(move || {
+            let _ = reply.send(look_here(&mounts, look));
+        })?;
+    done.await
+        .unwrap_or_else(|_| Err(io::Error::other("the thread died")))
+}
+
+fn look_here<T>(mounts: &[Mount], look: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    kernel::unshare(UnshareFlags::NEWNS)?;
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )?;
+    let root = tempfile::tempdir()?;
+    mount_layers(mounts, root.path())?;
+    let seen = look(root.path());
+    rustix::mount::unmount(root.path(), UnmountFlags::empty())?;
+    seen
+}
+
+/// A part of an image whose root is here. Links in the image lead nowhere but into the image.
+pub(crate) fn part_of(root: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
+    let part = if sub_path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        sub_path
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    Ok(openat2(&root, part, flags, Mode::empty(), resolve)?)
 }
 
 /// The lowest folder that all paths are in.

@@ -48,7 +48,6 @@ impl Shim {
             "containerd": config.containerd,
             "namespace": config.namespace,
             "snapshotter": config.snapshotter,
-            "defaultHandler": config.default_handler,
             "handlers": handlers,
             "archives": config.archives,
         })
@@ -88,7 +87,8 @@ impl Shim {
         }
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "defaultHandler": self.config.default_handler,
+            "defaultHandler": self.default_handler.name,
+            "defaultHandlerReason": self.default_handler.reason,
             "handlers": handlers,
         })
     }

@@ -44,15 +44,22 @@ impl Rig {
         let handler = handler();
         let handler = handler.iter().map(String::as_str);
         let args: Vec<_> = handler.chain(args.iter().copied()).collect();
-        Self::start_as(prefix, &args).await
+        Self::start_as(prefix, &args, |_, containerd| containerd.to_owned()).await
+    }
+
+    /// A shim that speaks to another socket than containerd's: what it is, given the test's folder and containerd's.
+    pub(crate) async fn start_behind(socket: impl FnOnce(&Path, &Path) -> PathBuf) -> Self {
+        let handler = handler();
+        let args: Vec<_> = handler.iter().map(String::as_str).collect();
+        Self::start_as("24", &args, socket).await
     }
 
     /// With the handlers of the arguments, whatever the run of the tests is for.
     pub(crate) async fn start_bare(args: &[&str]) -> Self {
-        Self::start_as("24", args).await
+        Self::start_as("24", args, |_, containerd| containerd.to_owned()).await
     }
 
-    async fn start_as(prefix: &str, args: &[&str]) -> Self {
+    async fn start_as(prefix: &str, args: &[&str], socket: impl FnOnce(&Path, &Path) -> PathBuf) -> Self {
         let dir = TestDir::new();
         let containerd = Containerd::start(&dir).await;
         let archive = dir.dir().join("busybox.tar");
@@ -68,7 +75,7 @@ impl Rig {
         let shim = dir
             .process("shim", env!("CARGO_BIN_EXE_runtime-shim"))
             .arg("--containerd")
-            .arg(containerd.socket())
+            .arg(socket(dir.dir(), containerd.socket()))
             .args(["--namespace", NAMESPACE])
             .arg("--listen")
             .arg(dir.dir().join("shim.sock"))

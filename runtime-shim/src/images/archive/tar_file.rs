@@ -8,6 +8,7 @@ use std::{
 };
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// An archive has a handful of documents and a file for each layer of its images.
 const MAX_ENTRIES: usize = 100_000;
 
@@ -28,15 +29,18 @@ impl Extent {
 /// The file as it is, or a nameless copy without its compression, refused over `limit` bytes.
 pub(super) fn open_plain(path: &Path, limit: u64) -> io::Result<File> {
     let mut tar = File::open(path)?;
-    let mut magic = [0; 2];
-    let is_gzip = tar.read(&mut magic)? == 2 && magic == GZIP;
+    let mut magic = Vec::new();
+    (&mut tar).take(ZSTD.len() as u64).read_to_end(&mut magic)?;
     tar.seek(SeekFrom::Start(0))?;
-    if !is_gzip {
+    let unpacked: Box<dyn Read> = if magic.starts_with(&GZIP) {
+        Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(tar)))
+    } else if magic == ZSTD {
+        Box::new(zstd::Decoder::new(tar)?)
+    } else {
         return Ok(tar);
-    }
+    };
     let mut plain = tempfile::tempfile()?;
-    let decoder = flate2::read::MultiGzDecoder::new(BufReader::new(tar));
-    if io::copy(&mut decoder.take(limit.saturating_add(1)), &mut plain)? > limit {
+    if io::copy(&mut unpacked.take(limit.saturating_add(1)), &mut plain)? > limit {
         return Err(io::Error::other(format!("unpacks to more than {limit} bytes")));
     }
     plain.seek(SeekFrom::Start(0))?;

@@ -63,7 +63,8 @@ fn an_oci_layout_is_read_with_or_without_compression() {
     let plain = layout();
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(&plain).unwrap();
-    for bytes in [plain, gzip.finish().unwrap()] {
+    let zstd = zstd::encode_all(&*plain, 1).unwrap();
+    for bytes in [plain, gzip.finish().unwrap(), zstd] {
         let (_dir, contents) = open(&bytes);
         let contents = contents.unwrap();
         assert_eq!(contents[0].names, ["localhost/app:1"]);
@@ -106,6 +107,7 @@ fn a_docker_archive_is_read_and_given_digests() {
 #[case::cut_off({ let mut bytes = layout(); bytes.truncate(1800); bytes }, "")]
 #[case::no_tar(vec![0xff; 4096], "")]
 #[case::empty(Vec::new(), "neither")]
+#[case::bomb_of_zstd(zstd::encode_all(&*vec![0; 8 << 20], 1).unwrap(), "unpacks to more than 1048576 bytes")]
 #[case::bomb({
     let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
     gzip.write_all(&vec![0; 8 << 20]).unwrap();
