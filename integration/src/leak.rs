@@ -32,6 +32,7 @@ fn processes(sandbox: &Sandbox) -> Vec<String> {
             .split(|&byte| byte == 0)
             .any(|entry| entry == mark.as_bytes())
             || root_is_ours()
+            || is_init_of_pod_in(pid, &dir)
     };
     process::pids()
         .filter(|&pid| process::alive(pid) && belongs(pid))
@@ -43,6 +44,15 @@ fn processes(sandbox: &Sandbox) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// True for the first process of a pod that shares its processes, of a shim whose state lies in the folder. It has
+/// neither an environment nor a root of the test's, but it names its pod's folder.
+fn is_init_of_pod_in(pid: u32, dir: &str) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = command.split(|&byte| byte == 0).map(String::from_utf8_lossy);
+    words.next().is_some_and(|name| name == "clone8s-pod-init")
+        && words.any(|word| word.starts_with(&format!("{dir}/")))
 }
 
 /// True for a mount at "/" whose layers lie in the folder.

@@ -243,3 +243,100 @@ async fn containers_of_a_pod_share_one_process_of_ours_and_it_ends_with_the_last
     .await;
     rig.finish().await;
 }
+
+/// What of containerd's and of our shim's state is named after a container.
+fn traces(rig: &Rig, containers: &[&str]) -> Vec<std::path::PathBuf> {
+    const TASKS: &str = "containerd/root/io.containerd.runtime.v2.task";
+    let mut found = Vec::new();
+    let mut folders = ["state", "containerd/state", TASKS]
+        .map(|folder| rig.dir.dir().join(folder))
+        .to_vec();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if containers.iter().any(|id| name.contains(id)) {
+                found.push(entry.path());
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_whose_own_shim_was_killed_have_ended_and_their_pod_goes_on() {
+    let mut rig = Rig::start().await;
+    let pod = rig.run_sandbox(rig.pod("web")).await.unwrap();
+    let other = rig.run_sandbox(rig.pod("other")).await.unwrap();
+    let first = rig.run(&pod, script("first", "trap '' TERM; sleep 1000")).await;
+    let second = rig.run(&pod, script("second", "sleep 1000")).await;
+    let elsewhere = rig.run(&other, script("first", "sleep 1000")).await;
+    let untouched = rig.process(&elsewhere).await;
+    let shim = rig.parent(&first).await;
+    let mut processes = Vec::new();
+    for id in [&first, &second] {
+        processes.push(u32::try_from(rig.process(id).await.0).unwrap());
+    }
+    // A command that its caller waits for.
+    let mut client = rig.runtime();
+    let request = cri::ExecSyncRequest {
+        container_id: first.clone(),
+        cmd: ["/bin/sleep", "1000"].map(str::to_owned).to_vec(),
+        timeout: 120,
+    };
+    let mut command = tokio::task::JoinSet::new();
+    command.spawn(async move { client.exec_sync(request).await });
+    wait::until("the command runs", || async {
+        let seen = rig.exec(&first, "ps -o args").await;
+        ensure!(seen.matches("/bin/sleep 1000").count() == 1, "{seen}");
+        Ok(())
+    })
+    .await;
+
+    let shim = rustix::process::Pid::from_raw(i32::try_from(shim).unwrap()).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    for id in [&first, &second] {
+        let status = rig.exited(id).await;
+        assert_eq!(
+            (status.exit_code, status.reason.as_str()),
+            (137, "Error"),
+            "{status:?}"
+        );
+    }
+    let refused = command.join_next().await.unwrap().unwrap().unwrap_err();
+    assert_ne!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
+    wait::until("their processes have ended", || async {
+        let alive: Vec<_> = processes
+            .iter()
+            .filter(|&&pid| clone8s_integration::process::alive(pid))
+            .collect();
+        ensure!(alive.is_empty(), "{alive:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(rig.process(&elsewhere).await, untouched, "another pod's");
+
+    // The pod has its network still, takes new containers, and forgets the old ones.
+    let address = |status: cri::PodSandboxStatus| status.network.unwrap().ip;
+    let status = rig.sandbox_status(&pod).await.unwrap();
+    assert_eq!(status.state(), PodSandboxState::SandboxReady);
+    assert!(!address(status).is_empty());
+    rig.kill_and_restart().await;
+    assert_eq!(rig.status(&second).await.unwrap().exit_code, 137);
+    let mut again = script("first", "sleep 1000");
+    again.metadata.as_mut().unwrap().attempt = 1;
+    let again = rig.run(&pod, again).await;
+    assert_eq!(rig.exec(&again, "echo works").await, "works");
+    for id in [&first, &second] {
+        rig.stop(id, 10).await.unwrap();
+        rig.remove(id).await.unwrap();
+    }
+    wait::until("nothing of them is left", || async {
+        let left = traces(&rig, &[&first, &second]);
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await;
+    rig.finish().await;
+}

@@ -1,8 +1,38 @@
 //! The harness itself: each server comes up, does its work, comes back, and leaves nothing behind.
 
-use clone8s_integration::{
-    Containerd, Etcd, Image, RabbitMq, Registry, Sandbox, containerd::CriPlugin, process, rabbitmq,
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
 };
+
+use clone8s_integration::{
+    Containerd, Etcd, Image, RabbitMq, Registry, Sandbox, containerd::CriPlugin, leak, process, rabbitmq, wait,
+};
+
+#[tokio::test]
+async fn the_first_process_of_a_pod_is_seen_when_it_is_left_behind() {
+    let (sandbox, other) = (Sandbox::new(), Sandbox::new());
+    let pins = sandbox.dir().join("state/sandboxes/s1/ns");
+    // As the shim starts it: a name of its own, the pod's folder, and no environment that could carry a mark.
+    let mut init = Command::new("tail")
+        .arg0("clone8s-pod-init")
+        .args(["-f", "/dev/null"])
+        .arg(pins)
+        .env_clear()
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait::until("it is seen", || async {
+        let left = leak::of(&sandbox);
+        anyhow::ensure!(left.len() == 1 && left[0].contains("clone8s-pod-init"), "{left:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(leak::of(&other), [] as [String; 0]);
+    init.kill().unwrap();
+    init.wait().unwrap();
+    sandbox.assert_nothing_left().await;
+}
 
 #[tokio::test]
 async fn etcd_takes_only_clients_of_its_ca_and_keeps_its_data_over_a_crash() {

@@ -36,8 +36,13 @@ impl Shim {
         };
         match recovery {
             Recovery::As(state) => drop(adopt(state)),
+            Recovery::Running { pid, started_at: 0 } => {
+                let started_at = created_at;
+                let container = adopt(State::Running { pid, started_at });
+                self.take_up_output(&container);
+                self.complete_start(&container, started_at).await;
+            }
             Recovery::Running { pid, started_at } => {
-                let started_at = if started_at == 0 { created_at } else { started_at };
                 let container = adopt(State::Running { pid, started_at });
                 self.take_up_output(&container);
             }
@@ -87,6 +92,18 @@ impl Shim {
             (State::Exited(exit), Some(_)) => self.record_exit(container, exit).await,
             (State::Exited(_), None) | (State::Created, _) => {}
         }
+    }
+
+    /// Our own shim starts a process with its task, and tells of its end once its start has been asked for. A start
+    /// that was cut off between the two is asked for again: else nobody would ever hear how the process ends.
+    async fn complete_start(self: &Arc<Self>, container: &Arc<Container>, started_at: i64) {
+        if let Err(error) = self.containerd.start(container.id.as_str(), None).await {
+            // What was lost was the record of the start alone.
+            tracing::debug!(container = %container.id, %error, "it was started before");
+        }
+        Arc::clone(self)
+            .record_start(Arc::clone(container), started_at)
+            .await;
     }
 
     async fn record_lost(self: &Arc<Self>, container: &Arc<Container>, started_at: i64) {

@@ -55,6 +55,7 @@ impl Counts {
             ),
             ("links", links(rig)),
             ("processes of containerd's shim", shims.count()),
+            ("first processes of pods", first_processes(&state)),
             ("threads", entries(Path::new(&format!("/proc/{pid}/task")))),
             ("files", open_files(pid)),
         ]))
@@ -79,6 +80,17 @@ impl Counts {
         })
         .await;
     }
+}
+
+/// Those of pods whose containers share their processes.
+fn first_processes(state: &Path) -> usize {
+    let state = state.display().to_string();
+    let is_one = |pid: &u32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).into_owned();
+        process::alive(*pid) && words.starts_with("clone8s-pod-init\0") && words.contains(&state)
+    };
+    process::pids().filter(is_one).count()
 }
 
 fn entries(dir: &Path) -> usize {
