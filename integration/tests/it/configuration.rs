@@ -65,16 +65,16 @@ spec:
     )
 }
 
-fn named(name: &str) -> Option<ObjectMeta> {
-    Some(ObjectMeta {
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta {
         name: name.into(),
         ..ObjectMeta::default()
-    })
+    }
 }
 
 fn settings(color: &str) -> ConfigMap {
     ConfigMap {
-        metadata: named("settings"),
+        metadata: Some(named("settings")),
         data: [("COLOR".to_owned(), color.to_owned())].into(),
         ..ConfigMap::default()
     }
@@ -82,7 +82,7 @@ fn settings(color: &str) -> ConfigMap {
 
 fn login() -> Secret {
     Secret {
-        metadata: named("login"),
+        metadata: Some(named("login")),
         data: [("password".to_owned(), "hush".into())].into(),
         ..Secret::default()
     }
@@ -173,7 +173,7 @@ async fn a_pod_is_told_its_configuration_and_its_node_reads_nothing_else() {
 
     // The node itself may read what its pod names, and no other.
     let other = Secret {
-        metadata: named("other"),
+        metadata: Some(named("other")),
         ..login()
     };
     Secret::create(&plane.channel(), other).await.unwrap();

@@ -6,7 +6,8 @@ use std::{
 };
 
 use clone8s_integration::{
-    Containerd, Etcd, Image, RabbitMq, Registry, Sandbox, containerd::CriPlugin, leak, process, rabbitmq, wait,
+    Containerd, Etcd, Image, RabbitMq, Registry, Sandbox, containerd::CriPlugin, leak, process, rabbitmq,
+    wait,
 };
 
 #[tokio::test]
@@ -24,7 +25,10 @@ async fn the_first_process_of_a_pod_is_seen_when_it_is_left_behind() {
         .unwrap();
     wait::until("it is seen", || async {
         let left = leak::of(&sandbox);
-        anyhow::ensure!(left.len() == 1 && left[0].contains("clone8s-pod-init"), "{left:?}");
+        anyhow::ensure!(
+            left.len() == 1 && left[0].contains("clone8s-pod-init"),
+            "{left:?}"
+        );
         Ok(())
     })
     .await;

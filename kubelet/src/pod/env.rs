@@ -216,7 +216,7 @@ mod tests {
             variable("A", "2"),
         ];
         assert_eq!(
-            resolved(web).unwrap(),
+            resolved(&web).unwrap(),
             [("B", "$(A)"), ("A", "2"), ("C", "1$(A)")].map(owned)
         );
     }
@@ -225,7 +225,7 @@ mod tests {
         (name.to_owned(), value.to_owned())
     }
 
-    fn resolved(container: Container) -> Result<Vec<(String, String)>, String> {
+    fn resolved(container: &Container) -> Result<Vec<(String, String)>, String> {
         let pod = pod("p", vec![container.clone()]);
         let objects = Objects::of_api([
             (
@@ -240,7 +240,7 @@ mod tests {
             objects: &objects,
             node: &Surroundings::default(),
         };
-        resolve(&container, inputs)
+        resolve(container, inputs)
     }
 
     fn from_secret(name: &str, key: &str, optional: bool) -> EnvVar {
@@ -276,7 +276,7 @@ mod tests {
         };
         web.env = vec![from_secret("login", "password", false), url];
         let expected = [("MY_COLOR", "blue"), ("PASSWORD", "hush"), ("URL", "blue:hush")];
-        assert_eq!(resolved(web).unwrap(), expected.map(owned));
+        assert_eq!(resolved(&web).unwrap(), expected.map(owned));
     }
 
     #[rstest]
@@ -290,7 +290,7 @@ mod tests {
         let asking = |optional| {
             let mut web = container("web", "web:1");
             web.env = vec![from_secret(name, key, optional)];
-            resolved(web)
+            resolved(&web)
         };
         assert!(asking(false).unwrap_err().contains(why));
         // Objects that nobody has spoken of may be there.

@@ -14,8 +14,8 @@ const SUCCEEDS: CommandBehavior = CommandBehavior {
     exit_code: 0,
 };
 
-fn exec(command: &str) -> Option<Probe> {
-    Some(Probe {
+fn exec(command: &str) -> Probe {
+    Probe {
         handler: Some(Handler::Exec(ExecAction {
             command: vec![command.to_owned()],
         })),
@@ -24,7 +24,7 @@ fn exec(command: &str) -> Option<Probe> {
         success_threshold: 1,
         failure_threshold: 3,
         ..Default::default()
-    })
+    }
 }
 
 fn probed(change: impl FnOnce(&mut Container)) -> DesiredPod {
@@ -57,7 +57,7 @@ impl Node {
 async fn a_container_is_ready_while_its_probe_succeeds() {
     let node = Node::start();
     node.runtime.set_command("web", "ready", FAILS);
-    node.want(&[&probed(|web| web.readiness_probe = exec("ready"))]);
+    node.want(&[&probed(|web| web.readiness_probe = Some(exec("ready")))]);
     node.until_running(&["p/web#0"]).await;
     settle().await;
     assert!(node.started() && !node.is_ready());
@@ -85,9 +85,9 @@ async fn nobody_is_asked_before_the_start_is_over_and_a_start_that_fails_begins_
     let node = Node::start();
     node.runtime.set_command("web", "start", FAILS);
     node.want(&[&probed(|web| {
-        web.startup_probe = exec("start");
-        web.liveness_probe = exec("live");
-        web.readiness_probe = exec("ready");
+        web.startup_probe = Some(exec("start"));
+        web.liveness_probe = Some(exec("live"));
+        web.readiness_probe = Some(exec("ready"));
     })]);
     node.until_running(&["p/web#0"]).await;
     tokio::time::sleep(Duration::from_secs(15)).await;
@@ -122,7 +122,7 @@ async fn a_container_that_no_longer_lives_starts_anew_with_its_probes_own_grace(
         },
     );
     node.want(&[&probed(|web| {
-        web.liveness_probe = exec("live");
+        web.liveness_probe = Some(exec("live"));
         web.liveness_probe
             .as_mut()
             .unwrap()
@@ -152,8 +152,8 @@ async fn a_container_that_no_longer_lives_starts_anew_with_its_probes_own_grace(
 async fn a_restarted_kubelet_goes_on_from_what_was_found() {
     let mut node = Node::start();
     node.want(&[&probed(|web| {
-        web.startup_probe = exec("start");
-        web.readiness_probe = exec("ready");
+        web.startup_probe = Some(exec("start"));
+        web.readiness_probe = Some(exec("ready"));
     })]);
     node.until("ready", Node::is_ready).await;
     let starts = node.calls_of("ExecSync start");
@@ -184,7 +184,7 @@ async fn probes_change_without_a_restart_and_what_is_known_stays() {
     node.runtime.set_command("web", "later", FAILS);
     node.want(&[&probed(|_| {})]);
     node.until("ready", Node::is_ready).await;
-    node.want(&[&probed(|web| web.readiness_probe = exec("later"))]);
+    node.want(&[&probed(|web| web.readiness_probe = Some(exec("later")))]);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(node.is_ready(), "one failure is not enough");
     node.until("not ready", |node| !node.is_ready()).await;
@@ -236,7 +236,7 @@ async fn what_is_being_stopped_is_asked_nothing() {
             ..Default::default()
         },
     );
-    node.want(&[&probed(|web| web.liveness_probe = exec("live"))]);
+    node.want(&[&probed(|web| web.liveness_probe = Some(exec("live")))]);
     node.until("it is asked", |node| node.calls_of("ExecSync live") > 1)
         .await;
     node.want(&[]);
