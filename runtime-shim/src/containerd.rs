@@ -85,7 +85,8 @@ pub(crate) trait Snapshots {
     async fn view_snapshot(&self, snapshot: NewSnapshot<'_>) -> Result<Vec<Mount>>;
     /// The mounts of an active or read-only snapshot.
     async fn snapshot_mounts(&self, snapshotter: &str, key: &str) -> Result<Vec<Mount>>;
-    async fn commit_snapshot(&self, snapshotter: &str, key: &str, name: &str) -> Result<()>;
+    /// The snapshot is the lease's, as what it was made from.
+    async fn commit_snapshot(&self, snapshotter: &str, key: &str, name: &str, lease: &LeaseId) -> Result<()>;
     async fn remove_snapshot(&self, snapshotter: &str, key: &str) -> Result<()>;
     async fn snapshot_exists(&self, snapshotter: &str, key: &str) -> Result<bool>;
     async fn snapshot_usage(&self, snapshotter: &str, key: &str) -> Result<Usage>;

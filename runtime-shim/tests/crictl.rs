@@ -152,7 +152,7 @@ async fn a_pod_is_run_from_a_registry_and_every_list_names_the_same() {
         "{info}"
     );
     assert!(info["runtime"]["defaultHandlerReason"].is_string(), "{info}");
-    let of_default = |handler: &&serde_json::Value| handler["name"] == "";
+    let of_default = |handler: &&serde_json::Value| handler["name"].as_str().unwrap_or_default().is_empty();
     let handlers = info["runtimeHandlers"].as_array().expect("handlers");
     let default = handlers.iter().find(of_default).expect("the default handler");
     assert_eq!(default["features"]["user_namespaces"], true, "{info}");

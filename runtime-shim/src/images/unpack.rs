@@ -138,7 +138,7 @@ impl Images {
         };
         already_there(
             self.containerd
-                .commit_snapshot(&self.snapshotter, &key, name)
+                .commit_snapshot(&self.snapshotter, &key, name, work.lease)
                 .await,
         )?;
         Ok(size)

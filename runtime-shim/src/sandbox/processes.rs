@@ -59,9 +59,16 @@ impl Shim {
     /// Takes up the first process of a sandbox that was there before this process.
     pub(crate) async fn adopt_init(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
         let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
-        if let Some(init) = dir.init() {
-            *sandbox.init_watch.lock().await = Some(self.watch_init(sandbox, init));
+        // One whose namespace is not pinned was only being made, and no container has joined it: it may end, and the
+        // first container that wants one makes another.
+        let Some(init) = dir.init().filter(|_| crate::pins::is_namespace(&dir.pid())) else {
+            return;
+        };
+        // Its maker may have been cut off before.
+        if let Err(error) = self.place_init(sandbox, &init) {
+            tracing::warn!(sandbox = %sandbox.id, %error, "the pod's first process is not in the pod's cgroup");
         }
+        *sandbox.init_watch.lock().await = Some(self.watch_init(sandbox, init));
     }
 
     /// The kernel kills a PID namespace with its first process, and nothing can bring it back: the pod is over.

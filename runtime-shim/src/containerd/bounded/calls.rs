@@ -170,12 +170,12 @@ impl<C: Containerd> Snapshots for Bounded<C> {
         .await
     }
 
-    async fn commit_snapshot(&self, snapshotter: &str, key: &str, name: &str) -> Result<()> {
+    async fn commit_snapshot(&self, snapshotter: &str, key: &str, name: &str, lease: &LeaseId) -> Result<()> {
         // Commits measure the layer, file by file.
         self.content(
             "commit snapshot",
             name,
-            self.inner.commit_snapshot(snapshotter, key, name),
+            self.inner.commit_snapshot(snapshotter, key, name, lease),
         )
         .await
     }

@@ -37,7 +37,7 @@ impl Snapshots for Fake {
         .await
     }
 
-    async fn commit_snapshot(&self, _: &str, key: &str, name: &str) -> Result<()> {
+    async fn commit_snapshot(&self, _: &str, key: &str, name: &str, _: &LeaseId) -> Result<()> {
         self.call("commit_snapshot", name, |state| {
             if state.snapshots.contains_key(name) {
                 return Err(ErrorKind::AlreadyExists);

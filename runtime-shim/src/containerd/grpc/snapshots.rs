@@ -52,14 +52,15 @@ impl Snapshots for Grpc {
         )
     }
 
-    async fn commit_snapshot(&self, snapshotter: &str, key: &str, name: &str) -> Result<()> {
+    async fn commit_snapshot(&self, snapshotter: &str, key: &str, name: &str, lease: &LeaseId) -> Result<()> {
         let request = snap::CommitSnapshotRequest {
             snapshotter: snapshotter.to_owned(),
             name: name.to_owned(),
             key: key.to_owned(),
             ..Default::default()
         };
-        call("commit snapshot", name, self.snapshots().commit(request)).await
+        let commit = async { self.snapshots().commit(leased(request, Some(lease))).await };
+        call("commit snapshot", name, commit).await
     }
 
     async fn remove_snapshot(&self, snapshotter: &str, key: &str) -> Result<()> {
