@@ -7,7 +7,7 @@ use super::{
     counts::Counts,
     gone_is_fine,
     proxy::{Moment, Proxy},
-    rig::{Rig, namespaces, script},
+    rig::{Rig, script},
 };
 
 /// More than any step makes.
@@ -42,10 +42,9 @@ struct Pod {
 }
 
 impl Pod {
-    /// With a network and processes of its own: a sandbox has no more than that.
+    /// With a network of its own.
     fn new(rig: &Rig, name: &str) -> Self {
-        let mut config = rig.pod(name);
-        namespaces(&mut config).pid = cri::NamespaceMode::Pod.into();
+        let config = rig.pod(name);
         Self {
             config,
             sandbox: String::new(),
