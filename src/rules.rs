@@ -10,7 +10,7 @@ mod node;
 mod pod;
 
 pub use image::ImageReference;
-pub use pod::NODE_CONDITIONS;
+pub use pod::{NODE_CONDITIONS, subscript};
 
 use crate::{
     for_each_kind,

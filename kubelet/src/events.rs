@@ -87,8 +87,7 @@ fn shortened(mut message: String) -> String {
     const MARK: char = '…';
     if message.len() > LONGEST {
         let most = LONGEST - MARK.len_utf8();
-        let end = (0..=most).rev().find(|at| message.is_char_boundary(*at));
-        message.truncate(end.unwrap_or(0));
+        message.truncate(message.floor_char_boundary(most));
         message.push(MARK);
     }
     message

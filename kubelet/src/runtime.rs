@@ -123,10 +123,7 @@ impl ExecOutput {
         const LONGEST: usize = 1024;
         let text = self.text.trim();
         let cut = text.len().saturating_sub(LONGEST);
-        let start = (cut..=text.len())
-            .find(|at| text.is_char_boundary(*at))
-            .unwrap_or(cut);
-        let end = &text[start..];
+        let end = &text[text.ceil_char_boundary(cut)..];
         if end.is_empty() {
             format!("exit code {}", self.exit_code)
         } else {

@@ -254,12 +254,7 @@ async fn info_tells_what_the_runtime_consists_of() {
     let rig = Rig::start().await;
     let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
     rig.create(&pod, script("main", "true")).await.unwrap();
-    let reply = rig
-        .runtime()
-        .status(cri::StatusRequest { verbose: true })
-        .await
-        .unwrap()
-        .into_inner();
+    let reply = rig.runtime_status().await;
     let part = |name: &str| -> serde_json::Value { serde_json::from_str(&reply.info[name]).expect("JSON") };
     assert!(part("containerd")["version"].is_string());
     let plugins = part("containerd")["plugins"].clone();
@@ -300,12 +295,7 @@ async fn the_default_handler_is_told_with_its_reason_and_each_handler_with_its_f
         let default = configured.map(|name| ["--default-handler", name]);
         let args = [&handlers[..], default.as_ref().map_or(&[], |args| &args[..])].concat();
         let rig = Rig::start_bare(&args).await;
-        let reply = rig
-            .runtime()
-            .status(cri::StatusRequest { verbose: true })
-            .await
-            .unwrap()
-            .into_inner();
+        let reply = rig.runtime_status().await;
         let runtime: serde_json::Value = serde_json::from_str(&reply.info["runtime"]).unwrap();
         let (name, reason) = match configured {
             Some(name) => (name, "configured"),

@@ -11,6 +11,7 @@ mod probe;
 mod projection;
 mod volume;
 
+pub use self::env::subscript;
 use super::{ImageReference, Rules, Violation, check::Check, meta};
 use crate::{
     names,

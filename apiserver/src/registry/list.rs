@@ -71,7 +71,8 @@ impl Registry {
             at = Some(revision);
             let end = !chunk.more || chunk.entries.is_empty();
             for entry in chunk.entries {
-                if filter.admits(&entry)? {
+                let admitted = filter.admits(&entry)?;
+                if admitted {
                     let full = items.len() == size || (bytes + entry.len() > PAGE_BYTES && bytes > 0);
                     if full {
                         return Ok(ListPage {
@@ -81,9 +82,11 @@ impl Registry {
                         });
                     }
                     bytes += entry.len();
-                    items.push(entry.clone());
                 }
                 entry.key().as_ref().clone_into(&mut after);
+                if admitted {
+                    items.push(entry);
+                }
             }
             if end {
                 return Ok(ListPage {

@@ -47,8 +47,7 @@ fn words(entries: &[u8]) -> String {
     let lines: Vec<_> = text.trim_end().lines().collect();
     let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
     let cut = last.len().saturating_sub(BYTES);
-    let start = (cut..=last.len()).find(|at| last.is_char_boundary(*at));
-    last[start.unwrap_or(last.len())..].to_owned()
+    last[last.ceil_char_boundary(cut)..].to_owned()
 }
 
 #[cfg(test)]

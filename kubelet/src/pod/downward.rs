@@ -2,10 +2,14 @@
 
 use clone8s::{
     quantity::Quantity,
+    rules::subscript,
     v1::{Container, ObjectMeta, ResourceFieldSelector},
 };
 
-use crate::{desired::DesiredPod, objects::Objects};
+use crate::{
+    desired::DesiredPod,
+    objects::{Entries, Missing, ObjectKind, ObjectRef, Objects},
+};
 
 /// What variables and files are made from.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +17,28 @@ pub struct Inputs<'a> {
     pub pod: &'a DesiredPod,
     pub objects: &'a Objects,
     pub node: &'a Surroundings,
+}
+
+impl<'a> Inputs<'a> {
+    /// The data of an object that the pod refers to; None for an optional one that is not there. What nobody has
+    /// spoken of yet may be there.
+    pub fn object(
+        self,
+        kind: ObjectKind,
+        name: &str,
+        optional: bool,
+    ) -> Result<Option<(ObjectRef, &'a Entries)>, Missing> {
+        let object = ObjectRef {
+            kind,
+            namespace: self.pod.key().namespace,
+            name: name.to_owned(),
+        };
+        match self.objects.get(self.pod.source, &object) {
+            Ok(entries) => Ok(Some((object, entries))),
+            Err(Missing::Absent(_) | Missing::NoFolder(_)) if optional => Ok(None),
+            Err(missing) => Err(missing),
+        }
+    }
 }
 
 /// The node as the pod sees it.
@@ -51,11 +77,6 @@ pub fn field(pod: &DesiredPod, node: &Surroundings, path: &str) -> Result<String
         "status.podIP" | "status.podIPs" => Ok(node.pod_ip.clone()),
         _ => Err(format!("the pod has no field {path:?}")),
     }
-}
-
-/// `metadata.labels['app']`: the map and the key.
-pub fn subscript(path: &str) -> Option<(&str, &str)> {
-    path.strip_suffix("']")?.split_once("['")
 }
 
 /// One `key="value"` a line, as Kubernetes writes maps into files.

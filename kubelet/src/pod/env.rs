@@ -1,6 +1,6 @@
 //! A container's environment variables, and `$(NAME)` in them, in commands and in arguments. Pure.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use clone8s::{
     names,
@@ -8,7 +8,7 @@ use clone8s::{
 };
 
 use super::downward::{self, Inputs};
-use crate::objects::{Entries, Missing, ObjectKind, ObjectRef};
+use crate::objects::{ObjectKind, ObjectRef};
 
 /// A container's variables with their references resolved: each may use those before it, and `env` comes after
 /// `envFrom`. Of two with one name the later wins, at the place of the earlier.
@@ -55,7 +55,10 @@ fn add_all(variables: &mut Variables, from: &EnvFromSource, inputs: Inputs<'_>) 
         (None, Some(secret)) => (ObjectKind::Secret, &secret.name, secret.optional),
         (None, None) => return Ok(()),
     };
-    let Some((object, entries)) = find(kind, name, optional, inputs)? else {
+    let Some((object, entries)) = inputs
+        .object(kind, name, optional)
+        .map_err(|missing| missing.to_string())?
+    else {
         return Ok(());
     };
     for (key, value) in entries.pairs() {
@@ -102,32 +105,16 @@ fn one(
     optional: bool,
     inputs: Inputs<'_>,
 ) -> Result<Option<String>, String> {
-    let Some((object, entries)) = find(kind, name, optional, inputs)? else {
+    let Some((object, entries)) = inputs
+        .object(kind, name, optional)
+        .map_err(|missing| missing.to_string())?
+    else {
         return Ok(None);
     };
     match entries.get(key) {
         Some(value) => text(&object, key, value).map(Some),
         None if optional => Ok(None),
         None => Err(format!("{object} has no key {key:?}")),
-    }
-}
-
-/// None for an optional object that is not there.
-fn find<'a>(
-    kind: ObjectKind,
-    name: &str,
-    optional: bool,
-    inputs: Inputs<'a>,
-) -> Result<Option<(ObjectRef, &'a Arc<Entries>)>, String> {
-    let object = ObjectRef {
-        kind,
-        namespace: inputs.pod.key().namespace,
-        name: name.to_owned(),
-    };
-    match inputs.objects.get(inputs.pod.source, &object) {
-        Ok(entries) => Ok(Some((object, entries))),
-        Err(Missing::Absent(_) | Missing::NoFolder(_)) if optional => Ok(None),
-        Err(missing) => Err(missing.to_string()),
     }
 }
 

@@ -143,6 +143,15 @@ impl Node {
         .await;
     }
 
+    /// Containers of "web:1" have to be killed.
+    fn ignore_stop_signals(&self) {
+        let stubborn = ImageBehavior {
+            ignores_stop_signal: true,
+            ..Default::default()
+        };
+        self.runtime.add_image("web:1", stubborn);
+    }
+
     fn calls_of(&self, call: &str) -> usize {
         self.runtime
             .calls()
@@ -258,13 +267,7 @@ async fn a_pod_that_is_no_longer_desired_is_stopped_and_leaves_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_terminating_pod_is_told_gone_once_all_has_stopped_and_starts_nothing() {
     let node = Node::start();
-    node.runtime.add_image(
-        "web:1",
-        ImageBehavior {
-            ignores_stop_signal: true,
-            ..Default::default()
-        },
-    );
+    node.ignore_stop_signals();
     node.want(&[&web()]);
     node.until_running(&["p/web#0"]).await;
     let asked = node.clock.now();
@@ -305,13 +308,7 @@ async fn a_terminating_pod_is_told_gone_once_all_has_stopped_and_starts_nothing(
 #[tokio::test(start_paused = true)]
 async fn a_shorter_grace_hurries_a_stop_that_is_under_way() {
     let node = Node::start();
-    node.runtime.add_image(
-        "web:1",
-        ImageBehavior {
-            ignores_stop_signal: true,
-            ..Default::default()
-        },
-    );
+    node.ignore_stop_signals();
     node.want(&[&web()]);
     node.until_running(&["p/web#0"]).await;
     let asked = node.clock.now();

@@ -1,7 +1,5 @@
 //! Which files the volumes hold that show config maps, secrets and the pod itself.
 
-use std::sync::Arc;
-
 use clone8s::v1::{
     DownwardApiVolumeFile, KeyToPath, Volume, volume::Source, volume_projection::Source as ProjectionSource,
 };
@@ -11,7 +9,7 @@ use super::{
     atomic::{File, Files},
 };
 use crate::{
-    objects::{Missing, ObjectKind, ObjectRef},
+    objects::ObjectKind,
     pod::downward::{self, Inputs},
 };
 
@@ -105,16 +103,9 @@ impl Builder<'_> {
         items: &[KeyToPath],
         optional: bool,
     ) -> Result<(), VolumeError> {
-        let object = ObjectRef {
-            kind,
-            namespace: self.inputs.pod.key().namespace,
-            name: name.to_owned(),
-        };
-        let entries = match self.inputs.objects.get(self.inputs.pod.source, &object) {
-            Ok(entries) => Arc::clone(entries),
-            // What nobody knows may still be there.
-            Err(Missing::Absent(_) | Missing::NoFolder(_)) if optional => return Ok(()),
-            Err(missing) => return Err(self.wrong(missing.to_string())),
+        let found = self.inputs.object(kind, name, optional);
+        let Some((object, entries)) = found.map_err(|missing| self.wrong(missing.to_string()))? else {
+            return Ok(());
         };
         if items.is_empty() {
             for (key, value) in entries.pairs() {

@@ -42,6 +42,11 @@ impl SandboxDir {
         roles::is_init_of(pid, &self.pins()).then_some(PodInit { pid, process })
     }
 
+    /// The pod's first process, once containers can join its namespace: before that it is only being made, and may end.
+    pub(crate) fn joinable_init(&self) -> Option<PodInit> {
+        self.init().filter(|_| is_namespace(&self.pid()))
+    }
+
     /// Makes the shared PID namespace with its first process. The caller sees to it that nobody else does.
     pub(crate) async fn start_init(&self) -> Result<PodInit> {
         // An earlier attempt may have been cut off, or its process have died.

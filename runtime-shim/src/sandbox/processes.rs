@@ -25,7 +25,7 @@ impl Shim {
     pub(crate) async fn share_processes(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
         let mut watch = sandbox.init_watch.lock().await;
         let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
-        if dir.init().is_some() && crate::pins::is_namespace(&dir.pid()) {
+        if dir.joinable_init().is_some() {
             return Ok(());
         }
         if !sandbox.is_ready() {
@@ -59,9 +59,8 @@ impl Shim {
     /// Takes up the first process of a sandbox that was there before this process.
     pub(crate) async fn adopt_init(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
         let dir = SandboxDir::new(&self.config.state_dir, &sandbox.id);
-        // One whose namespace is not pinned was only being made, and no container has joined it: it may end, and the
-        // first container that wants one makes another.
-        let Some(init) = dir.init().filter(|_| crate::pins::is_namespace(&dir.pid())) else {
+        // In place of one that was only being made, the first container that wants one makes another.
+        let Some(init) = dir.joinable_init() else {
             return;
         };
         // Its maker may have been cut off before.

@@ -253,6 +253,13 @@ impl Rig {
         serde_json::from_str(&reply.into_inner().info["info"]).expect("JSON")
     }
 
+    /// The runtime's status, with what is told to people who ask for more.
+    pub(crate) async fn runtime_status(&self) -> cri::StatusResponse {
+        let request = cri::StatusRequest { verbose: true };
+        let reply = self.runtime().status(request).await.expect("a status");
+        reply.into_inner()
+    }
+
     /// What is told to people who ask for more.
     pub(crate) async fn container_info(&self, id: &str) -> serde_json::Value {
         let request = cri::ContainerStatusRequest {

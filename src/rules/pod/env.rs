@@ -94,14 +94,18 @@ pub(super) fn check_object_name(c: &mut Check, field: &str, name: &str) {
     c.field(field, |c| c.ok(names::check_dns_subdomain(name)));
 }
 
+/// `metadata.labels['app']`: the map and the key.
+pub fn subscript(path: &str) -> Option<(&str, &str)> {
+    path.strip_suffix("']")?.split_once("['")
+}
+
 pub(super) fn check_field_ref(c: &mut Check, field: &ObjectFieldSelector, into: Into) {
     if !field.api_version.is_empty() {
         c.field("apiVersion", |c| c.one_of(&field.api_version, &["v1"]));
     }
     c.field("fieldPath", |c| {
         let path = field.field_path.as_str();
-        let subscript = path.strip_suffix("']").and_then(|path| path.split_once("['"));
-        if let Some((map, key)) = subscript {
+        if let Some((map, key)) = subscript(path) {
             if !FILE_FIELDS.contains(&map) {
                 c.one_of(map, &FILE_FIELDS);
             }

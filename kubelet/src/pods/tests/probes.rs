@@ -114,13 +114,7 @@ async fn nobody_is_asked_before_the_start_is_over_and_a_start_that_fails_begins_
 #[tokio::test(start_paused = true)]
 async fn a_container_that_no_longer_lives_starts_anew_with_its_probes_own_grace() {
     let node = Node::start();
-    node.runtime.add_image(
-        "web:1",
-        ImageBehavior {
-            ignores_stop_signal: true,
-            ..Default::default()
-        },
-    );
+    node.ignore_stop_signals();
     node.want(&[&probed(|web| {
         web.liveness_probe = Some(exec("live"));
         web.liveness_probe
@@ -229,13 +223,7 @@ async fn a_closed_readiness_gate_keeps_the_pod_from_being_ready() {
 #[tokio::test(start_paused = true)]
 async fn what_is_being_stopped_is_asked_nothing() {
     let node = Node::start();
-    node.runtime.add_image(
-        "web:1",
-        ImageBehavior {
-            ignores_stop_signal: true,
-            ..Default::default()
-        },
-    );
+    node.ignore_stop_signals();
     node.want(&[&probed(|web| web.liveness_probe = Some(exec("live")))]);
     node.until("it is asked", |node| node.calls_of("ExecSync live") > 1)
         .await;
