@@ -7,7 +7,7 @@ use super::{
     counts::Counts,
     gone_is_fine,
     proxy::{Moment, Proxy},
-    rig::{Rig, script},
+    rig::{Rig, namespaces, script},
 };
 
 /// More than any step makes.
@@ -42,9 +42,10 @@ struct Pod {
 }
 
 impl Pod {
-    /// With a network of its own.
+    /// With a network and processes of its own: a sandbox has no more than that.
     fn new(rig: &Rig, name: &str) -> Self {
-        let config = rig.pod(name);
+        let mut config = rig.pod(name);
+        namespaces(&mut config).pid = cri::NamespaceMode::Pod.into();
         Self {
             config,
             sandbox: String::new(),
@@ -80,15 +81,14 @@ impl Pod {
         };
         let struck = proxy.disarm();
         let done = match outcome {
-            Some(outcome) if !struck => {
-                outcome.unwrap_or_else(|status| panic!("{context}: fails by itself: {status:?}"));
-                true
-            }
-            _ => {
-                rig.kill_and_restart().await;
-                false
-            }
+            // What the shim does beside its answer may be struck at after it.
+            Some(Ok(())) => true,
+            Some(Err(status)) if !struck => panic!("{context}: fails by itself: {status:?}"),
+            Some(Err(_)) | None => false,
         };
+        if struck {
+            rig.kill_and_restart().await;
+        }
         for step in LIFE
             .into_iter()
             .filter(|&step| step > fatal || step == fatal && !done)

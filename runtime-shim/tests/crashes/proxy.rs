@@ -78,10 +78,10 @@ impl Proxy {
         *self.shared.armed() = Some((nth, moment));
     }
 
-    /// Whether it has struck since it was armed; from now on all calls pass.
+    /// Whether the call has come that it was armed for, and its connection is lost with it: the answer to a call may
+    /// still be on its way to be struck at. From now on all calls pass.
     pub(crate) fn disarm(&self) -> bool {
-        *self.shared.armed() = None;
-        *self.shared.struck.borrow()
+        self.shared.armed().take().is_none()
     }
 
     /// Waits until it has struck.
