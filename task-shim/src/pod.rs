@@ -67,15 +67,23 @@ impl Pod {
 
     /// Whether nothing keeps this process.
     pub(crate) fn is_empty(&self) -> bool {
+        self.empty_from().is_some_and(|from| from <= Instant::now())
+    }
+
+    /// From when on nothing keeps this process, if nobody calls before: the past, or when the last announced
+    /// container is not waited for any more.
+    pub(crate) fn empty_from(&self) -> Option<Instant> {
         let now = Instant::now();
-        self.expected.borrow_mut().retain(|_, until| *until > now);
-        self.containers.borrow().is_empty() && self.expected.borrow().is_empty() && self.creating.get() == 0
+        let has_containers = !self.containers.borrow().is_empty() || self.creating.get() > 0;
+        let announced = self.expected.borrow().values().copied().max();
+        (!has_containers).then(|| announced.unwrap_or(now))
     }
 
     pub(crate) fn expect(&self, id: String) {
-        self.expected
-            .borrow_mut()
-            .insert(id, Instant::now() + EXPECTED_FOR);
+        let now = Instant::now();
+        let mut expected = self.expected.borrow_mut();
+        expected.retain(|_, until| *until > now);
+        expected.insert(id, now + EXPECTED_FOR);
     }
 
     pub(crate) fn container(&self, id: &str) -> Result<Rc<Container>> {

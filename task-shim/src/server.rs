@@ -12,7 +12,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
     task::{JoinSet, LocalSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
@@ -69,7 +69,10 @@ async fn run(args: &Args, socket: &Path, listener: std::os::unix::net::UnixListe
     let pod = Rc::new(Pod::new(&args.namespace, socket.to_owned(), events));
     let mut connections = JoinSet::new();
     loop {
-        let is_idle = connections.is_empty() && pod.is_empty();
+        let end = pod
+            .empty_from()
+            .filter(|_| connections.is_empty())
+            .map(|from| from.max(Instant::now() + IDLE));
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
@@ -79,7 +82,7 @@ async fn run(args: &Args, socket: &Path, listener: std::os::unix::net::UnixListe
             Some(()) = children.recv() => pod.reaper.reap(),
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             () = pod.stopping.notified() => break,
-            () = sleep(IDLE), if is_idle => break,
+            () = async { sleep_until(end.unwrap_or_else(Instant::now)).await }, if end.is_some() => break,
         }
     }
     // Whoever comes now starts another server.
@@ -105,5 +108,48 @@ fn events_socket(args: &Args) -> Option<PathBuf> {
         Some(path) if !path.is_empty() => Some(path.into()),
         _ if args.address.is_empty() => None,
         _ => Some(format!("{}.ttrpc", args.address).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::ContainerRequest;
+
+    /// A server as [`run`] runs it, after `call` on a connection that is closed again; how long it lived.
+    fn lifetime_after(call: impl FnOnce(&std::os::unix::net::UnixStream)) -> Duration {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        call(&stream);
+        drop(stream);
+        LocalSet::new().block_on(&runtime, async {
+            let began = Instant::now();
+            run(&Args::default(), &socket, listener).await.unwrap();
+            assert!(!socket.exists());
+            began.elapsed()
+        })
+    }
+
+    #[test]
+    fn a_server_that_nobody_calls_ends() {
+        assert!(lifetime_after(|_| ()) < IDLE + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_server_waits_for_an_announced_container_and_ends_when_it_does_not_come() {
+        let lifetime = lifetime_after(|stream| {
+            let message = ContainerRequest { id: "c1".into() };
+            ttrpc::send_blocking(stream, service::POD, "Expect", &message).unwrap();
+        });
+        assert!(lifetime > IDLE + Duration::from_secs(5), "{lifetime:?}");
+        assert!(lifetime < Duration::from_secs(50), "{lifetime:?}");
     }
 }

@@ -106,20 +106,30 @@ pub(crate) fn call_blocking(
     method: &str,
     message: &impl Message,
 ) -> io::Result<()> {
-    use std::io::{Read as _, Write as _};
-    let request = Request {
-        service: service.to_owned(),
-        method: method.to_owned(),
-        payload: message.encode_to_vec(),
-        timeout_nano: 0,
-    };
-    stream.write_all(&frame(1, REQUEST, &request))?;
+    use std::io::Read as _;
+    send_blocking(stream, service, method, message)?;
     let mut header = [0; HEADER];
     stream.read_exact(&mut header)?;
     let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
     let mut body = vec![0; length.min(MAX_MESSAGE)];
     stream.read_exact(&mut body)?;
     outcome(&body)
+}
+
+pub(crate) fn send_blocking(
+    mut stream: &std::os::unix::net::UnixStream,
+    service: &str,
+    method: &str,
+    message: &impl Message,
+) -> io::Result<()> {
+    use std::io::Write as _;
+    let request = Request {
+        service: service.to_owned(),
+        method: method.to_owned(),
+        payload: message.encode_to_vec(),
+        timeout_nano: 0,
+    };
+    stream.write_all(&frame(1, REQUEST, &request))
 }
 
 fn outcome(body: &[u8]) -> io::Result<()> {
