@@ -21,7 +21,7 @@ use tonic::{Status, transport::Channel};
 
 use self::{
     counts::Counts,
-    rig::{Rig, script},
+    rig::{Rig, namespaces, script},
 };
 
 /// How long a call is made again and again.
@@ -142,10 +142,10 @@ async fn survive(mut rig: Rig, die: impl AsyncFn(&mut Rig)) {
     client.live(rig.pod("warm-up")).await;
     let before = Counts::of(&rig);
     for round in 0..rounds {
-        let pods = [
-            rig.pod(&format!("own-{round}")),
-            rig.host_pod(&format!("host-{round}")),
-        ];
+        // One with a network of its own; one on the host's, whose containers share their processes.
+        let mut shared = rig.host_pod(&format!("host-{round}"));
+        namespaces(&mut shared).pid = cri::NamespaceMode::Pod.into();
+        let pods = [rig.pod(&format!("own-{round}")), shared];
         let after = Duration::from_millis(dice.roll(700));
         let lives = join_all(pods.map(|pod| client.live(pod)));
         let death = async {

@@ -6,25 +6,34 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
+
+use prost::Message as _;
 
 use crate::{
     args::Args,
     clock,
     failure::{Failure, Result},
-    messages::DeleteResponse,
+    messages::{ContainerRequest, DeleteResponse},
     mounts,
     runtime::Runtime,
+    service, ttrpc,
 };
 
 /// What containerd makes of a container whose end nobody has seen: killed.
 const KILLED: u32 = 128 + 9;
+/// How long the pod's server may take: a creation may be under way. containerd itself waits for five seconds.
+const ANSWER: Duration = Duration::from_secs(4);
 
 pub(crate) fn delete(args: &Args) -> Result<DeleteResponse> {
     let bundle = match &args.bundle {
         Some(bundle) => bundle.clone(),
         None => std::env::current_dir().map_err(Failure::file("find", "the working directory"))?,
     };
+    if let Some(response) = discard(&bundle, &args.id) {
+        return Ok(response);
+    }
     let runtime = Runtime::recorded(&bundle);
     if let Some(runtime) = runtime.filter(|runtime| runtime.knows(&args.id)) {
         let mut command: Command = runtime.command(None);
@@ -57,12 +66,23 @@ fn pid(bundle: &Path) -> u32 {
         .unwrap_or_default()
 }
 
+/// Has the server discard the container, where both are still there: it may be in the middle of creating it.
+fn discard(bundle: &Path, id: &str) -> Option<DeleteResponse> {
+    let stream = UnixStream::connect(socket(bundle)?).ok()?;
+    stream.set_read_timeout(Some(ANSWER)).ok()?;
+    let message = ContainerRequest { id: id.to_owned() };
+    let answer = ttrpc::call_blocking(&stream, service::POD, "Discard", &message).ok()?;
+    DeleteResponse::decode(answer.as_slice()).ok()
+}
+
+fn socket(bundle: &Path) -> Option<PathBuf> {
+    let address = fs::read_to_string(bundle.join("address")).ok()?;
+    address.trim().strip_prefix("unix://").map(PathBuf::from)
+}
+
 /// A server that was killed has not removed its socket.
 fn remove_dead_socket(bundle: &Path) {
-    let Ok(address) = fs::read_to_string(bundle.join("address")) else {
-        return;
-    };
-    let Some(socket) = address.trim().strip_prefix("unix://").map(PathBuf::from) else {
+    let Some(socket) = socket(bundle) else {
         return;
     };
     if UnixStream::connect(&socket).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)

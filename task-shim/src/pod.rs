@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::PathBuf,
     rc::Rc,
     time::Duration,
@@ -41,12 +41,16 @@ pub(crate) struct Pod {
     containers: RefCell<HashMap<String, Rc<Container>>>,
     /// Containers that were announced, and until when they are waited for.
     expected: RefCell<HashMap<String, Instant>>,
-    /// Creates under way.
-    creating: Cell<usize>,
+    /// Containers whose creation is under way: calls for one of them wait until it is over.
+    creating: RefCell<HashSet<String>>,
+    /// Told at the end of every creation.
+    created: Notify,
     /// Counts the terminals' sockets.
     terminals: Cell<u64>,
     watchers: RefCell<JoinSet<()>>,
     pub(crate) stopping: Notify,
+    /// Told when there may be nothing left that keeps this process.
+    pub(crate) lessened: Notify,
 }
 
 impl Pod {
@@ -58,10 +62,12 @@ impl Pod {
             events,
             containers: RefCell::default(),
             expected: RefCell::default(),
-            creating: Cell::default(),
+            creating: RefCell::default(),
+            created: Notify::new(),
             terminals: Cell::default(),
             watchers: RefCell::default(),
             stopping: Notify::new(),
+            lessened: Notify::new(),
         }
     }
 
@@ -74,7 +80,7 @@ impl Pod {
     /// container is not waited for any more.
     pub(crate) fn empty_from(&self) -> Option<Instant> {
         let now = Instant::now();
-        let has_containers = !self.containers.borrow().is_empty() || self.creating.get() > 0;
+        let has_containers = !self.containers.borrow().is_empty() || !self.creating.borrow().is_empty();
         let announced = self.expected.borrow().values().copied().max();
         (!has_containers).then(|| announced.unwrap_or(now))
     }
@@ -86,14 +92,27 @@ impl Pod {
         expected.insert(id, now + EXPECTED_FOR);
     }
 
-    pub(crate) fn container(&self, id: &str) -> Result<Rc<Container>> {
+    pub(crate) async fn container(&self, id: &str) -> Result<Rc<Container>> {
+        self.settled(id).await;
         let found = self.containers.borrow().get(id).cloned();
         found.ok_or_else(|| Failure::NotFound(format!("container {id}")))
     }
 
+    /// Waits while the container is being created. containerd gives up a creation whose caller is gone and deletes
+    /// the container at once: were it told that there is none, the creation would end in a bundle that is gone.
+    async fn settled(&self, id: &str) {
+        loop {
+            let over = self.created.notified();
+            if !self.creating.borrow().contains(id) {
+                return;
+            }
+            over.await;
+        }
+    }
+
     /// A container's first process, or an additional one.
-    pub(crate) fn process(&self, id: &str, exec: &str) -> Result<(Rc<Container>, Rc<Process>)> {
-        let container = self.container(id)?;
+    pub(crate) async fn process(&self, id: &str, exec: &str) -> Result<(Rc<Container>, Rc<Process>)> {
+        let container = self.container(id).await?;
         let process = match exec {
             "" => Some(Rc::clone(&container.init)),
             exec => container.execs.borrow().get(exec).cloned(),
@@ -120,13 +139,13 @@ impl Pod {
                 problem: format!("{:?} is not a file's name", request.id),
             });
         }
+        let options = decode_options(request.options.as_ref())?;
+        self.settled(&request.id).await;
         if self.containers.borrow().contains_key(&request.id) {
             return Err(Failure::Exists(format!("container {}", request.id)));
         }
-        let options = decode_options(request.options.as_ref())?;
-        self.creating.set(self.creating.get() + 1);
+        let _creating = Creating::begin(self, &request.id);
         let made = Container::create(&request, &options, &self.means()).await;
-        self.creating.set(self.creating.get() - 1);
         self.expected.borrow_mut().remove(&request.id);
         let (container, end) = made?;
         let container = Rc::new(container);
@@ -154,7 +173,7 @@ impl Pod {
     }
 
     pub(crate) async fn start(self: &Rc<Self>, id: &str, exec: &str) -> Result<u32> {
-        let (container, process) = self.process(id, exec)?;
+        let (container, process) = self.process(id, exec).await?;
         let _changing = container.changing.lock().await;
         if process.announced.get() {
             return Err(wrong_state(&container, &process, "started"));
@@ -193,8 +212,8 @@ impl Pod {
         Ok(pid)
     }
 
-    pub(crate) fn exec(&self, request: ExecProcessRequest) -> Result<()> {
-        let container = self.container(&request.id)?;
+    pub(crate) async fn exec(&self, request: ExecProcessRequest) -> Result<()> {
+        let container = self.container(&request.id).await?;
         if request.exec_id.is_empty() || request.exec_id.contains('/') {
             let problem = format!("{:?} is not a file's name", request.exec_id);
             return Err(Failure::Invalid {
@@ -228,7 +247,7 @@ impl Pod {
     }
 
     pub(crate) async fn kill(&self, request: &KillRequest) -> Result<()> {
-        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let (container, process) = self.process(&request.id, &request.exec_id).await?;
         if process.pid.get() == 0 {
             return Err(wrong_state(&container, &process, "signalled"));
         }
@@ -238,7 +257,7 @@ impl Pod {
     }
 
     pub(crate) async fn delete(&self, id: &str, exec: &str) -> Result<DeleteResponse> {
-        let (container, process) = self.process(id, exec)?;
+        let (container, process) = self.process(id, exec).await?;
         let _changing = container.changing.lock().await;
         match process.status.get() {
             Status::Created if exec.is_empty() => {
@@ -252,6 +271,7 @@ impl Pod {
         if exec.is_empty() {
             container.delete(&self.reaper).await?;
             self.containers.borrow_mut().remove(id);
+            self.lessened.notify_one();
         } else {
             container.execs.borrow_mut().remove(exec);
         }
@@ -272,8 +292,21 @@ impl Pod {
         Ok(response)
     }
 
+    /// Kills and deletes a container that containerd has given up.
+    pub(crate) async fn discard(&self, id: &str) -> Result<DeleteResponse> {
+        let (container, init) = self.process(id, "").await?;
+        if !matches!(init.status.get(), Status::Created | Status::Stopped) {
+            match container.kill(&init, SIGKILL, true, &self.reaper).await {
+                Err(Failure::NotFound(_)) => {}
+                other => other?,
+            }
+            init.ended().await;
+        }
+        self.delete(id, "").await
+    }
+
     pub(crate) async fn pause(&self, id: &str) -> Result<()> {
-        let container = self.container(id)?;
+        let container = self.container(id).await?;
         let _changing = container.changing.lock().await;
         if container.init.status.get() != Status::Running {
             return Err(wrong_state(&container, &container.init, "paused"));
@@ -286,7 +319,7 @@ impl Pod {
     }
 
     pub(crate) async fn resume(&self, id: &str) -> Result<()> {
-        let container = self.container(id)?;
+        let container = self.container(id).await?;
         let _changing = container.changing.lock().await;
         if container.init.status.get() != Status::Paused {
             return Err(wrong_state(&container, &container.init, "resumed"));
@@ -299,7 +332,7 @@ impl Pod {
     }
 
     pub(crate) async fn checkpoint(&self, request: CheckpointTaskRequest) -> Result<()> {
-        let container = self.container(&request.id)?;
+        let container = self.container(&request.id).await?;
         let _changing = container.changing.lock().await;
         let options = match &request.options {
             Some(any) => CheckpointOptions::decode(any.value.as_slice()).map_err(bad_options)?,
@@ -377,6 +410,28 @@ impl Pod {
     }
 }
 
+/// A creation under way.
+struct Creating<'a> {
+    pod: &'a Pod,
+    id: String,
+}
+
+impl<'a> Creating<'a> {
+    fn begin(pod: &'a Pod, id: &str) -> Self {
+        pod.creating.borrow_mut().insert(id.to_owned());
+        let id = id.to_owned();
+        Self { pod, id }
+    }
+}
+
+impl Drop for Creating<'_> {
+    fn drop(&mut self) {
+        self.pod.creating.borrow_mut().remove(&self.id);
+        self.pod.created.notify_waiters();
+        self.pod.lessened.notify_one();
+    }
+}
+
 fn wrong_state(container: &Container, process: &Process, wanted: &'static str) -> Failure {
     let what = match process.exec_id.as_str() {
         "" => format!("container {}", container.id),
@@ -404,5 +459,30 @@ fn bad_options(error: prost::DecodeError) -> Failure {
     Failure::Invalid {
         field: "options",
         problem: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_for_a_container_in_creation_waits_until_that_is_over() {
+        let (events, _publisher) = LocalSet::new()
+            .run_until(async { Events::start("test", None) })
+            .await;
+        let pod = Pod::new("test", PathBuf::new(), events);
+        let creating = Creating::begin(&pod, "c1");
+        let mut deletion = pin!(pod.delete("c1", ""));
+        let early = tokio::time::timeout(Duration::from_millis(20), &mut deletion).await;
+        assert!(early.is_err() && pod.empty_from().is_none());
+        assert!(matches!(pod.delete("c2", "").await, Err(Failure::NotFound(_))));
+        drop(creating);
+        assert!(matches!(deletion.await, Err(Failure::NotFound(_))));
+        assert!(pod.is_empty());
     }
 }

@@ -23,8 +23,8 @@ use crate::{
     service, ttrpc,
 };
 
-/// How long a server without containers and callers waits for one: containerd may have died between a start and
-/// what follows it.
+/// How long a server without containers waits for one: containerd may have died between a start and what follows it,
+/// or keep a connection for a container whose deletion it has given up when its caller went away.
 const IDLE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after the last container's.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -69,10 +69,7 @@ async fn run(args: &Args, socket: &Path, listener: std::os::unix::net::UnixListe
     let pod = Rc::new(Pod::new(&args.namespace, socket.to_owned(), events));
     let mut connections = JoinSet::new();
     loop {
-        let end = pod
-            .empty_from()
-            .filter(|_| connections.is_empty())
-            .map(|from| from.max(Instant::now() + IDLE));
+        let end = pod.empty_from().map(|from| from.max(Instant::now() + IDLE));
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, _) = accepted?;
@@ -82,7 +79,14 @@ async fn run(args: &Args, socket: &Path, listener: std::os::unix::net::UnixListe
             Some(()) = children.recv() => pod.reaper.reap(),
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             () = pod.stopping.notified() => break,
-            () = async { sleep_until(end.unwrap_or_else(Instant::now)).await }, if end.is_some() => break,
+            // How long to wait is another matter now.
+            () = pod.lessened.notified() => {}
+            () = async { sleep_until(end.unwrap_or_else(Instant::now)).await }, if end.is_some() => {
+                // A call of a connection that was there may have come meanwhile.
+                if pod.is_empty() {
+                    break;
+                }
+            }
         }
     }
     // Whoever comes now starts another server.

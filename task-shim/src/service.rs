@@ -31,6 +31,7 @@ pub(crate) async fn handle(pod: Rc<Pod>, request: Request) -> Result<Vec<u8>> {
             pod.expect(decode::<ContainerRequest>(body)?.id);
             empty()
         }
+        (POD, "Discard") => answer(&pod.discard(&decode::<ContainerRequest>(body)?.id).await?),
         (TASK, "Create") => answer(&PidResponse {
             pid: pod.create(decode::<CreateTaskRequest>(body)?).await?,
         }),
@@ -41,7 +42,7 @@ pub(crate) async fn handle(pod: Rc<Pod>, request: Request) -> Result<Vec<u8>> {
             })
         }
         (TASK, "Exec") => {
-            pod.exec(decode::<ExecProcessRequest>(body)?)?;
+            pod.exec(decode::<ExecProcessRequest>(body)?).await?;
             empty()
         }
         (TASK, "Kill") => {
@@ -50,7 +51,7 @@ pub(crate) async fn handle(pod: Rc<Pod>, request: Request) -> Result<Vec<u8>> {
         }
         (TASK, "Wait") => {
             let asked: ProcessRequest = decode(body)?;
-            let (_, process) = pod.process(&asked.id, &asked.exec_id)?;
+            let (_, process) = pod.process(&asked.id, &asked.exec_id).await?;
             let exit = process.ended().await;
             answer(&WaitResponse {
                 exit_status: exit.code,
@@ -61,10 +62,10 @@ pub(crate) async fn handle(pod: Rc<Pod>, request: Request) -> Result<Vec<u8>> {
             let asked: ProcessRequest = decode(body)?;
             answer(&pod.delete(&asked.id, &asked.exec_id).await?)
         }
-        (TASK, "State") => answer(&state(&pod, &decode(body)?)?),
-        (TASK, "Pids") => answer(&pids(&pod, &decode::<ContainerRequest>(body)?.id)?),
+        (TASK, "State") => answer(&state(&pod, &decode(body)?).await?),
+        (TASK, "Pids") => answer(&pids(&pod, &decode::<ContainerRequest>(body)?.id).await?),
         (TASK, "Stats") => {
-            let container = pod.container(&decode::<ContainerRequest>(body)?.id)?;
+            let container = pod.container(&decode::<ContainerRequest>(body)?.id).await?;
             let cgroup = container.cgroup.as_ref();
             let cgroup =
                 cgroup.ok_or_else(|| Failure::NotFound(format!("cgroup of container {}", container.id)))?;
@@ -74,7 +75,7 @@ pub(crate) async fn handle(pod: Rc<Pod>, request: Request) -> Result<Vec<u8>> {
         }
         (TASK, "Update") => {
             let asked: UpdateTaskRequest = decode(body)?;
-            let container = pod.container(&asked.id)?;
+            let container = pod.container(&asked.id).await?;
             let _changing = container.changing.lock().await;
             container
                 .update(&asked.resources.unwrap_or_default().value, &pod.reaper)
@@ -95,7 +96,7 @@ pub(crate) async fn handle(pod: Rc<Pod>, request: Request) -> Result<Vec<u8>> {
         }
         (TASK, "ResizePty") => {
             let asked: ResizePtyRequest = decode(body)?;
-            let (_, process) = pod.process(&asked.id, &asked.exec_id)?;
+            let (_, process) = pod.process(&asked.id, &asked.exec_id).await?;
             match process.held.borrow().console() {
                 Some(console) => stdio::resize(console, asked.width, asked.height)?,
                 None => {
@@ -110,7 +111,7 @@ pub(crate) async fn handle(pod: Rc<Pod>, request: Request) -> Result<Vec<u8>> {
         }
         (TASK, "CloseIO") => {
             let asked: CloseIoRequest = decode(body)?;
-            let (_, process) = pod.process(&asked.id, &asked.exec_id)?;
+            let (_, process) = pod.process(&asked.id, &asked.exec_id).await?;
             if asked.stdin {
                 process.held.borrow_mut().close_input();
             }
@@ -122,6 +123,7 @@ pub(crate) async fn handle(pod: Rc<Pod>, request: Request) -> Result<Vec<u8>> {
                 shim_pid: std::process::id(),
                 task_pid: pod
                     .container(&asked.id)
+                    .await
                     .map_or(0, |container| container.init.pid.get()),
                 version: String::new(),
             })
@@ -135,8 +137,8 @@ pub(crate) async fn handle(pod: Rc<Pod>, request: Request) -> Result<Vec<u8>> {
     }
 }
 
-fn state(pod: &Pod, asked: &ProcessRequest) -> Result<StateResponse> {
-    let (container, process) = pod.process(&asked.id, &asked.exec_id)?;
+async fn state(pod: &Pod, asked: &ProcessRequest) -> Result<StateResponse> {
+    let (container, process) = pod.process(&asked.id, &asked.exec_id).await?;
     let exit = process.exit();
     Ok(StateResponse {
         id: container.id.clone(),
@@ -153,8 +155,8 @@ fn state(pod: &Pod, asked: &ProcessRequest) -> Result<StateResponse> {
     })
 }
 
-fn pids(pod: &Pod, id: &str) -> Result<PidsResponse> {
-    let container = pod.container(id)?;
+async fn pids(pod: &Pod, id: &str) -> Result<PidsResponse> {
+    let container = pod.container(id).await?;
     let execs = container.execs.borrow();
     let info = |pid: u32| {
         let process = execs.values().find(|process| process.pid.get() == pid)?;

@@ -98,7 +98,7 @@ fn expect(socket: &Path, id: &str) -> io::Result<()> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER))?;
     let message = ContainerRequest { id: id.to_owned() };
-    ttrpc::call_blocking(&stream, service::POD, "Expect", &message)
+    ttrpc::call_blocking(&stream, service::POD, "Expect", &message).map(drop)
 }
 
 /// One for each pod of each namespace of each containerd.

@@ -105,7 +105,7 @@ pub(crate) fn call_blocking(
     service: &str,
     method: &str,
     message: &impl Message,
-) -> io::Result<()> {
+) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     send_blocking(stream, service, method, message)?;
     let mut header = [0; HEADER];
@@ -132,10 +132,11 @@ pub(crate) fn send_blocking(
     stream.write_all(&frame(1, REQUEST, &request))
 }
 
-fn outcome(body: &[u8]) -> io::Result<()> {
-    match Response::decode(body).map_err(io::Error::other)?.status {
+fn outcome(body: &[u8]) -> io::Result<Vec<u8>> {
+    let response = Response::decode(body).map_err(io::Error::other)?;
+    match response.status {
         Some(status) if status.code != Code::Ok as i32 => Err(io::Error::other(status.message)),
-        _ => Ok(()),
+        _ => Ok(response.payload),
     }
 }
 
@@ -148,17 +149,21 @@ where
     let (mut reader, writer) = stream.into_split();
     let writer = Rc::new(Mutex::new(writer));
     let mut calls = JoinSet::new();
-    loop {
-        let frame = tokio::select! {
-            frame = read_frame(&mut reader) => frame?,
-            // Those that have ended are forgotten.
-            Some(_) = calls.join_next(), if !calls.is_empty() => continue,
+    let end = loop {
+        let frame = match read_frame(&mut reader).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
         };
-        let Some(frame) = frame else { break };
+        // Those that have ended are forgotten.
+        while calls.try_join_next().is_some() {}
         if frame.kind != REQUEST {
             continue;
         }
-        let request = Request::decode(frame.body.as_slice()).map_err(io::Error::other)?;
+        let request = match Request::decode(frame.body.as_slice()) {
+            Ok(request) => request,
+            Err(error) => break Err(io::Error::other(error)),
+        };
         let (answer, writer) = (handle(request), Rc::clone(&writer));
         calls.spawn_local(async move {
             let response = match answer.await {
@@ -177,10 +182,10 @@ where
             // A caller that has gone away wants no answer.
             let _ = write_frame(&mut *writer.lock().await, frame.stream, RESPONSE, &response).await;
         });
-    }
-    // What was asked for is done to its end: a half-made container would be nobody's.
+    };
+    // What was asked for is done, however the connection ended: a half-made container would be nobody's.
     while calls.join_next().await.is_some() {}
-    Ok(())
+    end
 }
 
 /// Calls of one connection, one after the other.
@@ -225,7 +230,7 @@ impl Client {
             if frame.stream != stream || frame.kind != RESPONSE {
                 continue;
             }
-            return outcome(&frame.body);
+            return outcome(&frame.body).map(drop);
         }
     }
 }
