@@ -37,6 +37,8 @@ pub struct DeleteOptions {
     pub uid: String,
     /// Seconds, for pods; None means the pod's own.
     pub grace_period_seconds: Option<i32>,
+    /// "Background", "Foreground" or "Orphan"; empty means "Background".
+    pub propagation_policy: String,
 }
 
 /// Where a watch begins.
@@ -151,6 +153,7 @@ pub trait Resource: Object {
             resource_version: options.resource_version,
             uid: options.uid.clone(),
             grace_period_seconds: options.grace_period_seconds,
+            propagation_policy: options.propagation_policy.clone(),
         };
         one(channel, Self::CALLS.delete, request)
     }

@@ -15,14 +15,20 @@ use crate::{
 /// `selector::field`, its rules in `rules`, and what the apiserver must know of it beside (`Kind`).
 #[macro_export]
 macro_rules! for_each_kind {
-    ($callback:ident) => {
+    ($callback:ident $($more:tt)*) => {
         $callback! {
+            $($more)*
             Pod, Pods, pods, true;
             Node, Nodes, nodes, false;
             Namespace, Namespaces, namespaces, false;
             ConfigMap, ConfigMaps, configmaps, true;
             Secret, Secrets, secrets, true;
             Event, Events, events, true;
+            Lease, Leases, leases, true;
+            ServiceAccount, ServiceAccounts, serviceaccounts, true;
+            PriorityClass, PriorityClasses, priorityclasses, false;
+            ResourceQuota, ResourceQuotas, resourcequotas, true;
+            LimitRange, LimitRanges, limitranges, true;
         }
     };
 }
@@ -86,6 +92,13 @@ pub trait Object:
     fn store_key(&self) -> String {
         store_key::<Self>(self.namespace(), self.name())
     }
+}
+
+/// A kind's plural, and whether its objects are in namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plural {
+    pub name: &'static str,
+    pub namespaced: bool,
 }
 
 /// Every object's key in the store starts with this.
@@ -189,6 +202,11 @@ macro_rules! kinds {
                 Self::$kind(object)
             }
         })*
+
+        /// Every kind's plural.
+        pub const PLURALS: &[Plural] = &[
+            $(Plural { name: stringify!($plural), namespaced: $namespaced }),*
+        ];
 
         /// Every kind's name, as in a manifest.
         pub const KINDS: &[&str] = &[$(v1::$kind::KIND),*];

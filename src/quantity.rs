@@ -1,6 +1,11 @@
 //! Amounts in Kubernetes' quantity syntax: `250m` CPU, `64Mi` of memory, `1e3`, `0.5`.
 
-use std::{cmp::Ordering, fmt, hash, str::FromStr};
+use std::{
+    cmp::Ordering,
+    fmt, hash,
+    ops::{Add, Sub},
+    str::FromStr,
+};
 
 /// An exact amount down to a billionth, which remembers how it was written.
 ///
@@ -106,6 +111,12 @@ impl Quantity {
         saturate(div_up(self.nanos, divisor.nanos))
     }
 
+    /// Whether it is at most so many times another; no amount is a multiple of nothing but nothing.
+    pub fn is_at_most(self, other: Self, times: Self) -> bool {
+        let most = other.nanos.checked_mul(times.nanos).map(|product| product / NANO);
+        most.is_none_or(|most| self.nanos <= most)
+    }
+
     pub fn is_negative(self) -> bool {
         self.nanos < 0
     }
@@ -190,6 +201,29 @@ impl fmt::Display for Quantity {
             .find(|(_, power)| *power == exponent)
             .map_or("", |(unit, _)| unit);
         write!(f, "{amount}{unit}")
+    }
+}
+
+/// Written as the first was; at the largest amount that there is, it stays.
+impl Add for Quantity {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            nanos: (self.nanos + other.nanos).clamp(-MAX, MAX),
+            format: if self.is_zero() { other.format } else { self.format },
+        }
+    }
+}
+
+impl Sub for Quantity {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            nanos: (self.nanos - other.nanos).clamp(-MAX, MAX),
+            format: self.format,
+        }
     }
 }
 

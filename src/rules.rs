@@ -5,12 +5,16 @@ mod check;
 mod data;
 mod event;
 mod image;
+mod lease;
+mod limits;
 mod meta;
 mod node;
 mod pod;
+mod priority_class;
 
 pub use image::ImageReference;
 pub use pod::{NODE_CONDITIONS, subscript};
+pub use priority_class::{DEFAULT_PREEMPTION_POLICY, SYSTEM_CLASSES};
 
 use crate::{
     for_each_kind,

@@ -70,6 +70,8 @@ pub struct DeleteRequest {
     /// Pods alone have it.
     #[prost(int32, optional, tag = "5")]
     pub grace_period_seconds: Option<i32>,
+    #[prost(string, tag = "6")]
+    pub propagation_policy: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -67,6 +67,16 @@ impl<K: Kind> Cache<K> {
         self.state().page(part, after, limit, at)
     }
 
+    /// The present entries that are tied to others.
+    pub(crate) fn tied(&self) -> Vec<Entry> {
+        self.state().tied().cloned().collect()
+    }
+
+    /// The present entries of a part.
+    pub(crate) fn all(&self, part: &Part) -> Vec<Entry> {
+        self.state().entries(part, "").cloned().collect()
+    }
+
     /// Some events after one revision and up to another, in order; None when they are no longer in memory.
     pub(crate) fn events(&self, after: Revision, up_to: Revision) -> Option<Vec<Arc<ObjectEvent<K>>>> {
         self.state().events(after, up_to)
@@ -153,6 +163,11 @@ macro_rules! caches {
                 }
             }
 
+            /// The last time that something went, or began to wait for those that name it.
+            pub(crate) fn ended(&self) -> Revision {
+                [$(self.$plural.state().ended()),*].into_iter().max().unwrap_or(Revision(0))
+            }
+
             fn wake(&self) {
                 $(self.$plural.wake();)*
             }
@@ -166,6 +181,18 @@ impl Caches {
     /// Every write up to here is in every cache; None until all that is stored was read.
     pub(crate) fn complete(&self) -> Option<Revision> {
         *self.complete.borrow()
+    }
+
+    /// Reads all that is stored, before anything is served.
+    pub(crate) async fn fill(&self, store: &dyn Store) -> Result<(), ApiError> {
+        let complete = self.load(store).await?;
+        self.publish(complete);
+        Ok(())
+    }
+
+    /// Tells of everything that is written.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Revision>> {
+        self.complete.subscribe()
     }
 
     /// Lets readers and watchers see what happened up to a revision.

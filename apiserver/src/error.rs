@@ -3,7 +3,10 @@
 //! Every status carries a `google.rpc.ErrorInfo` with the domain "clone8s.io" and a reason in UPPER_SNAKE_CASE,
 //! which programs may rely on; the message is for people.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use clone8s::rules::Violation;
 use tonic::{Code, Status};
@@ -65,6 +68,12 @@ pub(crate) enum ApiError {
         object: ObjectName,
         bytes: usize,
         limit: usize,
+    },
+    #[error("{object} exceeds {}", join_quotas(.quotas))]
+    QuotaExceeded {
+        object: ObjectName,
+        /// What is exceeded of each.
+        quotas: BTreeMap<String, String>,
     },
     #[error("the page token is not one that this list has given: {0}")]
     PageToken(&'static str),
@@ -200,7 +209,9 @@ impl ApiError {
             Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::JoinRefused { refusal, .. } => refusal.code(),
             Self::Forbidden { .. } => Code::PermissionDenied,
-            Self::NodeBusy { .. } | Self::TooMany { .. } => Code::ResourceExhausted,
+            Self::NodeBusy { .. } | Self::TooMany { .. } | Self::QuotaExceeded { .. } => {
+                Code::ResourceExhausted
+            }
             Self::NodeAnswered { code, .. } => *code,
             Self::NodeNotConnected { .. }
             | Self::NodeLost { .. }
@@ -214,6 +225,7 @@ impl ApiError {
         match self {
             Self::Invalid { .. } => "INVALID",
             Self::TooLarge { .. } => "OBJECT_TOO_LARGE",
+            Self::QuotaExceeded { .. } => "QUOTA_EXCEEDED",
             Self::PageToken(_) => "INVALID_PAGE_TOKEN",
             Self::NotFound(_) => "NOT_FOUND",
             Self::Exists(_) => "ALREADY_EXISTS",
@@ -262,6 +274,11 @@ impl ApiError {
                     .map(|v| FieldViolation::new(&v.field, &v.description))
                     .collect();
                 details.set_bad_request(fields);
+            }
+            Self::QuotaExceeded { quotas, .. } => {
+                for (quota, why) in quotas {
+                    details.add_quota_failure_violation(quota, why);
+                }
             }
             Self::PageToken(why) => {
                 details.add_bad_request_violation("page_token", *why);
@@ -361,6 +378,14 @@ fn join(violations: &[Violation]) -> String {
     violations
         .iter()
         .map(|v| format!("{}: {}", v.field, v.description))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn join_quotas(exceeded: &BTreeMap<String, String>) -> String {
+    exceeded
+        .iter()
+        .map(|(quota, why)| format!("quota {quota}: {why}"))
         .collect::<Vec<_>>()
         .join("; ")
 }

@@ -56,7 +56,7 @@ async fn sweep_once(registry: &Registry, now: SystemTime) -> Result<usize, ApiEr
                     uid: event.uid().to_owned(),
                     resource_version: event.resource_version(),
                 },
-                grace: None,
+                ..DeleteOptions::default()
             };
             match registry
                 .delete(&Scope::Cluster, &Key::<Event>::of(event)?, &options)

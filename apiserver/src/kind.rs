@@ -5,11 +5,15 @@ use std::{collections::BTreeSet, sync::Arc};
 use clone8s::{
     object::Object,
     references::References,
-    rules::Rules,
-    v1::{ConfigMap, Event, Namespace, NamespaceStatus, Node, Pod, PodStatus, Secret},
+    rules::{Rules, Violation},
+    v1::{
+        ConfigMap, Event, Lease, LimitRange, Namespace, NamespaceStatus, Node, Pod, PodStatus, PriorityClass,
+        ResourceQuota, Secret, ServiceAccount,
+    },
 };
 
 use crate::{
+    admission::{Policy, quota::Usage},
     cache::Cached,
     pod_status, registration,
     services::{self, Backend, MoreCalls},
@@ -31,10 +35,22 @@ pub(crate) trait Kind: Object + Rules + Cached {
     const NODE_FIELD: Option<&'static str> = None;
     /// Whether its service has a call to write the status.
     const WRITES_STATUS: bool = false;
+    /// Whether other objects are held to it, so that it holds from the answer to its writer on.
+    const IS_POLICY: bool = false;
 
     /// What its service has beside the calls of all kinds.
     fn more_calls(_backend: &Arc<Backend>) -> Option<MoreCalls> {
         None
+    }
+
+    /// Takes what the policies give, and tells what they forbid.
+    fn admit(&mut self, _old: Option<&Self>, _policy: &Policy) -> Vec<Violation> {
+        Vec::new()
+    }
+
+    /// What it takes of what quotas count.
+    fn usage(&self) -> Usage {
+        Usage::one_of(Self::PLURAL, 1)
     }
 
     /// Gives a new object the status that it starts with, whatever the request says.
@@ -95,6 +111,14 @@ impl Kind for Pod {
 
     fn more_calls(backend: &Arc<Backend>) -> Option<MoreCalls> {
         Some(services::pod_calls(backend))
+    }
+
+    fn admit(&mut self, old: Option<&Self>, policy: &Policy) -> Vec<Violation> {
+        policy.hold(self, old)
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::of_pod(self)
     }
 
     fn start_status(&mut self) {
@@ -184,6 +208,31 @@ impl Kind for ConfigMap {
 
 impl Kind for Secret {
     const REFERENCES: Option<fn(&References) -> &BTreeSet<String>> = Some(|references| &references.secrets);
+}
+
+impl Kind for Lease {}
+
+impl Kind for ServiceAccount {}
+
+impl Kind for PriorityClass {
+    const IS_POLICY: bool = true;
+}
+
+impl Kind for LimitRange {
+    const IS_POLICY: bool = true;
+}
+
+/// Its status is what `admission::quota` counts.
+impl Kind for ResourceQuota {
+    const IS_POLICY: bool = true;
+
+    fn take_status(&mut self, from: &Self) {
+        self.status.clone_from(&from.status);
+    }
+
+    fn start_status(&mut self) {
+        self.status = None;
+    }
 }
 
 impl Kind for Event {

@@ -8,6 +8,7 @@
 //! ```
 
 mod access;
+mod admission;
 mod binding;
 mod cache;
 mod config;
@@ -21,6 +22,7 @@ mod metrics;
 mod namespaces;
 mod on_first_call;
 pub mod outbox;
+mod ownership;
 mod page_token;
 mod pki;
 mod pod_status;
@@ -92,8 +94,8 @@ pub enum Error {
     },
     #[error("cannot listen")]
     Listen(#[from] ListenError),
-    #[error("cannot make the default namespace")]
-    DefaultNamespace(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot read the store")]
+    Prepare(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("asked to stop while the store was not reachable")]
     StoppedBeforeStore,
     #[error(transparent)]
@@ -241,6 +243,14 @@ impl Apiserver {
             "namespaces",
             namespaces::empty_ending(self.registry.clone(), shutdown.clone()),
         );
+        supervisor.spawn(
+            "ownership",
+            ownership::keep(self.registry.clone(), shutdown.clone()),
+        );
+        supervisor.spawn(
+            "quotas",
+            admission::quota::keep_statuses(self.registry.clone(), shutdown.clone()),
+        );
         supervisor.spawn("events", events::sweep(self.registry, shutdown));
         supervisor.run(GRACE).await?;
         Ok(())
@@ -254,11 +264,17 @@ async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
     })
 }
 
-/// Makes the default namespace, which shows too that the store answers.
+/// Makes the default namespace, which shows too that the store answers, and reads what there is.
+async fn prepare(registry: &Registry) -> Result<(), ApiError> {
+    namespaces::ensure_default(registry).await?;
+    registry.caches().fill(registry.store().as_ref()).await
+}
+
+/// Waits until the store has answered for all that serving begins with.
 async fn wait_for_store(registry: &Registry, shutdown: &Shutdown) -> Result<(), Error> {
     let mut retries = backoff::reconnect();
     loop {
-        match namespaces::ensure_default(registry).await {
+        match prepare(registry).await {
             Ok(()) => return Ok(()),
             Err(error @ ApiError::StoreUnavailable(_)) => {
                 tracing::warn!(
@@ -266,7 +282,7 @@ async fn wait_for_store(registry: &Registry, shutdown: &Shutdown) -> Result<(), 
                     "waiting for the store"
                 );
             }
-            Err(error) => return Err(Error::DefaultNamespace(error.into())),
+            Err(error) => return Err(Error::Prepare(error.into())),
         }
         let pause = retries.next().unwrap_or(Duration::from_secs(5));
         tokio::select! {

@@ -10,31 +10,40 @@
 //! ```
 //! What holds an object whose deletion was asked for: finalizers, and for some kinds what [`Kind::lingers`] says.
 
+mod create;
 mod delete;
 mod filter;
 mod key;
 mod list;
+mod name;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use clone8s::{rules::Violation, v1::ObjectMeta, wire::Encoded};
-use clone8s_daemon::{Shutdown, clock};
+use clone8s_daemon::Shutdown;
+use tokio::time::timeout;
 
-pub(crate) use self::{delete::DeleteOptions, key::Key, watch::WatchEvent};
+pub(crate) use self::{
+    delete::{DeleteOptions, FOREGROUND, ORPHAN, Propagation},
+    key::Key,
+    watch::WatchEvent,
+};
 use crate::{
     access::Scope,
+    admission::{Admission, quota::Quotas},
     cache::{Caches, Entry},
     error::ApiError,
     kind::Kind,
-    namespaces,
     store::{KeyValue, Precondition, Revision, Store, StoreError, VALUE_LIMIT},
-    time::timestamp,
 };
 
 /// How often a write to whatever revision there is starts over when others were faster.
 const ATTEMPTS: usize = 16;
+
+/// How long the writer of a policy waits for it to hold.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Whether a write is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +85,7 @@ impl Seen {
 pub(crate) struct Registry {
     store: Arc<dyn Store>,
     caches: Arc<Caches>,
+    quotas: Arc<Quotas>,
     /// Ends watches.
     shutdown: Shutdown,
     bookmark_interval: Duration,
@@ -85,6 +95,7 @@ impl Registry {
     pub(crate) fn new(store: Arc<dyn Store>, shutdown: Shutdown) -> Self {
         Self {
             caches: Arc::new(Caches::new(Arc::clone(&store))),
+            quotas: Arc::default(),
             store,
             shutdown,
             bookmark_interval: Duration::from_secs(5),
@@ -100,60 +111,8 @@ impl Registry {
         &self.caches
     }
 
-    pub(crate) async fn create<K: Kind>(
-        &self,
-        scope: &Scope,
-        object: Option<K>,
-        commit: Commit,
-    ) -> Result<K, ApiError> {
-        let mut object = given(object)?;
-        let asked_for = object.resource_version();
-        if asked_for != 0 {
-            return Err(ApiError::field(
-                what(&object),
-                "metadata.resourceVersion",
-                format!("is {asked_for}; an object that is to be created has none"),
-            ));
-        }
-        object.set_defaults();
-        let key = Key::<K>::of(&object)?;
-        let meta = object.metadata_mut();
-        key.namespace().clone_into(&mut meta.namespace);
-        meta.uid = uuid::Uuid::new_v4().to_string();
-        meta.generation = 1;
-        meta.creation_timestamp = Some(timestamp(clock::now()));
-        meta.deletion_timestamp = None;
-        meta.deletion_grace_period_seconds = None;
-        object.start_status();
-        scope.check(&object, "create")?;
-        validate(&object, Vec::new())?;
-        namespaces::check_open(self.store.as_ref(), &key).await?;
-        let value = encode(&object, &key)?;
-        if commit == Commit::ValidateOnly {
-            return match self.store.get(&key.path()).await? {
-                (Some(_), _) => Err(ApiError::Exists(key.name())),
-                (None, _) => Ok(object),
-            };
-        }
-        let revision = match self.store.put(&key.path(), value, Precondition::Absent).await {
-            Ok(revision) => revision,
-            Err(StoreError::Exists { .. }) => return Err(ApiError::Exists(key.name())),
-            Err(error) => return Err(error.into()),
-        };
-        // The namespace may have begun to end between the check and the write: then its emptying may have
-        // passed this object by, so the object has to go again.
-        if let Err(closed) = namespaces::check_open(self.store.as_ref(), &key).await {
-            return match self
-                .store
-                .delete(&key.path(), Precondition::Revision(revision))
-                .await
-            {
-                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Stale { .. }) => Err(closed),
-                Err(error) => Err(error.into()),
-            };
-        }
-        object.metadata_mut().resource_version = revision.0;
-        Ok(object)
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// From memory, as it is now; from the store where memory is not that far.
@@ -187,12 +146,16 @@ impl Registry {
         object.set_defaults();
         let key = Key::<K>::of(&object)?;
         let seen = object.metadata().map(Seen::of).unwrap_or_default();
+        let admission = Admission::open(self, &key).await?;
         self.modify(scope, &key, &seen, commit, |current: &K| {
             let mut next = object.clone();
             *next.metadata_mut() = replace_metadata(&object, current)?;
             next.take_status(current);
             scope.check(&next, "update")?;
-            validate(&next, next.validate_update(current))?;
+            let mut violations = admission.complete(&mut next, Some(current));
+            violations.extend(next.validate_update(current));
+            validate(&next, violations)?;
+            admission.check_room(&key, Some(current), &next)?;
             Ok(next)
         })
         .await
@@ -278,7 +241,15 @@ impl Registry {
             Commit::Store => self.store.put(&key.path(), value, precondition).await?,
         };
         next.metadata_mut().resource_version = revision.0;
+        self.settle::<K>(revision).await;
         Ok(Ok(next))
+    }
+
+    /// Waits until what others are held to is in memory; not for ever, as one that is written already.
+    async fn settle<K: Kind>(&self, revision: Revision) {
+        if K::IS_POLICY {
+            let _ = timeout(SETTLE, self.caches.reach(revision)).await;
+        }
     }
 
     async fn delete_belonging<K: Kind>(&self, object: &K) -> Result<(), StoreError> {

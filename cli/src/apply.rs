@@ -6,8 +6,12 @@ use anyhow::{Result, anyhow};
 use clap::Args;
 use clone8s::{
     client::Resource,
+    for_each_kind,
     object::{AnyObject, Object},
-    v1::{ConfigMap, Event, Namespace, Node, ObjectMeta, Pod, Secret},
+    v1::{
+        ConfigMap, Event, Lease, LimitRange, Namespace, Node, ObjectMeta, Pod, PriorityClass, ResourceQuota,
+        Secret, ServiceAccount,
+    },
 };
 use tonic::{Code, Status, transport::Channel};
 
@@ -82,19 +86,23 @@ fn explain_at(declared: &Declared, label: &str, status: &Status) -> String {
     }
 }
 
+macro_rules! apply_one {
+    (
+        [$object:expr, $channel:ident, $namespace:ident]
+        $($kind:ident, $many:ident, $plural:ident, $namespaced:literal;)*
+    ) => {
+        match $object {
+            $(AnyObject::$kind(object) => apply($channel, object, $namespace).await,)*
+        }
+    };
+}
+
 async fn apply_any(
     channel: &Channel,
     declared: &Declared,
     namespace: &NamespaceArgs,
 ) -> Result<Outcome, Status> {
-    match declared.document.object.clone() {
-        AnyObject::Pod(pod) => apply(channel, pod, namespace).await,
-        AnyObject::Node(node) => apply(channel, node, namespace).await,
-        AnyObject::Namespace(object) => apply(channel, object, namespace).await,
-        AnyObject::ConfigMap(map) => apply(channel, map, namespace).await,
-        AnyObject::Secret(secret) => apply(channel, secret, namespace).await,
-        AnyObject::Event(event) => apply(channel, event, namespace).await,
-    }
+    for_each_kind!(apply_one [declared.document.object.clone(), channel, namespace])
 }
 
 async fn apply<O: Resource + KeepsStored>(
@@ -180,6 +188,11 @@ impl KeepsStored for Namespace {}
 impl KeepsStored for ConfigMap {}
 impl KeepsStored for Secret {}
 impl KeepsStored for Event {}
+impl KeepsStored for Lease {}
+impl KeepsStored for ServiceAccount {}
+impl KeepsStored for PriorityClass {}
+impl KeepsStored for ResourceQuota {}
+impl KeepsStored for LimitRange {}
 
 #[cfg(test)]
 mod tests {

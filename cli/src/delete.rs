@@ -13,7 +13,7 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::{
     files::FileArgs,
-    kind::{Kind, ObjectArgs, with_kind},
+    kind::{Kind, ObjectArgs, with_kind, with_kind_of},
     namespace::NamespaceArgs,
     status::explain,
 };
@@ -46,6 +46,9 @@ pub struct DeleteArgs {
     /// Seconds between a pod's stop signal and the kill [default: the pod's own; 0 removes the object at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i32).range(0..))]
     grace_period: Option<i32>,
+    /// What becomes of the objects that name these as their owners
+    #[arg(long, value_name = "POLICY", default_value = "background", value_parser = ["background", "foreground", "orphan"])]
+    cascade: String,
     /// Do not wait until the objects are gone
     #[arg(long)]
     no_wait: bool,
@@ -126,19 +129,11 @@ async fn selected<O: Resource>(args: &DeleteArgs, selector: &str, channel: &Chan
 }
 
 fn target_of(object: &AnyObject) -> Target {
-    let kind = match object {
-        AnyObject::Pod(_) => Kind::Pod,
-        AnyObject::Node(_) => Kind::Node,
-        AnyObject::Namespace(_) => Kind::Namespace,
-        AnyObject::ConfigMap(_) => Kind::ConfigMap,
-        AnyObject::Secret(_) => Kind::Secret,
-        AnyObject::Event(_) => Kind::Event,
-    };
     let namespace = Some(object.namespace())
         .filter(|namespace| !namespace.is_empty())
         .map(ToOwned::to_owned);
     Target {
-        kind,
+        kind: Kind::of(object),
         namespace,
         name: object.name().to_owned(),
     }
@@ -157,6 +152,7 @@ async fn delete<O: Resource>(
     let label = format!("{}/{}", O::KIND.to_lowercase(), target.name);
     let options = DeleteOptions {
         grace_period_seconds: args.grace_period,
+        propagation_policy: policy(&args.cascade),
         ..Default::default()
     };
     let deleted = match O::delete(channel, namespace, &target.name, &options).await {
@@ -179,6 +175,12 @@ async fn delete<O: Resource>(
 }
 
 /// Waits until the object with this uid is gone; another object of that name may be there.
+/// As the API spells it.
+fn policy(cascade: &str) -> String {
+    let (first, rest) = cascade.split_at(1);
+    first.to_uppercase() + rest
+}
+
 async fn until_gone<O: Resource>(
     channel: &Channel,
     namespace: &str,

@@ -13,13 +13,16 @@ use clone8s::{
     client::{Query, Resource},
     manifest,
     object::Object,
-    v1::{ConfigMap, Event, Namespace, ObjectMeta, Secret},
+    v1::{
+        ConfigMap, Event, Lease, LimitRange, Namespace, ObjectMeta, PriorityClass, ResourceQuota, Secret,
+        SecretReference, ServiceAccount,
+    },
 };
 use clone8s_daemon::clock;
 use tonic::transport::Channel;
 
 use crate::{
-    kind::{ObjectArgs, with_kind},
+    kind::{ObjectArgs, with_kind, with_kind_of},
     namespace::NamespaceArgs,
     output::age,
     status::explain,
@@ -185,6 +188,55 @@ impl Describe for Secret {
 }
 
 impl Describe for Event {
+    fn describe(&self, page: &mut Page, _now: SystemTime) {
+        page.line(manifest::to_yaml(&self.clone().into()).trim_end());
+    }
+}
+
+impl Describe for Lease {
+    fn describe(&self, page: &mut Page, now: SystemTime) {
+        let spec = self.spec.clone().unwrap_or_default();
+        page.field("Holder", &spec.holder_identity);
+        page.field("Duration", format!("{} s", spec.lease_duration_seconds));
+        if spec.renew_time.is_some() {
+            page.field("Renewed", format!("{} ago", age(spec.renew_time.as_ref(), now)));
+        }
+    }
+}
+
+impl Describe for ServiceAccount {
+    fn describe(&self, page: &mut Page, _now: SystemTime) {
+        let names =
+            |secrets: &[SecretReference]| secrets.iter().map(|it| it.name.clone()).collect::<Vec<_>>();
+        page.list("Secrets", &names(&self.secrets));
+        page.list("Image pull secrets", &names(&self.image_pull_secrets));
+    }
+}
+
+impl Describe for PriorityClass {
+    fn describe(&self, page: &mut Page, _now: SystemTime) {
+        page.field("Value", self.value.to_string());
+        page.field("Default", if self.global_default { "yes" } else { "no" });
+        page.field("Preemption", &self.preemption_policy);
+        page.field("Description", &self.description);
+    }
+}
+
+impl Describe for ResourceQuota {
+    fn describe(&self, page: &mut Page, _now: SystemTime) {
+        page.section("Used");
+        let used = self.status.clone().unwrap_or_default().used;
+        for (name, hard) in self.spec.iter().flat_map(|spec| &spec.hard) {
+            page.line(format!(
+                "{name}: {} of {hard}",
+                used.get(name).map_or("?", String::as_str)
+            ));
+        }
+        page.end_section();
+    }
+}
+
+impl Describe for LimitRange {
     fn describe(&self, page: &mut Page, _now: SystemTime) {
         page.line(manifest::to_yaml(&self.clone().into()).trim_end());
     }

@@ -9,7 +9,7 @@ use clone8s_daemon::clock;
 use tonic::{Status, transport::Channel};
 
 use crate::{
-    kind::{ObjectArgs, with_kind},
+    kind::{ObjectArgs, with_kind, with_kind_of},
     output::{self, Columns, Format, OutputArgs, Scope},
     select::SelectArgs,
     status::explain,

@@ -4,17 +4,26 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use clone8s::{for_each_kind, object::AnyObject};
 
-/// A kind of object that the commands work on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Pod,
-    Node,
-    Namespace,
-    ConfigMap,
-    Secret,
-    Event,
+macro_rules! kinds {
+    ($($kind:ident, $many:ident, $plural:ident, $namespaced:literal;)*) => {
+        /// A kind of object that the commands work on.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Kind {
+            $($kind,)*
+        }
+
+        impl Kind {
+            pub(crate) fn of(object: &AnyObject) -> Self {
+                match object {
+                    $(AnyObject::$kind(_) => Self::$kind,)*
+                }
+            }
+        }
+    };
 }
+for_each_kind!(kinds);
 
 /// Every spelling of each kind; the first is the one that we print.
 const NAMES: &[(Kind, &[&str])] = &[
@@ -24,6 +33,11 @@ const NAMES: &[(Kind, &[&str])] = &[
     (Kind::ConfigMap, &["configmap", "configmaps", "cm"]),
     (Kind::Secret, &["secret", "secrets"]),
     (Kind::Event, &["event", "events", "ev"]),
+    (Kind::Lease, &["lease", "leases"]),
+    (Kind::ServiceAccount, &["serviceaccount", "serviceaccounts", "sa"]),
+    (Kind::PriorityClass, &["priorityclass", "priorityclasses", "pc"]),
+    (Kind::ResourceQuota, &["resourcequota", "resourcequotas", "quota"]),
+    (Kind::LimitRange, &["limitrange", "limitranges", "limits"]),
 ];
 
 impl FromStr for Kind {
@@ -49,35 +63,25 @@ impl FromStr for Kind {
 /// Runs a block with a type alias bound to the kind's message type.
 macro_rules! with_kind {
     ($kind:expr, $Object:ident => $body:expr) => {
-        match $kind {
-            $crate::kind::Kind::Pod => {
-                type $Object = clone8s::v1::Pod;
+        clone8s::for_each_kind!(with_kind_of [$kind, $Object, $body])
+    };
+}
+
+macro_rules! with_kind_of {
+    (
+        [$value:expr, $Object:ident, $body:expr]
+        $($kind:ident, $many:ident, $plural:ident, $namespaced:literal;)*
+    ) => {
+        match $value {
+            $($crate::kind::Kind::$kind => {
+                type $Object = clone8s::v1::$kind;
                 $body
-            }
-            $crate::kind::Kind::Node => {
-                type $Object = clone8s::v1::Node;
-                $body
-            }
-            $crate::kind::Kind::Namespace => {
-                type $Object = clone8s::v1::Namespace;
-                $body
-            }
-            $crate::kind::Kind::ConfigMap => {
-                type $Object = clone8s::v1::ConfigMap;
-                $body
-            }
-            $crate::kind::Kind::Secret => {
-                type $Object = clone8s::v1::Secret;
-                $body
-            }
-            $crate::kind::Kind::Event => {
-                type $Object = clone8s::v1::Event;
-                $body
-            }
+            })*
         }
     };
 }
 pub(crate) use with_kind;
+pub(crate) use with_kind_of;
 
 /// Which objects: a kind and names, or KIND/NAME.
 #[derive(Debug, Clone, Args)]
@@ -132,7 +136,8 @@ mod tests {
         let error = parse(&["deployments"]).unwrap_err().to_string();
         assert_eq!(
             error,
-            "there is no kind \"deployments\"; there are pod, node, namespace, configmap, secret, event"
+            "there is no kind \"deployments\"; there are pod, node, namespace, configmap, secret, event, lease, \
+             serviceaccount, priorityclass, resourcequota, limitrange"
         );
     }
 

@@ -20,7 +20,7 @@ use clone8s_daemon::backoff;
 use tonic::{Code, Status, transport::Channel};
 
 use crate::{
-    kind::{ObjectArgs, with_kind},
+    kind::{ObjectArgs, with_kind, with_kind_of},
     output::{Columns, OutputArgs},
     select::SelectArgs,
     status::explain,

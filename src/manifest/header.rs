@@ -7,6 +7,12 @@ use crate::{names, object::KINDS, path::FieldPath};
 
 const API_VERSION: &str = "v1";
 
+/// Kinds that Kubernetes has under another API version, which is taken too.
+const GROUPS: [(&str, &str); 2] = [
+    ("Lease", "coordination.k8s.io/v1"),
+    ("PriorityClass", "scheduling.k8s.io/v1"),
+];
+
 /// The two ways to write an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -32,6 +38,7 @@ pub(super) fn check_version(fields: &Map<String, Value>, base: &FieldPath, findi
     let path = base.field("apiVersion");
     let message = match fields.get("apiVersion") {
         Some(Value::String(version)) if version == API_VERSION => return,
+        Some(Value::String(version)) if is_group_of(version, fields.get("kind")) => return,
         None | Some(Value::Null) => {
             format!("must be there: write \"apiVersion: {API_VERSION}\", or \"version: v0\" for a flat pod")
         }
@@ -41,6 +48,13 @@ pub(super) fn check_version(fields: &Map<String, Value>, base: &FieldPath, findi
         Some(other) => format!("must be {API_VERSION:?}, but is {}", describe(other)),
     };
     findings.push(Finding::at(&path, message));
+}
+
+fn is_group_of(version: &str, kind: Option<&Value>) -> bool {
+    let kind = kind.and_then(Value::as_str);
+    GROUPS
+        .iter()
+        .any(|(of, group)| *group == version && kind.is_some_and(|kind| kind == *of))
 }
 
 /// The kind, when the document names one that exists.

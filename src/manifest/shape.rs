@@ -9,13 +9,19 @@ use super::error::{Finding, Target};
 use crate::{descriptors, path::FieldPath};
 
 /// Fields of text where a number means itself, as in Kubernetes.
-const QUANTITIES: [&str; 6] = [
+const QUANTITIES: [&str; 12] = [
     "clone8s.v1.ResourceRequirements.limits",
     "clone8s.v1.ResourceRequirements.requests",
     "clone8s.v1.NodeStatus.capacity",
     "clone8s.v1.NodeStatus.allocatable",
     "clone8s.v1.EmptyDirVolumeSource.size_limit",
     "clone8s.v1.ResourceFieldSelector.divisor",
+    "clone8s.v1.ResourceQuotaSpec.hard",
+    "clone8s.v1.LimitRangeItem.max",
+    "clone8s.v1.LimitRangeItem.min",
+    "clone8s.v1.LimitRangeItem.default",
+    "clone8s.v1.LimitRangeItem.default_request",
+    "clone8s.v1.LimitRangeItem.max_limit_request_ratio",
 ];
 /// Permission bits, which people write in octal: 0400 is text in YAML 1.2, and meant as in YAML 1.1.
 const MODES: [&str; 2] = ["mode", "default_mode"];

@@ -137,6 +137,12 @@ impl Check {
         }
     }
 
+    pub(super) fn not_negative(&mut self, number: i32) {
+        if number < 0 {
+            self.wrong(format!("must not be negative, but is {number}"));
+        }
+    }
+
     /// Reports an update that changed what cannot change.
     pub(super) fn unchanged<T: PartialEq + ?Sized>(&mut self, new: &T, old: &T, way: &str) {
         if new != old {

@@ -37,7 +37,8 @@ impl Rules for Node {
     }
 }
 
-fn amounts(c: &mut Check, field: &str, amounts: &BTreeMap<String, String>) {
+/// Quantities that are not negative.
+pub(super) fn amounts(c: &mut Check, field: &str, amounts: &BTreeMap<String, String>) {
     c.map(field, amounts, |c, key, amount| {
         c.ok(names::check_qualified_name(key));
         match amount.parse::<Quantity>() {

@@ -12,7 +12,7 @@ mod projection;
 mod volume;
 
 pub use self::env::subscript;
-use super::{ImageReference, Rules, Violation, check::Check, meta};
+use super::{ImageReference, Rules, Violation, check::Check, meta, priority_class::PREEMPTION_POLICIES};
 use crate::{
     names,
     v1::{Pod, PodDnsConfig, PodSpec, PodStatus, volume::Source},
@@ -145,6 +145,16 @@ fn check_spec(c: &mut Check, spec: &PodSpec) {
             });
         },
     );
+    if !spec.priority_class_name.is_empty() {
+        c.field("priorityClassName", |c| {
+            c.ok(names::check_dns_subdomain(&spec.priority_class_name));
+        });
+    }
+    if !spec.preemption_policy.is_empty() {
+        c.field("preemptionPolicy", |c| {
+            c.one_of(&spec.preemption_policy, &PREEMPTION_POLICIES);
+        });
+    }
     check_dns(c, spec);
 }
 

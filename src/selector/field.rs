@@ -9,7 +9,10 @@ use super::{MAX_SELECTOR, SelectorError};
 use crate::{
     names,
     object::Object,
-    v1::{ConfigMap, Event, Namespace, Node, ObjectMeta, Pod, Secret},
+    v1::{
+        ConfigMap, Event, Lease, LimitRange, Namespace, Node, ObjectMeta, Pod, PriorityClass, ResourceQuota,
+        Secret, ServiceAccount,
+    },
 };
 
 /// A field of a kind by which objects can be selected.
@@ -208,6 +211,7 @@ fields!(Pod {
     "spec.restartPolicy": |pod| text!(pod.spec.restart_policy),
     "spec.hostNetwork": |pod| switch(pod.spec.as_ref().is_some_and(|spec| spec.host_network)),
     "spec.runtimeClassName": |pod| text!(pod.spec.runtime_class_name),
+    "spec.priorityClassName": |pod| text!(pod.spec.priority_class_name),
     "status.phase": |pod| text!(pod.status.phase),
     "status.reason": |pod| text!(pod.status.reason),
     "status.hostIP": |pod| text!(pod.status.host_ip),
@@ -233,6 +237,16 @@ fields!(Event {
     "source.component": |event| text!(event.source.component),
     "source.host": |event| text!(event.source.host),
 });
+
+fields!(Lease {
+    "spec.holderIdentity": |lease| text!(lease.spec.holder_identity),
+});
+fields!(ServiceAccount {});
+fields!(PriorityClass {
+    "globalDefault": |class| switch(class.global_default),
+});
+fields!(ResourceQuota {});
+fields!(LimitRange {});
 
 #[cfg(test)]
 mod tests {

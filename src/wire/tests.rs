@@ -106,6 +106,7 @@ fn the_services_of_all_kinds_have_these_messages() {
             (2, "string name"),
             (3, "int64 resource_version"),
             (4, "string uid"),
+            (6, "string propagation_policy"),
         ];
         if contract.kind == Pod::KIND {
             delete.push((5, "int32 grace_period_seconds"));

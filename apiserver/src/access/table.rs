@@ -53,6 +53,84 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.EventService/UpdateEvent", Access::Node),
     ("/clone8s.v1.EventService/DeleteEvent", Access::Admin),
     ("/clone8s.v1.EventService/WatchEvents", Access::Admin),
+    ("/clone8s.v1.LeaseService/CreateLease", Access::Admin),
+    ("/clone8s.v1.LeaseService/GetLease", Access::Admin),
+    ("/clone8s.v1.LeaseService/ListLeases", Access::Admin),
+    ("/clone8s.v1.LeaseService/UpdateLease", Access::Admin),
+    ("/clone8s.v1.LeaseService/DeleteLease", Access::Admin),
+    ("/clone8s.v1.LeaseService/WatchLeases", Access::Admin),
+    (
+        "/clone8s.v1.ServiceAccountService/CreateServiceAccount",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ServiceAccountService/GetServiceAccount",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ServiceAccountService/ListServiceAccounts",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ServiceAccountService/UpdateServiceAccount",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ServiceAccountService/DeleteServiceAccount",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ServiceAccountService/WatchServiceAccounts",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.PriorityClassService/CreatePriorityClass",
+        Access::Admin,
+    ),
+    ("/clone8s.v1.PriorityClassService/GetPriorityClass", Access::Admin),
+    (
+        "/clone8s.v1.PriorityClassService/ListPriorityClasses",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.PriorityClassService/UpdatePriorityClass",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.PriorityClassService/DeletePriorityClass",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.PriorityClassService/WatchPriorityClasses",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ResourceQuotaService/CreateResourceQuota",
+        Access::Admin,
+    ),
+    ("/clone8s.v1.ResourceQuotaService/GetResourceQuota", Access::Admin),
+    (
+        "/clone8s.v1.ResourceQuotaService/ListResourceQuotas",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ResourceQuotaService/UpdateResourceQuota",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ResourceQuotaService/DeleteResourceQuota",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ResourceQuotaService/WatchResourceQuotas",
+        Access::Admin,
+    ),
+    ("/clone8s.v1.LimitRangeService/CreateLimitRange", Access::Admin),
+    ("/clone8s.v1.LimitRangeService/GetLimitRange", Access::Admin),
+    ("/clone8s.v1.LimitRangeService/ListLimitRanges", Access::Admin),
+    ("/clone8s.v1.LimitRangeService/UpdateLimitRange", Access::Admin),
+    ("/clone8s.v1.LimitRangeService/DeleteLimitRange", Access::Admin),
+    ("/clone8s.v1.LimitRangeService/WatchLimitRanges", Access::Admin),
     ("/clone8s.v1.RegistrationService/CreateJoinToken", Access::Admin),
     // The join token is what it asks for.
     ("/clone8s.v1.RegistrationService/RegisterNode", Access::Everyone),

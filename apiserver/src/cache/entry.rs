@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use clone8s::wire::Encoded;
+use clone8s::{object::Object, v1::ObjectMeta, wire::Encoded};
 
 use crate::{
     error::ApiError,
     kind::Kind,
-    registry::decode,
+    registry::{FOREGROUND, ORPHAN, decode},
     store::{KeyValue, Revision},
 };
 
@@ -21,6 +21,31 @@ pub(crate) struct Entry {
     revision: Revision,
     /// [`Kind::node`].
     node: Option<Arc<str>>,
+    ties: Ties,
+}
+
+/// How an object is tied to others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ties {
+    /// It names owners.
+    pub(crate) owned: bool,
+    /// It is being deleted, and waits for those that name it.
+    pub(crate) awaits_dependents: bool,
+}
+
+impl Ties {
+    fn of(meta: &ObjectMeta) -> Self {
+        let awaits = |finalizer: &String| [FOREGROUND, ORPHAN].contains(&finalizer.as_str());
+        Self {
+            owned: !meta.owner_references.is_empty(),
+            awaits_dependents: meta.deletion_timestamp.is_some() && meta.finalizers.iter().any(awaits),
+        }
+    }
+
+    /// What `ownership` looks at.
+    pub(crate) fn any(self) -> bool {
+        self.owned || self.awaits_dependents
+    }
 }
 
 impl Entry {
@@ -28,6 +53,11 @@ impl Entry {
         let object = decode::<K>(stored).ok();
         Self {
             key: stored.key.as_str().into(),
+            ties: object
+                .as_ref()
+                .and_then(Object::metadata)
+                .map(Ties::of)
+                .unwrap_or_default(),
             node: object.as_ref().and_then(Kind::node).map(Arc::from),
             object: object.map(|object| encoded(&object)),
             revision: stored.revision,
@@ -44,6 +74,10 @@ impl Entry {
 
     pub(crate) fn node(&self) -> Option<&str> {
         self.node.as_deref()
+    }
+
+    pub(crate) fn ties(&self) -> Ties {
+        self.ties
     }
 
     /// Its bytes, for a response.

@@ -26,9 +26,9 @@ pub(crate) async fn feed(
     shutdown: Shutdown,
 ) -> Result<(), ApiError> {
     let mut feed = Feed {
+        position: caches.complete(),
         caches,
         store,
-        position: None,
     };
     let mut retries = backoff::reconnect();
     loop {

@@ -48,6 +48,10 @@ pub(super) struct State<K> {
     objects: BTreeMap<Arc<str>, Entry>,
     /// The keys of what belongs to each node.
     by_node: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    /// The keys of what has [`Ties`](super::entry::Ties).
+    tied: BTreeSet<Arc<str>>,
+    /// The last time that something went, or began to wait for its dependents.
+    ended: Revision,
     /// What the objects take.
     bytes: usize,
     /// Everything that happened after `floor`, in order.
@@ -61,6 +65,8 @@ impl<K: Kind> State<K> {
         Self {
             objects: BTreeMap::new(),
             by_node: HashMap::new(),
+            tied: BTreeSet::new(),
+            ended: at,
             bytes: 0,
             events: VecDeque::new(),
             event_bytes: 0,
@@ -83,6 +89,7 @@ impl<K: Kind> State<K> {
             let listing = store.list(&store_prefix::<K>(""), page, at).await?;
             let revision = *at.get_or_insert(listing.revision);
             state.floor = revision;
+            state.ended = revision;
             for stored in &listing.items {
                 state.insert(stored);
             }
@@ -100,6 +107,14 @@ impl<K: Kind> State<K> {
     /// Everything that happened after this revision is in memory.
     pub(super) fn floor(&self) -> Revision {
         self.floor
+    }
+
+    pub(super) fn tied(&self) -> impl Iterator<Item = &Entry> {
+        self.tied.iter().filter_map(|key| self.objects.get(key))
+    }
+
+    pub(super) fn ended(&self) -> Revision {
+        self.ended
     }
 
     pub(super) fn newest_event(&self) -> Revision {
@@ -154,7 +169,11 @@ impl<K: Kind> State<K> {
     }
 
     /// The present entries of a part, after a key.
-    fn entries<'a>(&'a self, part: &'a Part, after: &'a str) -> Box<dyn Iterator<Item = &'a Entry> + 'a> {
+    pub(super) fn entries<'a>(
+        &'a self,
+        part: &'a Part,
+        after: &'a str,
+    ) -> Box<dyn Iterator<Item = &'a Entry> + 'a> {
         let start = if after < part.prefix.as_str() {
             Bound::Included(part.prefix.as_str())
         } else {
@@ -203,6 +222,9 @@ impl<K: Kind> State<K> {
             Some(entry) => Arc::clone(entry.key()),
             None => change.key.as_str().into(),
         };
+        if after.as_ref().is_none_or(|entry| entry.ties().awaits_dependents) {
+            self.ended = change.revision;
+        }
         self.remember(ObjectEvent::new(key, change.revision, before, after));
     }
 
@@ -215,6 +237,9 @@ impl<K: Kind> State<K> {
             let keys = self.by_node.entry(node.into()).or_default();
             keys.insert(Arc::clone(entry.key()));
         }
+        if entry.ties().any() {
+            self.tied.insert(Arc::clone(entry.key()));
+        }
         self.objects.insert(Arc::clone(entry.key()), entry.clone());
         (before, Some(entry))
     }
@@ -222,6 +247,7 @@ impl<K: Kind> State<K> {
     fn remove(&mut self, key: &str) -> Option<Entry> {
         let entry = self.objects.remove(key)?;
         self.bytes -= entry.len();
+        self.tied.remove(key);
         if let Some(node) = entry.node()
             && let Some(keys) = self.by_node.get_mut(node)
         {

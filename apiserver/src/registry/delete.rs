@@ -8,8 +8,46 @@ use clone8s_daemon::clock;
 use super::{Commit, Key, Registry, Seen};
 use crate::{access::Scope, error::ApiError, kind::Kind, time::timestamp};
 
+/// Holds an owner until those that block its deletion are gone.
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+/// Holds an owner until nothing names it any more.
+pub(crate) const ORPHAN: &str = "orphan";
+
+/// What becomes of the objects that name a deleted one as their owner; `ownership` sees to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Propagation {
+    #[default]
+    Background,
+    Foreground,
+    Orphan,
+}
+
+impl Propagation {
+    pub(crate) fn parse(word: &str) -> Result<Self, ApiError> {
+        match word {
+            "" | "Background" => Ok(Self::Background),
+            "Foreground" => Ok(Self::Foreground),
+            "Orphan" => Ok(Self::Orphan),
+            other => Err(ApiError::field(
+                "the deletion",
+                "propagation_policy",
+                format!("is {other:?}; it must be \"Background\", \"Foreground\" or \"Orphan\""),
+            )),
+        }
+    }
+
+    fn finalizer(self) -> Option<&'static str> {
+        match self {
+            Self::Background => None,
+            Self::Foreground => Some(FOREGROUND),
+            Self::Orphan => Some(ORPHAN),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DeleteOptions {
+    pub(crate) propagation: Propagation,
     pub(crate) seen: Seen,
     /// Seconds; None means the object's own grace period.
     pub(crate) grace: Option<i32>,
@@ -48,7 +86,7 @@ impl Registry {
                 current.grace_period(options.grace)
             };
             scope.check_delete(current, grace)?;
-            Ok(mark(current, grace, clock::now()))
+            Ok(mark(current, grace, options.propagation, clock::now()))
         })
         .await
     }
@@ -69,11 +107,15 @@ impl Registry {
 }
 
 /// Asked again, a deletion keeps its time and can only become shorter.
-fn mark<K: Kind>(current: &K, grace: i32, now: SystemTime) -> K {
+fn mark<K: Kind>(current: &K, grace: i32, propagation: Propagation, now: SystemTime) -> K {
     let mut next = current.clone();
     let meta = next.metadata_mut();
     if meta.deletion_timestamp.is_none() {
         meta.deletion_timestamp = Some(timestamp(now));
+        // What was said first counts.
+        let finalizer = propagation.finalizer().map(str::to_owned);
+        meta.finalizers
+            .extend(finalizer.filter(|it| !meta.finalizers.contains(it)));
     }
     let earlier = meta.deletion_grace_period_seconds.unwrap_or(grace);
     meta.deletion_grace_period_seconds = Some(earlier.min(grace));

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tonic::Code;
 
 use super::*;
+use crate::namespaces;
 use crate::store::{
     Listing, Page, Watch,
     embedded::{EmbeddedStore, Options},

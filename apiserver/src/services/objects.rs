@@ -35,7 +35,7 @@ use crate::{
     error::ApiError,
     kind::Kind,
     references,
-    registry::{Commit, DeleteOptions, Key, Registry, Seen, WatchEvent},
+    registry::{Commit, DeleteOptions, Key, Propagation, Registry, Seen, WatchEvent},
 };
 
 /// A service for what a kind has beside the calls of all kinds.
@@ -177,6 +177,7 @@ async fn delete<K: Kind>(
     let key = Key::<K>::parse(&request.namespace, &request.name)?;
     let options = DeleteOptions {
         grace: request.grace_period_seconds,
+        propagation: Propagation::parse(&request.propagation_policy)?,
         seen: Seen {
             uid: request.uid,
             resource_version: request.resource_version,

@@ -9,6 +9,8 @@ mod harness;
 mod namespaces;
 mod nodes;
 mod objects;
+mod ownership;
+mod policies;
 mod registration;
 mod tls;
 mod tunnel;

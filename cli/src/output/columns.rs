@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use clone8s::{
     object::Object,
     v1::{
-        Condition, ConfigMap, ContainerState, Event, Namespace, Node, Pod, PodStatus, Secret,
-        container_state::State,
+        Condition, ConfigMap, ContainerState, Event, Lease, LimitRange, Namespace, Node, Pod, PodStatus,
+        PriorityClass, ResourceQuota, Secret, ServiceAccount, container_state::State,
     },
 };
 use pbjson_types::Timestamp;
@@ -205,6 +205,62 @@ impl Columns for Event {
             format!("@{}", source.host)
         };
         vec![source.component + &host]
+    }
+}
+
+impl Columns for Lease {
+    const NARROW: &'static [&'static str] = &["HOLDER", "RENEWED", "AGE"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        let spec = self.spec.clone().unwrap_or_default();
+        vec![
+            spec.holder_identity,
+            age(spec.renew_time.as_ref(), now),
+            age_of(self, now),
+        ]
+    }
+}
+
+impl Columns for ServiceAccount {
+    const NARROW: &'static [&'static str] = &["SECRETS", "AGE"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        vec![self.secrets.len().to_string(), age_of(self, now)]
+    }
+}
+
+impl Columns for PriorityClass {
+    const NARROW: &'static [&'static str] = &["VALUE", "DEFAULT", "AGE"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        vec![
+            self.value.to_string(),
+            self.global_default.to_string(),
+            age_of(self, now),
+        ]
+    }
+}
+
+impl Columns for ResourceQuota {
+    const NARROW: &'static [&'static str] = &["USED", "AGE"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        let status = self.status.clone().unwrap_or_default();
+        let used = self.spec.iter().flat_map(|spec| &spec.hard).map(|(name, hard)| {
+            let used = status.used.get(name).map_or("?", String::as_str);
+            format!("{name}: {used}/{hard}")
+        });
+        vec![used.collect::<Vec<_>>().join(", "), age_of(self, now)]
+    }
+}
+
+impl Columns for LimitRange {
+    const NARROW: &'static [&'static str] = &["TYPES", "AGE"];
+
+    fn narrow(&self, now: SystemTime) -> Vec<String> {
+        let items = self.spec.iter().flat_map(|spec| &spec.limits);
+        let types: Vec<_> = items.map(|item| item.r#type.clone()).collect();
+        vec![types.join(","), age_of(self, now)]
     }
 }
 

@@ -99,6 +99,7 @@ pub(super) async fn end_lost(channel: &Channel, mut pod: Pod) -> Result<(), Stat
             resource_version: meta.resource_version,
             uid: meta.uid,
             grace_period_seconds: Some(0),
+            ..DeleteOptions::default()
         };
         return settle(Pod::delete(channel, &meta.namespace, &meta.name, &options).await);
     }

@@ -20,11 +20,16 @@ async fn grpcurl_lists_describes_creates_and_watches_over_the_socket_and_over_tl
         for service in [
             "clone8s.v1.ConfigMapService",
             "clone8s.v1.EventService",
+            "clone8s.v1.LeaseService",
+            "clone8s.v1.LimitRangeService",
             "clone8s.v1.NamespaceService",
             "clone8s.v1.NodeService",
             "clone8s.v1.PodService",
+            "clone8s.v1.PriorityClassService",
             "clone8s.v1.RegistrationService",
+            "clone8s.v1.ResourceQuotaService",
             "clone8s.v1.SecretService",
+            "clone8s.v1.ServiceAccountService",
             "clone8s.v1.TunnelService",
             "grpc.health.v1.Health",
         ] {

@@ -236,8 +236,8 @@ async fn send(channel: Channel, key: PodKey, write: Write) -> Result<(), Status>
                     namespace: key.namespace,
                     name: key.name,
                     uid: uid.as_str().to_owned(),
-                    resource_version: 0,
                     grace_period_seconds: Some(0),
+                    ..Default::default()
                 };
                 client.delete_pod(request).await.map(drop)
             }

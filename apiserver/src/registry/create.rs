@@ -1,0 +1,101 @@
+//! Creation: named, admitted, and written where nothing has the name.
+
+use clone8s_daemon::clock;
+
+use super::{ATTEMPTS, Commit, Key, Registry, encode, given, name, validate, what};
+use crate::{
+    access::Scope,
+    admission::Admission,
+    error::ApiError,
+    kind::Kind,
+    namespaces,
+    store::{Precondition, StoreError},
+    time::timestamp,
+};
+
+impl Registry {
+    pub(crate) async fn create<K: Kind>(
+        &self,
+        scope: &Scope,
+        object: Option<K>,
+        commit: Commit,
+    ) -> Result<K, ApiError> {
+        let object = given(object)?;
+        let Some(base) = name::base(&object) else {
+            return self.create_named(scope, object, commit).await;
+        };
+        for _ in 1..ATTEMPTS {
+            let created = self
+                .create_named(scope, name::generated(&object, &base), commit)
+                .await;
+            if !matches!(created, Err(ApiError::Exists(_))) {
+                return created;
+            }
+        }
+        self.create_named(scope, name::generated(&object, &base), commit)
+            .await
+    }
+
+    async fn create_named<K: Kind>(
+        &self,
+        scope: &Scope,
+        mut object: K,
+        commit: Commit,
+    ) -> Result<K, ApiError> {
+        let asked_for = object.resource_version();
+        if asked_for != 0 {
+            return Err(ApiError::field(
+                what(&object),
+                "metadata.resourceVersion",
+                format!("is {asked_for}; an object that is to be created has none"),
+            ));
+        }
+        object.set_defaults();
+        let key = Key::<K>::of(&object)?;
+        let meta = object.metadata_mut();
+        key.namespace().clone_into(&mut meta.namespace);
+        meta.uid = uuid::Uuid::new_v4().to_string();
+        meta.generation = 1;
+        meta.creation_timestamp = Some(timestamp(clock::now()));
+        meta.deletion_timestamp = None;
+        meta.deletion_grace_period_seconds = None;
+        object.start_status();
+        scope.check(&object, "create")?;
+        namespaces::check_open(self.store.as_ref(), &key).await?;
+        let admission = Admission::open(self, &key).await?;
+        let violations = admission.complete(&mut object, None);
+        validate(&object, violations)?;
+        admission.check_room(&key, None, &object)?;
+        let value = encode(&object, &key)?;
+        if commit == Commit::ValidateOnly {
+            return match self.store.get(&key.path()).await? {
+                (Some(_), _) => Err(ApiError::Exists(key.name())),
+                (None, _) => Ok(object),
+            };
+        }
+        let revision = match self.store.put(&key.path(), value, Precondition::Absent).await {
+            Ok(revision) => revision,
+            Err(StoreError::Exists { .. }) => return Err(ApiError::Exists(key.name())),
+            Err(error) => return Err(error.into()),
+        };
+        // The namespace may have begun to end between the check and the write: then its emptying may have
+        // passed this object by, so the object has to go again.
+        let still_admitted = async {
+            namespaces::check_open(self.store.as_ref(), &key).await?;
+            admission.check_room_again(self, &key, &object).await
+        };
+        if let Err(closed) = still_admitted.await {
+            return match self
+                .store
+                .delete(&key.path(), Precondition::Revision(revision))
+                .await
+            {
+                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Stale { .. }) => Err(closed),
+                Err(error) => Err(error.into()),
+            };
+        }
+        object.metadata_mut().resource_version = revision.0;
+        self.settle::<K>(revision).await;
+        Ok(object)
+    }
+}

@@ -1,0 +1,75 @@
+//! Names that the apiserver makes.
+
+use rand::Rng as _;
+
+use crate::kind::Kind;
+
+/// Without vowels and without what looks alike, so that no word comes of it.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const RANDOM: usize = 5;
+/// What a DNS label leaves for it.
+const LONGEST_BASE: usize = 63 - RANDOM;
+
+/// What the name of an object is to begin with, where it is to be made.
+pub(super) fn base<K: Kind>(object: &K) -> Option<String> {
+    let meta = object.metadata()?;
+    if !meta.name.is_empty() || meta.generate_name.is_empty() {
+        return None;
+    }
+    let mut base = meta.generate_name.clone();
+    let end = (0..=LONGEST_BASE.min(base.len()))
+        .rev()
+        .find(|end| base.is_char_boundary(*end));
+    base.truncate(end.unwrap_or(0));
+    Some(base)
+}
+
+pub(super) fn generated<K: Kind>(object: &K, base: &str) -> K {
+    let mut random = rand::rng();
+    let mut name = base.to_owned();
+    name.extend((0..RANDOM).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])));
+    let mut named = object.clone();
+    named.metadata_mut().name = name;
+    named
+}
+
+#[cfg(test)]
+mod tests {
+    use clone8s::{
+        object::Object as _,
+        v1::{ObjectMeta, Pod},
+    };
+
+    use super::*;
+
+    fn pod(name: &str, generate_name: &str) -> Pod {
+        Pod {
+            metadata: Some(ObjectMeta {
+                name: name.into(),
+                generate_name: generate_name.into(),
+                ..ObjectMeta::default()
+            }),
+            ..Pod::default()
+        }
+    }
+
+    #[test]
+    fn a_name_is_made_only_where_there_is_none() {
+        assert_eq!(base(&pod("web", "web-")), None);
+        assert_eq!(base(&pod("", "")), None);
+        assert_eq!(base(&pod("", "web-")), Some("web-".into()));
+    }
+
+    #[test]
+    fn a_made_name_begins_as_asked_and_fits_a_label() {
+        let long = pod("", &"é".repeat(40));
+        let base = base(&long).unwrap();
+        assert_eq!(base, "é".repeat(29));
+        let name = generated(&long, &base).name().to_owned();
+        assert!(
+            name.starts_with(&base) && name.len() == base.len() + RANDOM,
+            "{name}"
+        );
+        assert_ne!(name, generated(&long, &base).name());
+    }
+}
