@@ -30,6 +30,7 @@ pub mod status;
 mod table;
 mod timestamp;
 pub mod tunnel;
+pub mod user_ranges;
 pub mod volumes;
 mod watched_folder;
 

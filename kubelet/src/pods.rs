@@ -16,6 +16,7 @@ use crate::{
     runtime::{Runtime, RuntimeHealth},
     status::{StatusBoard, sync::StatusSync},
     table::PodTable,
+    user_ranges::UserRanges,
     volumes::Volumes,
 };
 
@@ -46,6 +47,7 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
         executor: Executor {
             runtime: setup.runtime,
             volumes: Volumes::new(&setup.config.data_dir),
+            user_ranges: UserRanges::new(&setup.config.data_dir),
             clock: setup.clock,
             log_root: setup.config.log_root.clone(),
             objects: setup.objects,

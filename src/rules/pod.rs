@@ -2,7 +2,7 @@
 //!
 //! An update may change containers freely, and the kubelet restarts only those that changed. What belongs to the
 //! pod's sandbox or to its volumes is fixed for the pod's life, because no running container could follow:
-//! hostNetwork, hostname, podIP, dnsPolicy, dnsConfig, runtimeClassName, host ports, and the source of a volume.
+//! hostNetwork, hostPID, hostIPC, shareProcessNamespace, hostUsers, hostname, podIP, dnsPolicy, dnsConfig, runtimeClassName, host ports, and the source of a volume.
 //! nodeName can be set once; nodeSelector is fixed from then on.
 
 mod container;
@@ -155,7 +155,28 @@ fn check_spec(c: &mut Check, spec: &PodSpec) {
             c.one_of(&spec.preemption_policy, &PREEMPTION_POLICIES);
         });
     }
+    check_namespaces(c, spec);
     check_dns(c, spec);
+}
+
+fn check_namespaces(c: &mut Check, spec: &PodSpec) {
+    if spec.host_pid && spec.share_process_namespace == Some(true) {
+        c.field("shareProcessNamespace", |c| {
+            c.wrong("must not be true together with hostPID: there the containers see each other's processes anyway");
+        });
+    }
+    if spec.host_users == Some(false) {
+        let shared = [
+            ("hostNetwork", spec.host_network),
+            ("hostPID", spec.host_pid),
+            ("hostIPC", spec.host_ipc),
+        ];
+        for (name, _) in shared.into_iter().filter(|(_, is_shared)| *is_shared) {
+            c.field(name, |c| {
+                c.wrong("must not be true where hostUsers is false: the node's namespaces belong to the node's users");
+            });
+        }
+    }
 }
 
 fn check_dns(c: &mut Check, spec: &PodSpec) {
@@ -214,6 +235,16 @@ fn check_update(c: &mut Check, new: &PodSpec, old: &PodSpec) {
     const FIXED: &str = "it is part of the pod's sandbox: delete the pod and create it anew";
     c.field("hostNetwork", |c| {
         c.unchanged(&new.host_network, &old.host_network, FIXED);
+    });
+    c.field("hostPID", |c| c.unchanged(&new.host_pid, &old.host_pid, FIXED));
+    c.field("hostIPC", |c| c.unchanged(&new.host_ipc, &old.host_ipc, FIXED));
+    c.field("shareProcessNamespace", |c| {
+        let shares = |spec: &PodSpec| spec.share_process_namespace == Some(true);
+        c.unchanged(&shares(new), &shares(old), FIXED);
+    });
+    c.field("hostUsers", |c| {
+        let has_own = |spec: &PodSpec| spec.host_users == Some(false);
+        c.unchanged(&has_own(new), &has_own(old), FIXED);
     });
     c.field("hostname", |c| c.unchanged(&new.hostname, &old.hostname, FIXED));
     c.field("podIP", |c| c.unchanged(&new.pod_ip, &old.pod_ip, FIXED));

@@ -47,6 +47,18 @@ fn describe_placement(spec: &PodSpec, status: &PodStatus, page: &mut Page) {
     if spec.host_network {
         page.field("Network", "the node's");
     }
+    let processes = match (spec.host_pid, spec.share_process_namespace) {
+        (true, _) => "the node's",
+        (false, Some(true)) => "shared by the containers",
+        (false, _) => "",
+    };
+    page.field("Processes", processes);
+    if spec.host_ipc {
+        page.field("IPC", "the node's");
+    }
+    if spec.host_users == Some(false) {
+        page.field("Users", "the pod's own");
+    }
     page.field("Restart policy", &spec.restart_policy);
     page.field("Runtime class", &spec.runtime_class_name);
     let gates: Vec<_> = spec

@@ -8,6 +8,7 @@ mod cli;
 mod configuration;
 mod harness;
 mod joining;
+mod namespaces;
 mod outages;
 mod outbox;
 mod probes;

@@ -6,15 +6,14 @@ use clone8s::{
     cri::{
         Capability, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue,
         LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
-        LinuxSandboxSecurityContext, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig,
-        PodSandboxMetadata, PortMapping, Protocol,
+        LinuxSandboxSecurityContext, Mount, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
     },
     quantity::QuantityError,
     v1::{Container, PodSpec, SecurityContext},
 };
 
-use super::{dns, env, hash, resources};
-use crate::{desired::DesiredPod, identity, logs, runtime::ImageRef};
+use super::{dns, env, hash, namespaces, resources};
+use crate::{desired::DesiredPod, identity, logs, runtime::ImageRef, user_ranges::UserRange};
 
 /// Seconds that a pod's containers have to stop, when its spec does not say.
 pub const DEFAULT_GRACE_SECONDS: i32 = 30;
@@ -48,6 +47,8 @@ pub struct NodeFacts {
     pub memory: i64,
     /// The text of the node's resolv.conf.
     pub resolv_conf: String,
+    /// The node's ids that are the pod's users, for a pod with users of its own.
+    pub users: Option<UserRange>,
 }
 
 /// A sandbox of the pod; `attempt` counts them from 0.
@@ -90,7 +91,7 @@ pub fn sandbox_config(pod: &DesiredPod, attempt: u32, node: &NodeFacts) -> PodSa
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(uid.as_str()),
             security_context: Some(LinuxSandboxSecurityContext {
-                namespace_options: Some(namespaces(spec)),
+                namespace_options: Some(namespaces::options(spec, node.users)),
                 privileged: hash::is_privileged(spec),
                 ..Default::default()
             }),
@@ -130,6 +131,13 @@ pub fn container_config(
             .map(|word| env::expand(word, &known).into_owned())
             .collect()
     };
+    let mut mounts = mounts;
+    if let Some(users) = node.users {
+        for mount in &mut mounts {
+            mount.uid_mappings = users.mappings();
+            mount.gid_mappings = users.mappings();
+        }
+    }
     let mut labels = pod_labels(pod);
     labels.insert(identity::CONTAINER_NAME.to_owned(), container.name.clone());
     let annotations = BTreeMap::from([
@@ -169,7 +177,7 @@ pub fn container_config(
             .into_owned(),
         linux: Some(LinuxContainerConfig {
             resources: Some(resources::limits(spec, container, node.memory)?),
-            security_context: Some(security_context(spec, container.security_context.as_ref())),
+            security_context: Some(security_context(spec, container.security_context.as_ref(), node)),
         }),
         ..Default::default()
     })
@@ -193,20 +201,6 @@ fn pod_labels(pod: &DesiredPod) -> BTreeMap<String, String> {
     ])
 }
 
-fn namespaces(spec: &PodSpec) -> NamespaceOption {
-    let network = if spec.host_network {
-        NamespaceMode::Node
-    } else {
-        NamespaceMode::Pod
-    };
-    NamespaceOption {
-        network: network.into(),
-        pid: NamespaceMode::Container.into(),
-        ipc: NamespaceMode::Pod.into(),
-        ..Default::default()
-    }
-}
-
 fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
     let ports = spec.containers.iter().flat_map(|container| &container.ports);
     ports
@@ -225,7 +219,11 @@ fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
         .collect()
 }
 
-fn security_context(spec: &PodSpec, own: Option<&SecurityContext>) -> LinuxContainerSecurityContext {
+fn security_context(
+    spec: &PodSpec,
+    own: Option<&SecurityContext>,
+    node: &NodeFacts,
+) -> LinuxContainerSecurityContext {
     let own = own.cloned().unwrap_or_default();
     let privileged = own.privileged == Some(true);
     let paths = |paths: &[&str]| -> Vec<String> {
@@ -241,7 +239,7 @@ fn security_context(spec: &PodSpec, own: Option<&SecurityContext>) -> LinuxConta
             ..Default::default()
         }),
         privileged,
-        namespace_options: Some(namespaces(spec)),
+        namespace_options: Some(namespaces::options(spec, node.users)),
         run_as_user: own.run_as_user.map(|value| Int64Value { value }),
         run_as_group: own.run_as_group.map(|value| Int64Value { value }),
         readonly_rootfs: own.read_only_root_filesystem == Some(true),

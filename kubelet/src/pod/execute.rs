@@ -9,6 +9,7 @@ use super::{
     downward::{Inputs, Surroundings},
     env,
     memory::{FailedStep, FailureCause},
+    namespaces,
     plan::Action,
 };
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     logs,
     objects::Objects,
     runtime::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason},
+    user_ranges::UserRanges,
     volumes::Volumes,
 };
 
@@ -26,6 +28,7 @@ pub struct Executor {
     pub runtime: Arc<dyn Runtime>,
     pub volumes: Volumes,
     pub objects: watch::Receiver<Objects>,
+    pub user_ranges: UserRanges,
     pub clock: Clock,
     pub log_root: PathBuf,
     /// The node's own address.
@@ -83,13 +86,7 @@ impl Executor {
                 Err(error) => failed(&error, FailedStep::InspectImage),
             },
             Action::PullImage { image, .. } => match &subject.pod {
-                Some(pod) => {
-                    let sandbox = cri::sandbox_config(pod, subject.sandbox_attempt, &self.facts().await);
-                    match runtime.pull_image(&image, sandbox).await {
-                        Ok(found) => Outcome::Image(Some(found)),
-                        Err(error) => failed(&error, FailedStep::PullImage),
-                    }
-                }
+                Some(pod) => self.pull_image(&subject, pod, &image).await,
                 None => unwanted(FailedStep::PullImage),
             },
             action @ Action::CreateContainer { .. } => match &subject.pod {
@@ -147,12 +144,28 @@ impl Executor {
         if made != Outcome::Done {
             return made;
         }
-        let config = cri::sandbox_config(pod, attempt, &self.facts().await);
+        let facts = match self.facts(pod).await {
+            Ok(facts) => facts,
+            Err(error) => return refused(FailedStep::RunSandbox, error.to_string()),
+        };
+        let config = cri::sandbox_config(pod, attempt, &facts);
         let handler = &pod.spec().runtime_class_name;
         ended(
             self.runtime.run_sandbox(config, handler).await,
             FailedStep::RunSandbox,
         )
+    }
+
+    async fn pull_image(&self, subject: &Subject, pod: &DesiredPod, image: &str) -> Outcome {
+        let facts = match self.facts(pod).await {
+            Ok(facts) => facts,
+            Err(error) => return refused(FailedStep::PullImage, error.to_string()),
+        };
+        let sandbox = cri::sandbox_config(pod, subject.sandbox_attempt, &facts);
+        match self.runtime.pull_image(image, sandbox).await {
+            Ok(found) => Outcome::Image(Some(found)),
+            Err(error) => failed(&error, FailedStep::PullImage),
+        }
     }
 
     async fn create_container(&self, subject: &Subject, pod: &DesiredPod, action: &Action) -> Outcome {
@@ -192,19 +205,16 @@ impl Executor {
             Ok::<_, String>((spec, mounts, envs))
         })
         .await;
-        let refused = |message| Outcome::Failed {
-            step: FailedStep::PrepareContainer,
-            cause: FailureCause {
-                message,
-                transient: false,
-            },
-        };
+        let refused = |message| refused(FailedStep::PrepareContainer, message);
         let (spec, mounts, envs) = match prepared {
             Ok(Ok(prepared)) => prepared,
             Ok(Err(message)) => return refused(message),
             Err(_) => return refused("preparing the container's volumes was interrupted".to_owned()),
         };
-        let facts = self.facts().await;
+        let facts = match self.facts(pod).await {
+            Ok(facts) => facts,
+            Err(error) => return refused(error.to_string()),
+        };
         let config = match cri::container_config(pod, &spec, run, image, mounts, envs, &facts) {
             Ok(config) => config,
             Err(error) => return refused(error.to_string()),
@@ -266,16 +276,24 @@ impl Executor {
         .await
     }
 
-    async fn facts(&self) -> NodeFacts {
+    async fn facts(&self, pod: &DesiredPod) -> io::Result<NodeFacts> {
+        let users = if namespaces::has_own_users(pod.spec()) {
+            let (ranges, uid) = (self.user_ranges.clone(), pod.uid());
+            let range = tokio::task::spawn_blocking(move || ranges.of(&uid)).await;
+            Some(range.map_err(io::Error::other)??)
+        } else {
+            None
+        };
         // A node without a resolver of its own has nothing to add to a pod's.
         let resolv_conf = tokio::fs::read_to_string("/etc/resolv.conf")
             .await
             .unwrap_or_default();
-        NodeFacts {
+        Ok(NodeFacts {
             log_root: self.log_root.clone(),
             memory: self.node_memory,
             resolv_conf,
-        }
+            users,
+        })
     }
 }
 
@@ -315,12 +333,8 @@ fn unwanted(step: FailedStep) -> Outcome {
     }
 }
 
-async fn blocking(step: FailedStep, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Outcome {
-    let message = match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(())) => return Outcome::Done,
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "interrupted".to_owned(),
-    };
+/// What the node cannot give.
+fn refused(step: FailedStep, message: String) -> Outcome {
     Outcome::Failed {
         step,
         cause: FailureCause {
@@ -328,6 +342,15 @@ async fn blocking(step: FailedStep, work: impl FnOnce() -> io::Result<()> + Send
             transient: false,
         },
     }
+}
+
+async fn blocking(step: FailedStep, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Outcome {
+    let message = match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(())) => return Outcome::Done,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "interrupted".to_owned(),
+    };
+    refused(step, message)
 }
 
 fn remove_dir(path: &std::path::Path) -> io::Result<()> {

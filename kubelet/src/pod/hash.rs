@@ -20,6 +20,11 @@ pub fn sandbox_hash(pod: &DesiredPod) -> String {
     });
     let essence = PodSpec {
         host_network: spec.host_network,
+        host_pid: spec.host_pid,
+        host_ipc: spec.host_ipc,
+        // As written or as the default, it is the same pod.
+        share_process_namespace: spec.share_process_namespace.filter(|shares| *shares),
+        host_users: spec.host_users.filter(|of_host| !of_host),
         hostname: hostname(pod).to_owned(),
         pod_ip: spec.pod_ip.clone(),
         dns_policy: spec.dns_policy.clone(),
@@ -117,6 +122,10 @@ mod tests {
     #[case::command(|spec: &mut PodSpec| spec.containers[0].command = vec!["x".into()])]
     #[case::env(|spec: &mut PodSpec| spec.containers[0].env.push(clone8s::v1::EnvVar { name: "A".into(), value: "1".into(), ..Default::default() }))]
     #[case::host_network(|spec: &mut PodSpec| spec.host_network = true)]
+    #[case::host_pid(|spec: &mut PodSpec| spec.host_pid = true)]
+    #[case::host_ipc(|spec: &mut PodSpec| spec.host_ipc = true)]
+    #[case::processes(|spec: &mut PodSpec| spec.share_process_namespace = Some(true))]
+    #[case::users(|spec: &mut PodSpec| spec.host_users = Some(false))]
     #[case::pod_ip(|spec: &mut PodSpec| spec.pod_ip = "10.0.0.9".into())]
     fn a_change_that_a_running_container_cannot_take_changes_its_hash(#[case] edit: Edit) {
         let before = pod("p", vec![container("a", "a:1")]);
@@ -135,6 +144,7 @@ mod tests {
     #[rstest]
     #[case::another_container(|spec: &mut PodSpec| spec.containers.push(container("b", "b:1")))]
     #[case::pull_policy(|spec: &mut PodSpec| spec.containers[0].image_pull_policy = "Always".into())]
+    #[case::defaults_written_out(|spec: &mut PodSpec| (spec.share_process_namespace, spec.host_users) = (Some(false), Some(true)))]
     #[case::grace(|spec: &mut PodSpec| spec.termination_grace_period_seconds = Some(3))]
     #[case::restart_policy(|spec: &mut PodSpec| spec.restart_policy = "Never".into())]
     #[case::probe(|spec: &mut PodSpec| spec.containers[0].liveness_probe = Some(clone8s::v1::Probe::default()))]

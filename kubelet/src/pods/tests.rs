@@ -8,7 +8,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use clone8s::v1::{Container, Pod, PodSpec, PodStatus, container_state::State};
+use clone8s::{
+    cri::NamespaceMode,
+    v1::{
+        Container, EmptyDirVolumeSource, Pod, PodSpec, PodStatus, Volume, VolumeMount,
+        container_state::State, volume::Source as VolumeSource,
+    },
+};
 use clone8s_daemon::{Shutdown, supervisor::SupervisorError};
 use tokio::task::JoinSet;
 
@@ -367,6 +373,87 @@ async fn a_change_of_the_network_needs_another_sandbox() {
     })
     .await;
     assert_eq!(node.calls_of("RunPodSandbox"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pods_namespaces_are_told_to_the_runtime_for_its_sandbox_and_its_containers() {
+    let mut node = Node::start();
+    let with_users = |name: &str| {
+        let pod = pod(name, vec![container("web", "web:1")]);
+        with_spec(&pod, |spec| {
+            spec.host_users = Some(false);
+            spec.share_process_namespace = Some(true);
+            spec.volumes = vec![Volume {
+                name: "data".to_owned(),
+                source: Some(VolumeSource::EmptyDir(EmptyDirVolumeSource::default())),
+            }];
+            first(spec).volume_mounts = vec![VolumeMount {
+                name: "data".to_owned(),
+                mount_path: "/data".to_owned(),
+                ..Default::default()
+            }];
+        })
+    };
+    let of_host = with_spec(&pod("host", vec![container("web", "web:1")]), |spec| {
+        spec.host_pid = true;
+        spec.host_ipc = true;
+    });
+    node.want(&[&with_users("a"), &with_users("b"), &of_host]);
+    node.until_running(&["a/web#0", "b/web#0", "host/web#0"]).await;
+    let options = |node: &Node, name: &str| {
+        let sandbox = node.runtime.sandbox_config_of(name).unwrap();
+        sandbox
+            .linux
+            .unwrap()
+            .security_context
+            .unwrap()
+            .namespace_options
+            .unwrap()
+    };
+    let host = options(&node, "host");
+    assert_eq!(
+        (host.pid(), host.ipc()),
+        (NamespaceMode::Node, NamespaceMode::Node)
+    );
+    assert_eq!(host.userns_options, None);
+    let (a, b) = (options(&node, "a"), options(&node, "b"));
+    assert_eq!((a.pid(), a.ipc()), (NamespaceMode::Pod, NamespaceMode::Pod));
+    assert_ne!(a.userns_options, b.userns_options, "each has users of its own");
+    for id in node.runtime.running_ids("web") {
+        let config = node.runtime.config_of(&id).unwrap();
+        let of_container = config
+            .linux
+            .unwrap()
+            .security_context
+            .unwrap()
+            .namespace_options
+            .unwrap();
+        assert!([&a, &b, &host].contains(&&of_container), "{of_container:?}");
+        let users = of_container
+            .userns_options
+            .map(|users| users.uids)
+            .unwrap_or_default();
+        for mount in &config.mounts {
+            assert_eq!(
+                (&mount.uid_mappings, &mount.gid_mappings),
+                (&users, &users),
+                "{mount:?}"
+            );
+        }
+        assert_eq!(config.mounts.len(), if users.is_empty() { 1 } else { 2 });
+    }
+
+    // Another kubelet gives nobody what somebody has.
+    node.stop_kubelet().await;
+    node.start_kubelet();
+    node.want(&[&with_users("a"), &with_users("b"), &with_users("c")]);
+    node.until("the third runs", |node| {
+        node.runtime.running().contains(&"c/web#0".to_owned())
+    })
+    .await;
+    let users = |name: &str| options(&node, name).userns_options;
+    assert_eq!((users("a"), users("b")), (a.userns_options, b.userns_options));
+    assert!(users("c") != users("a") && users("c") != users("b"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -227,6 +227,17 @@ impl FakeRuntime {
             .map(|container| container.config.clone())
     }
 
+    /// The config that a pod's newest sandbox was made with.
+    pub fn sandbox_config_of(&self, pod: &str) -> Option<PodSandboxConfig> {
+        let state = self.state();
+        let of_pod = state.sandboxes.values().filter(|sandbox| {
+            let metadata = sandbox.config.metadata.as_ref();
+            metadata.is_some_and(|metadata| metadata.name == pod)
+        });
+        let newest = of_pod.max_by_key(|sandbox| sandbox.created_at);
+        newest.map(|sandbox| sandbox.config.clone())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -246,6 +246,36 @@ fn a_fixed_address_is_an_address_of_the_pod_network() {
 }
 
 #[test]
+fn namespaces_of_the_node_do_not_go_with_processes_or_users_of_the_pods_own() {
+    let both = after(|spec| {
+        spec.host_pid = true;
+        spec.share_process_namespace = Some(true);
+    });
+    assert_eq!(both.len(), 1, "{both:?}");
+    assert!(
+        both[0].starts_with("spec.shareProcessNamespace: must not be true together with hostPID"),
+        "{both:?}"
+    );
+    let users = after(|spec| {
+        spec.host_users = Some(false);
+        spec.host_network = true;
+        spec.host_pid = true;
+        spec.host_ipc = true;
+    });
+    assert_eq!(users.len(), 3, "{users:?}");
+    for (found, field) in users.iter().zip(["hostNetwork", "hostPID", "hostIPC"]) {
+        let start = format!("spec.{field}: must not be true where hostUsers is false");
+        assert!(found.starts_with(&start), "{users:?}");
+    }
+    let good = after(|spec| {
+        spec.host_ipc = true;
+        spec.share_process_namespace = Some(true);
+        spec.host_users = Some(true);
+    });
+    assert_eq!(good, [] as [&str; 0]);
+}
+
+#[test]
 fn resources_are_known_whole_and_within_their_limits() {
     let found = after(|spec| {
         spec.containers[0].resources = Some(ResourceRequirements {
