@@ -32,7 +32,8 @@ fn namespace(pid: impl std::fmt::Display, kind: &str) -> PathBuf {
 #[tokio::test]
 async fn processes_and_queues_are_the_nodes_the_pods_or_each_containers_own(#[case] runtime: RuntimeKind) {
     let sandbox = Sandbox::new();
-    let image = Registry::shared().await.image("busybox:1");
+    let registry = Registry::shared().await;
+    let image = registry.image("busybox:1");
     let mut node = Node::start_on(&sandbox, "spaces", runtime).await;
     let manifest = |name: &str, more: &str| {
         format!(
@@ -73,7 +74,8 @@ async fn processes_and_queues_are_the_nodes_the_pods_or_each_containers_own(#[ca
 #[tokio::test]
 async fn a_pod_with_users_of_its_own_is_nobody_on_the_node_and_owns_its_volumes() {
     let sandbox = Sandbox::new();
-    let image = Registry::shared().await.image("busybox:1");
+    let registry = Registry::shared().await;
+    let image = registry.image("busybox:1");
     let mut node = Node::start(&sandbox, "users").await;
     let manifest = |name: &str| {
         format!(
@@ -88,14 +90,14 @@ async fn a_pod_with_users_of_its_own_is_nobody_on_the_node_and_owns_its_volumes(
     }
     node.start_kubelet::<String>([]);
     let runs = node.runs_exactly(&[("one", "main"), ("two", "main")]).await;
-    let root_of = |pod: &str| -> u32 {
-        let map = fs::read_to_string(format!("/proc/{}/uid_map", pid(&runs, pod, "main"))).unwrap();
+    let root_of = |runs: &Runs, pod: &str| -> u32 {
+        let map = fs::read_to_string(format!("/proc/{}/uid_map", pid(runs, pod, "main"))).unwrap();
         let mut words = map.split_whitespace().map(|word| word.parse::<u32>().unwrap());
         let (inside, outside, length) = (words.next(), words.next(), words.next());
         assert_eq!((inside, length), (Some(0), Some(65_536)), "{map}");
         outside.unwrap()
     };
-    let (one, two) = (root_of("one"), root_of("two"));
+    let (one, two) = (root_of(&runs, "one"), root_of(&runs, "two"));
     assert!(one >= 65_536 && two >= 65_536 && one != two, "{one}, {two}");
     assert_ne!(
         namespace(pid(&runs, "one", "main"), "user"),
@@ -126,13 +128,8 @@ async fn a_pod_with_users_of_its_own_is_nobody_on_the_node_and_owns_its_volumes(
     for pod in ["one", "two"] {
         assert_eq!(pid(&later, pod, "main"), pid(&runs, pod, "main"));
     }
-    let map = fs::read_to_string(format!("/proc/{}/uid_map", pid(&later, "three", "main"))).unwrap();
-    for taken in [one, two] {
-        assert!(
-            !map.split_whitespace().any(|word| word == taken.to_string()),
-            "{map}"
-        );
-    }
+    let three = root_of(&later, "three");
+    assert!(![one, two].contains(&three), "{three}");
 }
 
 /// The files `made` of volumes named `data` of the node's pods.
