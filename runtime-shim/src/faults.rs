@@ -3,12 +3,19 @@
 //! For each: the call goes wrong once, the shim lives on or dies, and the same call, made again, succeeds. The pod is
 //! then taken through the rest of its life, and in the end nothing is left of it, neither in containerd nor here.
 
+mod life;
+mod network;
 mod rig;
+
+use std::{panic, thread};
 
 use rstest::rstest;
 use tonic::Code;
 
-use self::rig::{Bench, Step};
+use self::{
+    network::{Network, isolated},
+    rig::{Bench, Step},
+};
 use crate::containerd::fake::Fault;
 
 /// What becomes of the shim when a call goes wrong.
@@ -42,24 +49,53 @@ const MAX_CALLS: usize = 40;
 #[case::stop_sandbox(Step::StopSandbox)]
 #[case::remove_sandbox(Step::RemoveSandbox)]
 fn whatever_goes_wrong_the_same_call_then_succeeds_and_nothing_is_left(#[case] step: Step) {
-    let bench = Bench::new();
-    let mut struck = Vec::new();
-    for (fault, then) in CASES {
-        for nth in 1.. {
-            assert!(nth < MAX_CALLS, "{step:?} never ends");
-            let Some(call) = bench.one(step, nth, fault, then == Then::Dies) else {
-                break;
-            };
-            struck.push(call);
+    at_a_time(&Bench::new(Network::Host), step);
+}
+
+#[test]
+fn whatever_goes_wrong_with_a_pull_the_next_one_succeeds_and_nothing_is_left() {
+    at_a_time(&Bench::with_registry(), Step::Pull);
+}
+
+/// One after the other: there is one network for all.
+#[rstest]
+#[case::run(Step::Run)]
+#[case::stop_sandbox(Step::StopSandbox)]
+#[case::remove_sandbox(Step::RemoveSandbox)]
+fn whatever_goes_wrong_with_a_pod_of_its_own_network_nothing_of_that_is_left(#[case] step: Step) {
+    isolated(move || {
+        let bench = Bench::new(Network::Own);
+        for case in CASES {
+            try_all(&bench, step, case);
         }
-    }
-    assert!(!struck.is_empty(), "{step:?} makes no call");
+    });
+}
+
+/// All cases at a time: most of the time they wait for what does not answer.
+fn at_a_time(bench: &Bench, step: Step) {
+    thread::scope(|scope| {
+        let cases = CASES.map(|case| scope.spawn(move || try_all(bench, step, case)));
+        for case in cases {
+            case.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
+        }
+    });
+}
+
+/// Has every call of the step go wrong in turn.
+fn try_all(bench: &Bench, step: Step, (fault, then): (Fault, Then)) {
+    let calls = (1..)
+        .take_while(|&nth| {
+            assert!(nth < MAX_CALLS, "{step:?} never ends");
+            bench.one(step, nth, fault, then == Then::Dies).is_some()
+        })
+        .count();
+    assert!(calls > 0, "{step:?} makes no call");
 }
 
 /// Cheaper than the whole table, and what a person meets first: the words of a containerd that hangs.
 #[test]
 fn a_hung_containerd_is_told_as_such_and_holds_up_nothing_else() {
-    let bench = Bench::new();
+    let bench = Bench::new(Network::Host);
     let mut life = bench.start(bench.image());
     life.go(Step::Run).unwrap();
     life.fake.arm(1, Fault::Silent);

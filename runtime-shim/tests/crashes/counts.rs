@@ -27,9 +27,9 @@ impl Counts {
             process::alive(*pid) && words.contains("shim") && words.contains(&socket)
         });
         let rules = ["iptables-save", "ip6tables-save"]
-            .map(|program| command::run(&mut Command::new(program)).unwrap_or_default())
+            .map(|program| command::run(&mut Command::new(program)).expect("the rules of iptables"))
             .join("\n")
-            + &command::run(Command::new("nft").args(["list", "ruleset"])).unwrap_or_default();
+            + &command::run(Command::new("nft").args(["list", "ruleset"])).expect("the rules of nftables");
         let subnet = rig.address(1).trim_end_matches('1').to_owned();
         Self(BTreeMap::from([
             ("snapshots", listed(&["snapshots", "list"])),
