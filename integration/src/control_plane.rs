@@ -106,6 +106,11 @@ impl ControlPlane {
         &self.ca
     }
 
+    /// An administrator's certificate.
+    pub fn admin(&self) -> &Pair {
+        &self.admin
+    }
+
     /// A new connection over the socket.
     pub fn channel(&self) -> Channel {
         clone8s_daemon::unix::channel(&self.socket)

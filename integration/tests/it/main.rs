@@ -5,6 +5,7 @@ mod api;
 mod bad_input;
 mod bad_nodes;
 mod cli;
+mod clients;
 mod configuration;
 mod harness;
 mod joining;
