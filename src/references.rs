@@ -18,7 +18,7 @@ impl References {
     /// What a pod of this spec refers to, optional or not.
     pub fn of(spec: &PodSpec) -> Self {
         let mut references = Self::default();
-        for container in &spec.containers {
+        for container in spec.all_containers() {
             references.add_container(container);
         }
         for volume in &spec.volumes {

@@ -53,21 +53,54 @@ async fn frame(answer: Option<Answer>) -> Option<(Result<GetPodLogsResponse, Sta
     }
 }
 
-/// The one that was named, or the only one.
+/// The one that was named, or the only one beside init containers.
 fn choose_container(pod: &Pod, named: &str) -> Result<String, String> {
-    let names: Vec<&str> = pod
-        .spec
-        .iter()
-        .flat_map(|spec| &spec.containers)
+    let spec = pod.spec.clone().unwrap_or_default();
+    let names: Vec<&str> = spec
+        .all_containers()
         .map(|container| container.name.as_str())
         .collect();
-    match names.as_slice() {
-        [only] if named.is_empty() => Ok((*only).to_owned()),
-        several if named.is_empty() => Err(format!("is empty; name one of {}", several.join(", "))),
-        names if names.contains(&named) => Ok(named.to_owned()),
-        names => Err(format!(
+    match (named, spec.containers.as_slice()) {
+        ("", [only]) => Ok(only.name.clone()),
+        ("", _) => Err(format!("is empty; name one of {}", names.join(", "))),
+        _ if names.contains(&named) => Ok(named.to_owned()),
+        _ => Err(format!(
             "{named:?} is not in the pod; it has {}",
             names.join(", ")
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clone8s::v1::{Container, PodSpec};
+
+    use super::*;
+
+    #[test]
+    fn of_a_pod_with_init_containers_the_only_other_is_meant() {
+        let named = |name: &str| Container {
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        let mut pod = Pod {
+            spec: Some(PodSpec {
+                init_containers: vec![named("first")],
+                containers: vec![named("web")],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert_eq!(choose_container(&pod, ""), Ok("web".to_owned()));
+        assert_eq!(choose_container(&pod, "first"), Ok("first".to_owned()));
+        pod.spec.as_mut().unwrap().containers.push(named("side"));
+        assert_eq!(
+            choose_container(&pod, ""),
+            Err("is empty; name one of first, web, side".to_owned())
+        );
+        assert_eq!(
+            choose_container(&pod, "wen"),
+            Err("\"wen\" is not in the pod; it has first, web, side".to_owned())
+        );
     }
 }

@@ -70,7 +70,10 @@ pub fn check_ready(pod: &Pod) -> anyhow::Result<()> {
 
 /// Why a container of the pod waits: reason and message, or "" when none does.
 pub fn waiting(pod: &Pod) -> String {
-    let statuses = pod.status.iter().flat_map(|status| &status.container_statuses);
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.all_container_statuses());
     statuses
         .filter_map(|status| match &status.state {
             Some(ContainerState {

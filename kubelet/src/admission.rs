@@ -165,11 +165,7 @@ impl Taken {
 }
 
 fn host_ports(pod: &DesiredPod) -> impl Iterator<Item = HostPort> {
-    let ports = pod
-        .spec()
-        .containers
-        .iter()
-        .flat_map(|container| &container.ports);
+    let ports = pod.spec().all_containers().flat_map(|container| &container.ports);
     ports.filter(|port| port.host_port != 0).map(|port| HostPort {
         protocol: port.protocol.clone(),
         port: port.host_port,

@@ -15,6 +15,10 @@ pub const RESTART_COUNT: &str = "clone8s.io/restart-count";
 pub const BACKOFF_STEP: &str = "clone8s.io/backoff-step";
 /// On a container: the image as asked for (annotation).
 pub const IMAGE: &str = "clone8s.io/image";
+/// On a container: that it is a sidecar, and which of the pod's init containers, from 0 (annotation).
+pub const SIDECAR: &str = "clone8s.io/sidecar";
+/// On a container: what is done before it is stopped, as JSON, for when its pod's spec is gone (annotation).
+pub const PRE_STOP: &str = "clone8s.io/pre-stop";
 /// On a sandbox: seconds that its containers have to stop, for when nothing else remembers (annotation).
 pub const GRACE_PERIOD: &str = "clone8s.io/termination-grace-period-seconds";
 /// On a sandbox: the fixed address that its pod asks for (annotation).

@@ -234,7 +234,7 @@ impl Objects {
                 .filter_map(|object| self.get(pod.source, object).err());
             missing.find(|missing| matches!(missing, Missing::Unknown(..)))
         };
-        let containers = pod.spec().containers.iter();
+        let containers = pod.spec().all_containers();
         containers
             .filter_map(|container| Some((container.name.clone(), unknown_to(container)?.to_string())))
             .collect()

@@ -7,6 +7,7 @@ pub mod downward;
 pub mod env;
 pub mod execute;
 pub mod hash;
+pub mod hook;
 pub mod memory;
 mod namespaces;
 mod news;
@@ -15,6 +16,7 @@ pub mod observed;
 pub mod plan;
 pub mod resources;
 pub mod restart;
+pub mod stages;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -9,7 +9,7 @@
 //! was found outlives the kubelet, so that its restart turns nothing unready; an answer that says nothing about the
 //! container, such as that of a runtime that is away, changes nothing.
 
-mod handler;
+pub(crate) mod handler;
 mod http;
 mod prober;
 mod record;
@@ -34,10 +34,10 @@ use crate::{
     clock::Clock,
     desired::DesiredPod,
     events::EventRecorder,
-    pod::observed::{Observed, Run, RunState},
+    pod::observed::{Observed, PostStart, Run, RunState},
     runtime::{ContainerId, Runtime},
 };
-use handler::Place;
+pub use handler::Place;
 use prober::Prober;
 use record::Record;
 
@@ -208,7 +208,7 @@ impl Probes {
             .retain(|id, _| observed.containers.iter().any(|run| run.id == *id));
         let uid = pod.uid();
         for run in observed.containers.iter_mut().filter(|run| run.uid == uid) {
-            let spec = pod.spec().containers.iter().find(|one| one.name == run.name);
+            let spec = pod.spec().container(&run.name);
             let (Some(container), true) = (spec, matches!(run.state, RunState::Running { .. })) else {
                 continue;
             };
@@ -226,13 +226,16 @@ impl Probes {
         while self.tasks.try_join_next().is_some() {}
         let uid = pod.uid();
         let mut wanted = BTreeMap::new();
-        for container in &pod.spec().containers {
+        for container in pod.spec().all_containers() {
             let Some(run) = observed.runs_of(&uid, &container.name).first().copied() else {
                 continue;
             };
             let RunState::Running { started_at } = run.state else {
                 continue;
             };
+            if run.post_start != PostStart::Over {
+                continue;
+            }
             for kind in ProbeKind::ALL.into_iter().filter(|kind| is_due(*kind, run)) {
                 if let Some(probe) = kind.of(container) {
                     let place = Place::of(container, run, address);

@@ -7,12 +7,13 @@
 
 mod container;
 mod env;
+mod lifecycle;
 mod probe;
 mod projection;
 mod volume;
 
 pub use self::env::subscript;
-use super::{ImageReference, Rules, Violation, check::Check, meta, priority_class::PREEMPTION_POLICIES};
+use super::{Rules, Violation, check::Check, meta, priority_class::PREEMPTION_POLICIES};
 use crate::{
     names,
     v1::{Pod, PodDnsConfig, PodSpec, PodStatus, volume::Source},
@@ -43,29 +44,9 @@ impl Rules for Pod {
                 .source
                 .get_or_insert_with(|| Source::EmptyDir(crate::v1::EmptyDirVolumeSource::default()));
         }
-        for container in &mut spec.containers {
-            if container.image_pull_policy.is_empty() {
-                let latest = ImageReference::parse(&container.image).is_ok_and(|image| image.is_latest());
-                default_to(
-                    &mut container.image_pull_policy,
-                    if latest { "Always" } else { "IfNotPresent" },
-                );
-            }
-            for port in &mut container.ports {
-                default_to(&mut port.protocol, "TCP");
-                if spec.host_network && port.host_port == 0 {
-                    port.host_port = port.container_port;
-                }
-            }
-            probe::set_defaults(container);
-            if let Some(resources) = &mut container.resources {
-                for (name, limit) in &resources.limits {
-                    resources
-                        .requests
-                        .entry(name.clone())
-                        .or_insert_with(|| limit.clone());
-                }
-            }
+        let host_network = spec.host_network;
+        for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
+            container::set_defaults(container, host_network);
         }
     }
 
@@ -221,14 +202,14 @@ fn check_status(c: &mut Check, status: &PodStatus) {
     }
     c.field("message", |c| c.at_most(&status.message, MAX_STATUS_MESSAGE));
     meta::conditions(c, &status.conditions);
-    c.list(
-        "containerStatuses",
-        &status.container_statuses,
-        MAX_CONTAINERS,
-        |c, container| {
+    for (field, statuses) in [
+        ("initContainerStatuses", &status.init_container_statuses),
+        ("containerStatuses", &status.container_statuses),
+    ] {
+        c.list(field, statuses, MAX_CONTAINERS, |c, container| {
             c.field("name", |c| c.not_empty(&container.name));
-        },
-    );
+        });
+    }
 }
 
 fn check_update(c: &mut Check, new: &PodSpec, old: &PodSpec) {

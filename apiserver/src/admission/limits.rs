@@ -1,18 +1,21 @@
 //! Limit ranges: what containers get where they ask for nothing, and what they and their pod may ask for.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, convert::Infallible};
 
 use clone8s::{
     quantity::Quantity,
     rules::Violation,
-    v1::{LimitRangeItem, Pod, ResourceRequirements},
+    v1::{Container, LimitRangeItem, Pod, ResourceRequirements},
 };
 
 /// Amounts by resource name.
 type Amounts = BTreeMap<String, Quantity>;
 
 pub(super) fn set_defaults(pod: &mut Pod, items: &[LimitRangeItem]) {
-    let containers = pod.spec.iter_mut().flat_map(|spec| &mut spec.containers);
+    let containers = pod
+        .spec
+        .iter_mut()
+        .flat_map(|spec| spec.init_containers.iter_mut().chain(&mut spec.containers));
     for container in containers {
         for item in items.iter().filter(|item| item.r#type == "Container") {
             if item.default.is_empty() && item.default_request.is_empty() {
@@ -37,19 +40,31 @@ pub(super) fn set_defaults(pod: &mut Pod, items: &[LimitRangeItem]) {
 
 pub(super) fn check(pod: &Pod, items: &[LimitRangeItem]) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let containers = pod.spec.as_ref().map_or(&[][..], |spec| &spec.containers);
-    let none = ResourceRequirements::default();
-    let mut total = (Amounts::new(), Amounts::new());
-    for (index, container) in containers.iter().enumerate() {
-        let resources = container.resources.as_ref().unwrap_or(&none);
-        let (limits, requests) = (amounts(&resources.limits), amounts(&resources.requests));
-        let path = format!("spec.containers[{index}].resources");
-        for item in items.iter().filter(|item| item.r#type == "Container") {
-            violations.extend(check_item(&path, item, &limits, &requests));
+    let spec = pod.spec.clone().unwrap_or_default();
+    for (list, containers) in [
+        ("initContainers", &spec.init_containers),
+        ("containers", &spec.containers),
+    ] {
+        for (index, container) in containers.iter().enumerate() {
+            let (limits, requests) = asked(container);
+            let path = format!("spec.{list}[{index}].resources");
+            for item in items.iter().filter(|item| item.r#type == "Container") {
+                violations.extend(check_item(&path, item, &limits, &requests));
+            }
         }
-        add(&mut total.0, limits);
-        add(&mut total.1, requests);
     }
+    let total = spec.most_at_once(
+        |container| Ok::<_, Infallible>(asked(container)),
+        |total, more| {
+            add(&mut total.0, more.0);
+            add(&mut total.1, more.1);
+        },
+        |most, other| {
+            raise(&mut most.0, other.0);
+            raise(&mut most.1, other.1);
+        },
+    );
+    let Ok(total) = total;
     for item in items.iter().filter(|item| item.r#type == "Pod") {
         violations.extend(check_item("spec.containers", item, &total.0, &total.1));
     }
@@ -109,6 +124,13 @@ fn check_item(path: &str, item: &LimitRangeItem, limits: &Amounts, requests: &Am
     violations
 }
 
+/// A container's limits and requests.
+fn asked(container: &Container) -> (Amounts, Amounts) {
+    let none = ResourceRequirements::default();
+    let resources = container.resources.as_ref().unwrap_or(&none);
+    (amounts(&resources.limits), amounts(&resources.requests))
+}
+
 /// What is not a quantity is told of by the pod's own rules.
 fn amounts(texts: &BTreeMap<String, String>) -> Amounts {
     let parsed = texts
@@ -124,9 +146,16 @@ fn add(total: &mut Amounts, more: Amounts) {
     }
 }
 
+fn raise(most: &mut Amounts, other: Amounts) {
+    for (resource, amount) in other {
+        let known = most.entry(resource).or_insert(Quantity::ZERO);
+        *known = amount.max(*known);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clone8s::v1::{Container, PodSpec};
+    use clone8s::v1::PodSpec;
 
     use super::*;
 
@@ -231,6 +260,43 @@ mod tests {
         assert_eq!(
             fields(&check(&together, std::slice::from_ref(&whole))),
             ["spec.containers"]
+        );
+    }
+    #[test]
+    fn init_containers_are_held_to_ranges_and_count_for_the_pod_as_they_run() {
+        let mut pod = pod(&[(&[("cpu", "1")], &[])]);
+        let container = |cpu: &str, restart_policy: &str| Container {
+            restart_policy: restart_policy.into(),
+            resources: Some(ResourceRequirements {
+                limits: texts(&[("cpu", cpu)]),
+                ..ResourceRequirements::default()
+            }),
+            ..Container::default()
+        };
+        let spec = pod.spec.as_mut().unwrap();
+        spec.init_containers = vec![container("2", ""), container("1", "Always")];
+        let at_most = |kind: &str, cpu: &str| LimitRangeItem {
+            max: texts(&[("cpu", cpu)]),
+            ..item(kind)
+        };
+        assert_eq!(check(&pod, &[at_most("Pod", "2"), at_most("Container", "2")]), []);
+        let found = check(&pod, &[at_most("Pod", "1500m"), at_most("Container", "1")]);
+        assert_eq!(
+            fields(&found),
+            ["spec.initContainers[0].resources", "spec.containers"]
+        );
+
+        set_defaults(
+            &mut pod,
+            &[LimitRangeItem {
+                default_request: texts(&[("memory", "64Mi")]),
+                ..item("Container")
+            }],
+        );
+        let first = &pod.spec.unwrap().init_containers[0];
+        assert_eq!(
+            first.resources.as_ref().unwrap().requests,
+            texts(&[("memory", "64Mi")])
         );
     }
 }

@@ -8,7 +8,11 @@ use clone8s::v1::{
     volume_projection::Source as ProjectionSource,
 };
 
-use super::{Describe, Page, node::describe_conditions, probe::describe_probes};
+use super::{
+    Describe, Page,
+    node::describe_conditions,
+    probe::{describe_hooks, describe_probes},
+};
 use crate::output::age;
 
 impl Describe for Pod {
@@ -16,15 +20,10 @@ impl Describe for Pod {
         let spec = self.spec.clone().unwrap_or_default();
         let status = self.status.clone().unwrap_or_default();
         describe_placement(&spec, &status, page);
-        page.section("Containers");
-        for container in &spec.containers {
-            let observed = status
-                .container_statuses
-                .iter()
-                .find(|status| status.name == container.name);
-            describe_container(container, observed, page, now);
+        if !spec.init_containers.is_empty() {
+            describe_containers("Init containers", &spec.init_containers, &status, page, now);
         }
-        page.end_section();
+        describe_containers("Containers", &spec.containers, &status, page, now);
         if !spec.volumes.is_empty() {
             page.section("Volumes");
             for volume in &spec.volumes {
@@ -69,6 +68,23 @@ fn describe_placement(spec: &PodSpec, status: &PodStatus, page: &mut Page) {
     page.list("Readiness gates", &gates);
 }
 
+fn describe_containers(
+    heading: &str,
+    containers: &[Container],
+    status: &PodStatus,
+    page: &mut Page,
+    now: SystemTime,
+) {
+    page.section(heading);
+    for container in containers {
+        let observed = status
+            .all_container_statuses()
+            .find(|status| status.name == container.name);
+        describe_container(container, observed, page, now);
+    }
+    page.end_section();
+}
+
 fn describe_container(
     container: &Container,
     observed: Option<&ContainerStatus>,
@@ -99,7 +115,11 @@ fn describe_container(
         page.field("Ready", if observed.ready { "yes" } else { "no" });
         page.field("Restarts", observed.restart_count.to_string());
     }
+    if container.is_sidecar() {
+        page.field("Restart policy", &container.restart_policy);
+    }
     describe_probes(container, page);
+    describe_hooks(container, page);
     page.field("Command", container.command.join(" "));
     page.field("Arguments", container.args.join(" "));
     let ports: Vec<_> = container

@@ -1,6 +1,6 @@
 //! Probes for people.
 
-use clone8s::v1::{Container, HttpGetAction, Probe, probe::Handler};
+use clone8s::v1::{Container, HttpGetAction, Probe, lifecycle_handler::Handler as Hook, probe::Handler};
 
 use super::Page;
 
@@ -11,6 +11,22 @@ pub(super) fn describe_probes(container: &Container, page: &mut Page) {
         ("Readiness probe", &container.readiness_probe),
     ] {
         page.field(name, probe.as_ref().map(sentence).unwrap_or_default());
+    }
+}
+
+pub(super) fn describe_hooks(container: &Container, page: &mut Page) {
+    let lifecycle = container.lifecycle.clone().unwrap_or_default();
+    for (name, hook) in [
+        ("After start", &lifecycle.post_start),
+        ("Before stop", &lifecycle.pre_stop),
+    ] {
+        let handler = hook.as_ref().and_then(|hook| hook.handler.as_ref());
+        let done = handler.map(|handler| match handler {
+            Hook::Exec(exec) => format!("run {}", exec.command.join(" ")),
+            Hook::HttpGet(get) => format!("GET {}", url(get)),
+            Hook::Sleep(sleep) => format!("wait {} s", sleep.seconds),
+        });
+        page.field(name, done.unwrap_or_default());
     }
 }
 

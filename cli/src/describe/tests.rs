@@ -126,3 +126,38 @@ fn a_secret_is_described_without_its_data() {
     assert!(text.contains("password: 7 bytes"), "{text}");
     assert!(!text.contains("hunter2"), "{text}");
 }
+
+#[test]
+fn init_containers_come_first_with_what_is_done_at_their_start_and_stop() {
+    let text = "
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  initContainers:
+  - name: proxy
+    image: proxy:1
+    restartPolicy: Always
+    lifecycle:
+      postStart: {exec: {command: [warm, up]}}
+      preStop: {sleep: {seconds: 5}}
+  containers: [{name: web, image: 'web:1'}]
+";
+    let AnyObject::Pod(pod) = object(text) else {
+        panic!("not a pod")
+    };
+    insta::assert_snapshot!(render(&pod, &[], now()), @r"
+        Name:            p
+        Init containers:
+          proxy:
+            Image:           proxy:1
+            Restart policy:  Always
+            After start:     run warm up
+            Before stop:     wait 5 s
+        Containers:
+          web:
+            Image:           web:1
+        Events:
+          none
+        ");
+}

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 use clone8s::{
     object::Object,
     v1::{
-        Condition, ConfigMap, ContainerState, Event, Lease, LimitRange, Namespace, Node, Pod, PodStatus,
-        PriorityClass, ResourceQuota, Secret, ServiceAccount, container_state::State,
+        Condition, ConfigMap, ContainerState, ContainerStatus, Event, Lease, LimitRange, Namespace, Node,
+        Pod, PodSpec, PodStatus, PriorityClass, ResourceQuota, Secret, ServiceAccount,
+        container_state::State,
     },
 };
 use pbjson_types::Timestamp;
@@ -28,17 +29,21 @@ impl Columns for Pod {
     const WIDE: &'static [&'static str] = &["IP", "NODE", "IMAGES"];
 
     fn narrow(&self, now: SystemTime) -> Vec<String> {
-        let declared = self.spec.as_ref().map_or(0, |spec| spec.containers.len());
+        let spec = self.spec.clone().unwrap_or_default();
+        let declared = spec.containers.len() + spec.sidecars().count();
         let empty = PodStatus::default();
         let status = self.status.as_ref().unwrap_or(&empty);
-        let ready = status
-            .container_statuses
-            .iter()
-            .filter(|container| container.ready)
-            .count();
+        // An init container that runs to its end counts only while the pod is not past it.
+        let initializing = initializing(&spec, status).is_some();
+        let counts = |name: &str| initializing || !spec.init_containers.iter().any(|one| one.name == name);
+        let is_sidecar = |name: &str| spec.sidecars().any(|one| one.name == name);
+        let lasting = status.all_container_statuses().filter(|container| {
+            is_sidecar(&container.name) || !spec.init_containers.iter().any(|one| one.name == container.name)
+        });
+        let ready = lasting.filter(|container| container.ready).count();
         let restarts: i32 = status
-            .container_statuses
-            .iter()
+            .all_container_statuses()
+            .filter(|container| counts(&container.name) || is_sidecar(&container.name))
             .map(|container| container.restart_count)
             .sum();
         vec![
@@ -79,6 +84,10 @@ fn pod_word(pod: &Pod) -> String {
     let Some(status) = &pod.status else {
         return "Pending".into();
     };
+    let spec = pod.spec.clone().unwrap_or_default();
+    if let Some(word) = initializing(&spec, status) {
+        return word;
+    }
     let troubled = status
         .container_statuses
         .iter()
@@ -89,6 +98,31 @@ fn pod_word(pod: &Pod) -> String {
         _ if status.phase.is_empty() => "Pending".into(),
         _ => status.phase.clone(),
     }
+}
+
+/// What holds up a pod whose init containers are not through, as "Init:CrashLoopBackOff" or "Init:1/3".
+fn initializing(spec: &PodSpec, status: &PodStatus) -> Option<String> {
+    let is_through = status
+        .conditions
+        .iter()
+        .any(|condition| condition.r#type == "Initialized" && condition.status == "True");
+    if is_through || status.init_container_statuses.is_empty() {
+        return None;
+    }
+    let is_past = |container: &ContainerStatus| {
+        if spec.sidecars().any(|one| one.name == container.name) {
+            container.started
+        } else {
+            container.ready
+        }
+    };
+    let mut statuses = status.init_container_statuses.iter().enumerate();
+    let (done, present) = statuses.find(|(_, container)| !is_past(container))?;
+    let trouble = present.state.as_ref().and_then(trouble);
+    Some(match trouble.as_deref() {
+        None | Some("PodInitializing") => format!("Init:{done}/{}", status.init_container_statuses.len()),
+        Some(reason) => format!("Init:{reason}"),
+    })
 }
 
 fn trouble(state: &ContainerState) -> Option<String> {

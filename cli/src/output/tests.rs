@@ -153,3 +153,54 @@ fn one_object_stands_alone() {
     assert!(shown(one, Format::Json, Scope::OneNamespace).starts_with("{\n  \"apiVersion\": \"v1\",\n"));
     assert_eq!(shown(one, Format::Name, Scope::OneNamespace), "pod/hello\n");
 }
+
+/// A pod with the init container "first" and the sidecar "proxy" before "web".
+fn ordered(phase: &str, initialized: &str, first: &str, proxy: &str, web: &str) -> String {
+    let text = format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: p, namespace: default}}
+spec:
+  initContainers: [{{name: first, image: 'a:1'}}, {{name: proxy, image: 'b:1', restartPolicy: Always}}]
+  containers: [{{name: web, image: 'c:1'}}]
+status:
+  phase: {phase}
+  conditions: [{{type: Initialized, status: '{initialized}'}}]
+  initContainerStatuses:
+  - {{name: first, restartCount: 2, {first}}}
+  - {{name: proxy, restartCount: 1, {proxy}}}
+  containerStatuses:
+  - {{name: web, {web}}}
+"
+    );
+    let objects = objects(&text);
+    let [AnyObject::Pod(pod)] = objects.as_slice() else {
+        panic!("not a pod")
+    };
+    pod.narrow(now())[..3].join(" ")
+}
+
+const DONE: &str = "ready: true, state: {terminated: {reason: Completed}}";
+const UP: &str = "ready: true, started: true, state: {running: {}}";
+const LATER: &str = "state: {waiting: {reason: PodInitializing}}";
+
+#[rstest::rstest]
+#[case::the_first_runs(("Pending", "False", "state: {running: {}}", LATER, LATER), "0/2 Init:0/2 3")]
+#[case::the_first_has_failed(
+    ("Failed", "False", "state: {terminated: {exitCode: 1, reason: Error}}", LATER, LATER),
+    "0/2 Init:Error 3"
+)]
+#[case::the_first_keeps_failing(
+    ("Pending", "False", "state: {waiting: {reason: CrashLoopBackOff}}", LATER, LATER),
+    "0/2 Init:CrashLoopBackOff 3"
+)]
+#[case::the_sidecar_has_yet_to_start(("Pending", "False", DONE, "state: {running: {}}", LATER), "0/2 Init:1/2 3")]
+#[case::all_are_through(("Pending", "True", DONE, UP, LATER), "1/2 PodInitializing 1")]
+#[case::all_run(("Running", "True", DONE, UP, UP), "2/2 Running 1")]
+fn a_pods_status_tells_how_far_its_init_containers_are(
+    #[case] (phase, initialized, first, proxy, web): (&str, &str, &str, &str, &str),
+    #[case] expected: &str,
+) {
+    assert_eq!(ordered(phase, initialized, first, proxy, web), expected);
+}

@@ -47,8 +47,8 @@ impl Demand {
             node_selector: spec.node_selector.clone(),
             ..Self::default()
         };
-        for container in &spec.containers {
-            add_requests(&mut demand.requests, container)?;
+        demand.requests = spec.most_at_once(requests_of, add, raise)?;
+        for container in spec.all_containers() {
             demand.host_ports.extend(host_ports(container, spec.host_network));
         }
         Ok(demand)
@@ -71,18 +71,28 @@ pub(super) fn amounts(quantities: &BTreeMap<String, String>) -> Result<Amounts, 
         .collect()
 }
 
-fn add_requests(total: &mut Amounts, container: &Container) -> Result<(), String> {
+fn requests_of(container: &Container) -> Result<Amounts, String> {
     let Some(resources) = &container.resources else {
-        return Ok(());
+        return Ok(Amounts::new());
     };
     // A limit without a request is a request too, as in Kubernetes.
     let mut requests = resources.limits.clone();
     requests.extend(resources.requests.clone());
-    for (resource, amount) in amounts(&requests)? {
+    amounts(&requests)
+}
+
+fn add(total: &mut Amounts, more: Amounts) {
+    for (resource, amount) in more {
         let sum = total.entry(resource).or_default();
         *sum = sum.saturating_add(amount);
     }
-    Ok(())
+}
+
+fn raise(most: &mut Amounts, other: Amounts) {
+    for (resource, amount) in other {
+        let known = most.entry(resource).or_default();
+        *known = amount.max(*known);
+    }
 }
 
 fn host_ports(container: &Container, host_network: bool) -> impl Iterator<Item = HostPort> {
@@ -103,4 +113,47 @@ fn host_ports(container: &Container, host_network: bool) -> impl Iterator<Item =
             port: taken,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clone8s::v1::{PodSpec, ResourceRequirements};
+    use rstest::rstest;
+
+    use super::*;
+
+    fn asking(cpu: &str, restart_policy: &str) -> Container {
+        Container {
+            restart_policy: restart_policy.to_owned(),
+            resources: Some(ResourceRequirements {
+                requests: [("cpu".to_owned(), cpu.to_owned())].into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[rstest]
+    #[case::containers_alone(&[], &["1", "500m"], 1_500)]
+    #[case::a_large_init_container(&[("4", "")], &["1"], 4_000)]
+    #[case::init_containers_do_not_add_up(&[("2", ""), ("3", "")], &["1"], 3_000)]
+    #[case::a_sidecar_adds_to_the_containers(&[("1", "Always")], &["1"], 2_000)]
+    #[case::a_sidecar_adds_to_init_containers_after_it(&[("1", "Always"), ("4", "")], &["1"], 5_000)]
+    #[case::a_sidecar_adds_to_none_before_it(&[("4", ""), ("1", "Always")], &["2"], 4_000)]
+    fn a_pod_asks_for_the_most_that_runs_at_one_time(
+        #[case] init: &[(&str, &str)],
+        #[case] containers: &[&str],
+        #[case] milli_cpu: i128,
+    ) {
+        let spec = PodSpec {
+            init_containers: init.iter().map(|(cpu, policy)| asking(cpu, policy)).collect(),
+            containers: containers.iter().map(|cpu| asking(cpu, "")).collect(),
+            ..Default::default()
+        };
+        let pod = Pod {
+            spec: Some(spec),
+            ..Default::default()
+        };
+        assert_eq!(Demand::of(&pod).unwrap().requests["cpu"], milli_cpu);
+    }
 }

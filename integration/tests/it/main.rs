@@ -10,6 +10,7 @@ mod configuration;
 mod harness;
 mod joining;
 mod namespaces;
+mod order;
 mod outages;
 mod outbox;
 mod probes;

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::{
     cri::RunNumbers,
     hash,
+    hook::HookCall,
     memory::{FailedStep, Fingerprint, Target},
 };
 use crate::{
@@ -43,6 +44,14 @@ pub enum Action {
         container: String,
         id: ContainerId,
     },
+    /// What the container's spec says is to be done once it has started.
+    PostStart(HookCall),
+    /// What is to be done before the stop signal, until this time at the latest.
+    PreStop {
+        call: HookCall,
+        until: SystemTime,
+        cause: StopCause,
+    },
     /// Killed at `kill_at`, if its stop signal has not ended it before.
     StopContainer {
         id: ContainerId,
@@ -70,6 +79,10 @@ pub enum StopCause {
     SpecChanged,
     /// Its probe says that it has to start over.
     ProbeFailed(ProbeKind),
+    /// What was to be done after its start has failed.
+    PostStartFailed,
+    /// What it was there for is over: the containers that a sidecar serves, or an init container's turn.
+    NotNeeded,
     /// Its sandbox is gone, or another run has its place.
     OutOfPlace,
 }
@@ -85,6 +98,8 @@ impl Action {
             | Self::PullImage { container, .. }
             | Self::CreateContainer { container, .. }
             | Self::StartContainer { container, .. } => Target::Container(container.clone()),
+            Self::PostStart(call) => Target::Container(call.container.clone()),
+            Self::PreStop { call, .. } => Target::Run(call.place.run().clone()),
             Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Target::Run(id.clone()),
             Self::RefreshVolumes { .. } => Target::Volumes,
         }
@@ -94,6 +109,7 @@ impl Action {
     pub fn is_same_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::StopContainer { id, .. }, Self::StopContainer { id: same, .. }) => id == same,
+            (Self::PreStop { call, .. }, Self::PreStop { call: same, .. }) => call == same,
             _ => self == other,
         }
     }
@@ -105,13 +121,15 @@ impl Action {
             Self::InspectImage { container, .. }
             | Self::PullImage { container, .. }
             | Self::CreateContainer { container, .. }
+            | Self::PostStart(HookCall { container, .. })
             | Self::StartContainer { container, .. } => {
-                let spec = pod.spec().containers.iter().find(|one| one.name == *container);
+                let spec = pod.spec().container(container);
                 spec.map(|spec| hash::container_hash(pod, spec))
                     .unwrap_or_default()
             }
             Self::StopSandbox { .. }
             | Self::RemoveSandbox { .. }
+            | Self::PreStop { .. }
             | Self::StopContainer { .. }
             | Self::RemoveContainer { .. }
             | Self::RefreshVolumes { .. }
@@ -128,6 +146,7 @@ impl Action {
             Self::CreateContainer { .. } => FailedStep::CreateContainer,
             Self::StartContainer { .. } => FailedStep::StartContainer,
             Self::RefreshVolumes { .. } => FailedStep::RefreshVolumes,
+            Self::PostStart(_) | Self::PreStop { .. } => FailedStep::RunHook,
             Self::StopSandbox { .. }
             | Self::RemoveSandbox { .. }
             | Self::StopContainer { .. }

@@ -12,7 +12,7 @@ use clone8s::{
     v1::{Container, PodSpec, SecurityContext},
 };
 
-use super::{dns, env, hash, namespaces, resources};
+use super::{dns, env, hash, hook, namespaces, resources, stages::Role};
 use crate::{desired::DesiredPod, identity, logs, runtime::ImageRef, user_ranges::UserRange};
 
 /// Seconds that a pod's containers have to stop, when its spec does not say.
@@ -49,6 +49,8 @@ pub struct NodeFacts {
     pub resolv_conf: String,
     /// The node's ids that are the pod's users, for a pod with users of its own.
     pub users: Option<UserRange>,
+    /// The node's own address.
+    pub host_ip: String,
 }
 
 /// A sandbox of the pod; `attempt` counts them from 0.
@@ -140,7 +142,7 @@ pub fn container_config(
     }
     let mut labels = pod_labels(pod);
     labels.insert(identity::CONTAINER_NAME.to_owned(), container.name.clone());
-    let annotations = BTreeMap::from([
+    let mut annotations = BTreeMap::from([
         (
             identity::SPEC_HASH.to_owned(),
             hash::container_hash(pod, container),
@@ -149,6 +151,17 @@ pub fn container_config(
         (identity::BACKOFF_STEP.to_owned(), run.backoff_step.to_string()),
         (identity::IMAGE.to_owned(), container.image.clone()),
     ]);
+    if let Some(Role::Sidecar(place)) = Role::of(spec, &container.name) {
+        annotations.insert(identity::SIDECAR.to_owned(), place.to_string());
+    }
+    let pre_stop = container
+        .lifecycle
+        .as_ref()
+        .and_then(|lifecycle| lifecycle.pre_stop.as_ref());
+    let pre_stop = pre_stop.map(|hook| hook::resolved(hook, spec, container, &node.host_ip));
+    if let Some(Ok(hook)) = pre_stop.map(|hook| serde_json::to_string(&hook)) {
+        annotations.insert(identity::PRE_STOP.to_owned(), hook);
+    }
     Ok(ContainerConfig {
         metadata: Some(ContainerMetadata {
             name: container.name.clone(),
@@ -202,7 +215,7 @@ fn pod_labels(pod: &DesiredPod) -> BTreeMap<String, String> {
 }
 
 fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
-    let ports = spec.containers.iter().flat_map(|container| &container.ports);
+    let ports = spec.all_containers().flat_map(|container| &container.ports);
     ports
         .filter(|port| port.host_port != 0)
         .map(|port| PortMapping {

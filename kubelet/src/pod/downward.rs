@@ -95,7 +95,7 @@ pub fn resource(
     container: &str,
     selector: &ResourceFieldSelector,
 ) -> Result<String, String> {
-    let spec = pod.spec().containers.iter().find(|one| one.name == container);
+    let spec = pod.spec().container(container);
     let container = spec.ok_or_else(|| format!("the pod has no container {container:?}"))?;
     let amount = amount(container, node, &selector.resource)?;
     let divisor = match selector.divisor.as_str() {

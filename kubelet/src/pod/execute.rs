@@ -1,6 +1,6 @@
 //! Carries out one action. Decides nothing.
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
@@ -8,6 +8,7 @@ use super::{
     cri::{self, NodeFacts},
     downward::{Inputs, Surroundings},
     env,
+    hook::{self, Hook, HookCall, HookEnd, HookRecords},
     memory::{FailedStep, FailureCause},
     namespaces,
     plan::Action,
@@ -65,6 +66,8 @@ pub enum Outcome {
     Done,
     /// Whether the runtime has the image, and its name there.
     Image(Option<ImageRef>),
+    /// How a hook ended.
+    Hook(HookEnd),
     Failed {
         step: FailedStep,
         cause: FailureCause,
@@ -95,6 +98,16 @@ impl Executor {
             },
             Action::StartContainer { id, .. } => {
                 ended(runtime.start_container(&id).await, FailedStep::StartContainer)
+            }
+            Action::PostStart(call) => match &subject.pod {
+                Some(pod) => self.post_start(pod, call).await,
+                None => unwanted(FailedStep::RunHook),
+            },
+            Action::PreStop { call, until, .. } => {
+                // The plan gives it up in time; a command that this does not end is ended by the runtime.
+                const MARGIN: Duration = Duration::from_secs(1);
+                let limit = until.duration_since(self.clock.now()).unwrap_or_default() + MARGIN;
+                self.perform(Hook::PreStop, &call, Some(limit)).await
             }
             Action::StopContainer { id, kill_at, .. } => {
                 let grace = kill_at.duration_since(self.clock.now()).unwrap_or_default();
@@ -178,13 +191,7 @@ impl Executor {
         else {
             return Outcome::Done;
         };
-        let Some(spec) = pod
-            .spec()
-            .containers
-            .iter()
-            .find(|one| one.name == *container)
-            .cloned()
-        else {
+        let Some(spec) = pod.spec().container(container).cloned() else {
             return unwanted(FailedStep::CreateContainer);
         };
         let (volumes, of, ip) = (self.volumes.clone(), pod.clone(), subject.pod_ip.clone());
@@ -226,6 +233,19 @@ impl Executor {
                 .await,
             FailedStep::CreateContainer,
         )
+    }
+
+    async fn post_start(&self, pod: &DesiredPod, mut call: HookCall) -> Outcome {
+        if let Some(container) = pod.spec().container(&call.container) {
+            call.handler = hook::resolved(&call.handler, pod.spec(), container, &self.host_ip);
+        }
+        self.perform(Hook::PostStart, &call, None).await
+    }
+
+    async fn perform(&self, hook: Hook, call: &HookCall, limit: Option<Duration>) -> Outcome {
+        let records = HookRecords::of(&self.volumes.dir(&call.uid));
+        let runtime = self.runtime.as_ref();
+        Outcome::Hook(hook::perform(runtime, self.clock, &records, hook, call, limit).await)
     }
 
     async fn refresh_volumes(&self, subject: &Subject, pod: DesiredPod) -> Outcome {
@@ -293,6 +313,7 @@ impl Executor {
             memory: self.node_memory,
             resolv_conf,
             users,
+            host_ip: self.host_ip.clone(),
         })
     }
 }

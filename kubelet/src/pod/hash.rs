@@ -11,7 +11,7 @@ use crate::desired::DesiredPod;
 /// Of all that only a new sandbox can change.
 pub fn sandbox_hash(pod: &DesiredPod) -> String {
     let spec = pod.spec();
-    let host_ports = spec.containers.iter().flat_map(|container| {
+    let host_ports = spec.all_containers().flat_map(|container| {
         container
             .ports
             .iter()
@@ -88,7 +88,7 @@ pub fn hostname(pod: &DesiredPod) -> &str {
 
 /// Whether a container asks for all privileges, which the sandbox must then allow.
 pub fn is_privileged(spec: &PodSpec) -> bool {
-    spec.containers.iter().any(|container| {
+    spec.all_containers().any(|container| {
         container
             .security_context
             .as_ref()

@@ -5,6 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::{
+    action::StopCause,
+    hook::{Hook, HookRecord},
+};
 use crate::{
     config::Intervals,
     desired::PodUid,
@@ -21,8 +25,19 @@ pub struct Memory {
     /// Containers whose stop has succeeded: one that is still in an unknown state can only be removed.
     pub stopped_containers: BTreeSet<ContainerId>,
     pub configuration: Configuration,
+    /// How far the hooks of runs are; on disk too.
+    pub hooks: BTreeMap<(ContainerId, Hook), HookRecord>,
+    /// Runs that are being stopped: since when, and why.
+    pub stops: BTreeMap<ContainerId, Stop>,
     /// Pods of this key that may have left folders and mounts on the node.
     pub uncleaned: BTreeSet<PodUid>,
+}
+
+/// The end of a run under way: its hook first, then its signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    pub begun_at: SystemTime,
+    pub cause: StopCause,
 }
 
 /// Tells one state of what a pod is shown from another.
@@ -98,6 +113,8 @@ pub enum FailedStep {
     CreateContainer,
     StartContainer,
     RefreshVolumes,
+    /// What is done after a start or before a stop could not even be tried.
+    RunHook,
     /// Stopping or removing.
     TearDown,
 }
@@ -111,7 +128,10 @@ impl Failure {
         let soon = self.transient
             || matches!(
                 self.step,
-                FailedStep::InspectImage | FailedStep::RefreshVolumes | FailedStep::TearDown
+                FailedStep::InspectImage
+                    | FailedStep::RefreshVolumes
+                    | FailedStep::RunHook
+                    | FailedStep::TearDown
             );
         let (base, max) = if soon {
             (
@@ -165,11 +185,22 @@ impl Memory {
         );
     }
 
+    /// Notes that a run is being stopped. That its pod goes counts more than any reason before it.
+    pub fn note_stop(&mut self, id: &ContainerId, cause: StopCause, now: SystemTime) {
+        let stop = Stop { begun_at: now, cause };
+        let known = self.stops.entry(id.clone()).or_insert(stop);
+        if cause == StopCause::PodDeleted && known.cause != cause {
+            *known = stop;
+        }
+    }
+
     /// Forgets what no longer can matter: bounded by what is on the node.
     pub fn retain(&mut self, observed: &super::observed::Observed) {
         self.stopped_sandboxes.retain(|id| observed.sandbox(id).is_some());
         let alive = |id: &ContainerId| observed.containers.iter().any(|run| run.id == *id);
         self.stopped_containers.retain(alive);
+        self.stops.retain(|id, _| alive(id));
+        self.hooks.retain(|(id, _), _| alive(id));
         self.failures.retain(|target, _| match target {
             Target::Run(id) => alive(id),
             Target::Pod | Target::Volumes | Target::Container(_) => true,

@@ -6,6 +6,7 @@ use clone8s::v1::{PodStatus, container_state::State};
 
 use super::{
     execute::Outcome,
+    hook::{Hook, HookEnd},
     memory::FailedStep,
     plan::{Action, StopCause, Want},
 };
@@ -44,7 +45,7 @@ impl News {
             self.tell_failures(events, pod, status);
         }
 
-        for container in &status.container_statuses {
+        for container in status.all_container_statuses() {
             let state = container.state.as_ref().and_then(|state| state.state.as_ref());
             let Some(State::Waiting(waiting)) = state else {
                 continue;
@@ -75,7 +76,7 @@ impl News {
     fn tell_failures(&mut self, events: &EventRecorder, pod: &DesiredPod, status: &PodStatus) {
         let is_first_look = self.failed.is_none();
         let told = self.failed.get_or_insert_default();
-        for container in &status.container_statuses {
+        for container in status.all_container_statuses() {
             let states = [&container.state, &container.last_state];
             let ended = states.into_iter().flatten().find_map(|state| match &state.state {
                 Some(State::Terminated(end)) if end.exit_code != 0 => Some(end),
@@ -114,6 +115,8 @@ pub(super) fn begun(events: &EventRecorder, pod: &DesiredPod, action: &Action) {
                 StopCause::PodDeleted => String::new(),
                 StopCause::SpecChanged => ": its spec has changed".to_owned(),
                 StopCause::ProbeFailed(kind) => format!(": it failed its {kind} probe"),
+                StopCause::PostStartFailed => ": its postStart hook has failed".to_owned(),
+                StopCause::NotNeeded => ": it is no longer needed".to_owned(),
                 StopCause::OutOfPlace => ": its sandbox is gone, or another run has its place".to_owned(),
             };
             events.record(pod, Normal, "Killing", format!("Stopping container {name}{why}"));
@@ -149,6 +152,12 @@ pub(super) fn ended(
             };
             events.record(pod, Warning, reason, message);
         }
+        (Action::PostStart(_) | Action::PreStop { .. }, Outcome::Hook(HookEnd::Failed(why))) => {
+            tell_hook(events, pod, action, &format!("failed: {why}"));
+        }
+        (Action::PostStart(_) | Action::PreStop { .. }, Outcome::Hook(HookEnd::Unknown(why))) => {
+            tell_hook(events, pod, action, &format!("may have failed: {why}"));
+        }
         (Action::InspectImage { image, .. }, Outcome::Image(Some(_))) => {
             let message = format!("Container image {image:?} already present on machine");
             events.record(pod, Normal, "Pulled", message);
@@ -164,5 +173,87 @@ pub(super) fn ended(
             events.record(pod, Normal, "Started", format!("Started container {container}"));
         }
         _ => {}
+    }
+}
+
+/// A preStop hook was given up at the end of its time.
+pub(super) fn late(events: &EventRecorder, pod: &DesiredPod, action: &Action) {
+    tell_hook(events, pod, action, "was not over within the grace period");
+}
+
+fn tell_hook(events: &EventRecorder, pod: &DesiredPod, action: &Action, what: &str) {
+    let (reason, hook, call) = match action {
+        Action::PostStart(call) => ("FailedPostStartHook", Hook::PostStart, call),
+        Action::PreStop { call, .. } => ("FailedPreStopHook", Hook::PreStop, call),
+        _ => return,
+    };
+    let message = format!("The {hook} hook of container {} {what}", call.container);
+    events.record(pod, Warning, reason, message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        pod::{
+            hook::HookCall,
+            testing::{container, pod, runs},
+        },
+        probe::Place,
+        runtime::ContainerId,
+    };
+
+    #[test]
+    fn a_hook_that_failed_or_came_to_no_end_is_a_warning_by_its_name() {
+        let (events, mut told) = EventRecorder::new();
+        let pod = pod("p", vec![container("web", "web:1")]);
+        let call = HookCall {
+            uid: pod.uid(),
+            container: "web".to_owned(),
+            place: Place::of_id(ContainerId::new("c1"), None),
+            handler: runs("opens"),
+        };
+        let after_start = Action::PostStart(call.clone());
+        let before_stop = Action::PreStop {
+            call,
+            until: std::time::SystemTime::UNIX_EPOCH,
+            cause: StopCause::PodDeleted,
+        };
+        let outcome = |end| Outcome::Hook(end);
+        let failed = outcome(HookEnd::Failed("exit code 1".to_owned()));
+        let unknown = outcome(HookEnd::Unknown("the runtime is away".to_owned()));
+        ended(&events, &pod, &after_start, &failed, Duration::ZERO);
+        ended(&events, &pod, &before_stop, &unknown, Duration::ZERO);
+        ended(
+            &events,
+            &pod,
+            &after_start,
+            &outcome(HookEnd::Succeeded),
+            Duration::ZERO,
+        );
+        late(&events, &pod, &before_stop);
+        let mut found = Vec::new();
+        while let Ok(one) = told.try_recv() {
+            assert_eq!(one.kind, Warning);
+            found.push((one.reason, one.message));
+        }
+        let expected = [
+            (
+                "FailedPostStartHook",
+                "The postStart hook of container web failed: exit code 1",
+            ),
+            (
+                "FailedPreStopHook",
+                "The preStop hook of container web may have failed: the runtime is away",
+            ),
+            (
+                "FailedPreStopHook",
+                "The preStop hook of container web was not over within the grace period",
+            ),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(reason, message)| (reason, message.to_owned()))
+        );
     }
 }

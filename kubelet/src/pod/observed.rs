@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use clone8s::cri::{Container, ContainerState, ContainerStatus, PodSandbox, PodSandboxState};
+use clone8s::{
+    cri::{Container, ContainerState, ContainerStatus, PodSandbox, PodSandboxState},
+    v1::LifecycleHandler,
+};
 
 use crate::{
     clock::from_nanos,
@@ -57,6 +60,22 @@ pub struct Run {
     pub image_id: String,
     /// What its probes have found, while it runs.
     pub health: Health,
+    /// Of a sidecar: its place among the pod's init containers.
+    pub sidecar: Option<usize>,
+    /// What is done before it is stopped.
+    pub pre_stop: Option<LifecycleHandler>,
+    pub post_start: PostStart,
+}
+
+/// How far a run's postStart hook is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PostStart {
+    /// Done, or there is none.
+    #[default]
+    Over,
+    /// To be done, or under way.
+    Pending,
+    Failed,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +123,22 @@ impl Observed {
             .iter()
             .filter(|sandbox| sandbox.ready && sandbox.uid == *uid);
         ready.max_by_key(|sandbox| (sandbox.attempt, sandbox.created_at))
+    }
+
+    /// The sandbox that the pod's containers belong in.
+    pub fn present_sandbox(&self, uid: &PodUid, spec_hash: &str) -> Option<&Sandbox> {
+        let own = self
+            .sandboxes
+            .iter()
+            .filter(|sandbox| sandbox.ready && sandbox.uid == *uid && sandbox.spec_hash == *spec_hash);
+        // Where two fit, the one that more containers run in: the other came of a call whose answer was lost.
+        own.max_by_key(|sandbox| {
+            let running = self
+                .containers
+                .iter()
+                .filter(|run| run.sandbox == sandbox.id && matches!(run.state, RunState::Running { .. }));
+            (running.count(), sandbox.attempt, sandbox.created_at, &sandbox.id)
+        })
     }
 
     /// Where the pod's servers can be reached: on the node's network, at the node's own address.
@@ -186,6 +221,15 @@ impl Run {
                 image: annotation(&listed.annotations, identity::IMAGE),
                 image_id: image_id.cloned().unwrap_or_default(),
                 health: Health::UNPROBED,
+                sidecar: listed
+                    .annotations
+                    .get(identity::SIDECAR)
+                    .and_then(|place| place.parse().ok()),
+                pre_stop: listed
+                    .annotations
+                    .get(identity::PRE_STOP)
+                    .and_then(|hook| serde_json::from_str(hook).ok()),
+                post_start: PostStart::Over,
             },
         ))
     }

@@ -9,21 +9,22 @@
 //!    └── remove ◄── stop sandbox ◄── stop containers ◄── pod unwanted, replaced, or needs another sandbox
 //! ```
 //!
+//! Which containers may start at all, [`super::stages`] says; of those that end with their pod, too, which come first.
 //! The actions of one plan do not depend on each other: the worker runs them side by side and plans again whenever
 //! one ends or the world changes.
 
 mod bring_up;
+mod ending;
 mod tear_down;
 
-use std::time::{Duration, SystemTime};
-
-use clone8s::v1::Container;
+use std::time::SystemTime;
 
 use super::{
-    cri::{RunNumbers, grace_seconds},
+    cri::RunNumbers,
     hash,
     memory::{Memory, Target},
     observed::{Observed, Run, RunState},
+    stages::{Stage, roles},
 };
 use crate::{
     config::Intervals,
@@ -86,6 +87,8 @@ enum Need<'a> {
     New(RunNumbers),
     /// The run that was made must start.
     Start(&'a Run),
+    /// The run has started, and its hook has to be done.
+    PostStart(&'a Run),
 }
 
 impl Planner<'_> {
@@ -96,19 +99,21 @@ impl Planner<'_> {
             return;
         }
         let spec_hash = hash::sandbox_hash(pod);
-        let sandbox = self.present_sandbox(&uid, &spec_hash);
-        let containers = &pod.spec().containers;
-        let needs: Vec<_> = containers
-            .iter()
-            .map(|container| (container, self.need(pod, &uid, container, sandbox)))
+        let sandbox = self.observed.present_sandbox(&uid, &spec_hash);
+        let stage = Stage::of(pod, self.observed, sandbox, self.intervals);
+        let needs: Vec<_> = roles(pod.spec())
+            .map(|(role, container)| (container, self.need(pod, role, container, sandbox, stage)))
             .collect();
 
+        let mut endings = Vec::new();
         for (container, need) in &needs {
             if let Need::Replace(run, cause) = need {
-                self.end(run, grace(pod, container, *cause), *cause);
+                endings.push((*run, self.deadline(pod, container, run, *cause), *cause));
             }
         }
-        self.end_strays(pod, &uid);
+        endings.extend(self.strays(pod, &uid));
+        let all_end = sandbox.is_none() || matches!(stage, Stage::Over | Stage::Failed(_));
+        self.end_all(endings, all_end);
 
         match sandbox {
             Some(sandbox) => {
@@ -124,6 +129,10 @@ impl Planner<'_> {
                             busy = true;
                             self.start(pod, container, run);
                         }
+                        Need::PostStart(run) => {
+                            busy = true;
+                            self.post_start(pod, container, run);
+                        }
                     }
                 }
                 // Sandboxes before the present one are of no use once their containers have ended.
@@ -134,7 +143,7 @@ impl Planner<'_> {
             None => self.make_way(&uid, &spec_hash, &needs),
         }
         self.refresh_volumes(&uid);
-        self.drop_old_runs(&uid, containers);
+        self.drop_old_runs(&uid, pod.spec());
     }
 
     /// While containers look at them, volumes show what is.
@@ -182,19 +191,6 @@ impl Planner<'_> {
     fn wake_at(&mut self, at: SystemTime) {
         self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
-}
-
-/// How long a container has to stop.
-fn grace(pod: &DesiredPod, container: &Container, cause: StopCause) -> Duration {
-    let of_probe = match cause {
-        StopCause::ProbeFailed(kind) => kind
-            .of(container)
-            .and_then(|probe| probe.termination_grace_period_seconds)
-            .and_then(|seconds| u32::try_from(seconds).ok()),
-        _ => None,
-    };
-    let seconds = of_probe.unwrap_or_else(|| grace_seconds(pod.spec()));
-    Duration::from_secs(seconds.into())
 }
 
 #[cfg(test)]

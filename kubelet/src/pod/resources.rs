@@ -87,8 +87,7 @@ fn oom_score_adj(spec: &PodSpec, own: &Amounts, node_memory: i64) -> Result<i64,
     const GUARANTEED: i64 = -997;
     const BEST_EFFORT: i64 = 1_000;
     let all = spec
-        .containers
-        .iter()
+        .all_containers()
         .map(|container| Amounts::parse(container.resources.as_ref()))
         .collect::<Result<Vec<_>, _>>()?;
     if all.iter().all(Amounts::is_best_effort) {

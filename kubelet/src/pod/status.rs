@@ -1,27 +1,23 @@
 //! From what is wanted and what is there to the status that people see. Pure.
 
 mod conditions;
+mod container;
 
 use std::time::SystemTime;
 
-use clone8s::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, PodStatus, container_state::State,
-};
+use clone8s::v1::{ContainerStatus, PodStatus, container_state::State};
 
 use conditions::{Facts, conditions};
+use container::{View, container_status};
 
 use super::{
     hash,
-    memory::{FailedStep, Failure, ImageKnowledge, Memory, Target},
-    observed::{Exit, Observed, Run, RunState},
-    plan::{Next, Want, next_run},
+    memory::{FailedStep, Memory, Target},
+    observed::{Observed, RunState},
+    plan::Want,
+    stages::{Role, Stage, roles},
 };
-use crate::{
-    clock::to_timestamp,
-    config::Intervals,
-    desired::{DesiredPod, PodUid},
-};
+use crate::{clock::to_timestamp, config::Intervals, desired::DesiredPod};
 
 /// What a status needs besides the pod itself.
 #[derive(Debug, Clone)]
@@ -46,22 +42,35 @@ pub fn status(
     let uid = pod.uid();
     let stopping = matches!(want, Want::Stop { .. });
     let nothing_left = !observed.containers.iter().any(|run| run.uid == uid);
-    let container_statuses = match previous {
+    let sandbox = observed.present_sandbox(&uid, &hash::sandbox_hash(pod));
+    let stage = Stage::of(pod, observed, sandbox, context.intervals);
+    let (init_container_statuses, container_statuses) = match previous {
         // How the containers ended is known from before they were removed.
-        Some(previous) if stopping && nothing_left => previous
-            .container_statuses
-            .iter()
-            .map(|status| ContainerStatus {
-                ready: false,
-                ..status.clone()
-            })
-            .collect(),
-        _ => pod
-            .spec()
-            .containers
-            .iter()
-            .map(|container| container_status(pod, &uid, container, stopping, observed, memory, context))
-            .collect::<Vec<_>>(),
+        Some(previous) if stopping && nothing_left => (
+            unready(&previous.init_container_statuses),
+            unready(&previous.container_statuses),
+        ),
+        _ => {
+            let view = View {
+                pod,
+                uid: &uid,
+                observed,
+                memory,
+                context,
+                sandbox,
+                stage: (!stopping).then_some(stage),
+            };
+            roles(pod.spec())
+                .map(|(role, container)| (role, container_status(&view, role, container)))
+                .fold(
+                    (Vec::new(), Vec::new()),
+                    |(mut init, mut main), (role, status)| {
+                        let of_role = if role == Role::Main { &mut main } else { &mut init };
+                        of_role.push(status);
+                        (init, main)
+                    },
+                )
+        }
     };
     // What is being stopped is not started again, whatever its policy says.
     let policy = if stopping {
@@ -74,7 +83,7 @@ pub fn status(
             .map(|previous| previous.phase.clone())
             .unwrap_or_default()
     } else {
-        phase(policy, &container_statuses).to_owned()
+        phase(policy, stage, stopping, &container_statuses).to_owned()
     };
     let pod_ip = observed
         .address(pod, context.host_ip)
@@ -86,7 +95,7 @@ pub fn status(
     let (reason, message) = match (want, sandbox_failure) {
         (Want::Refuse { refusal, .. }, _) => (refusal.reason.to_owned(), refusal.message.clone()),
         (_, Some(failure)) => ("FailedCreatePodSandBox".to_owned(), failure.message.clone()),
-        _ => (String::new(), String::new()),
+        _ => failed_init(pod, stage, stopping, observed).unwrap_or_default(),
     };
     let start_time = previous.and_then(|previous| previous.start_time).or_else(|| {
         let oldest = observed.sandboxes.iter().filter(|sandbox| sandbox.uid == uid);
@@ -99,7 +108,10 @@ pub fn status(
     let facts = Facts {
         phase: &phase,
         sandbox_ready: observed.ready_sandbox(&uid).is_some(),
+        init_containers: &init_container_statuses,
         containers: &container_statuses,
+        stage,
+        stopping,
         pod,
     };
     let conditions = conditions(&facts, previous, context.now);
@@ -111,6 +123,7 @@ pub fn status(
         host_ip: context.host_ip.to_owned(),
         pod_ip,
         start_time,
+        init_container_statuses,
         container_statuses,
         observed_generation: pod
             .pod
@@ -120,195 +133,53 @@ pub fn status(
     }
 }
 
+/// As they were, but that nothing runs any more; an init container that has succeeded has succeeded.
+fn unready(statuses: &[ContainerStatus]) -> Vec<ContainerStatus> {
+    let has_ended = |status: &ContainerStatus| {
+        let state = status.state.as_ref().and_then(|state| state.state.as_ref());
+        matches!(state, Some(State::Terminated(_)))
+    };
+    let statuses = statuses.iter().map(|status| ContainerStatus {
+        ready: status.ready && has_ended(status),
+        ..status.clone()
+    });
+    statuses.collect()
+}
+
+/// Why a pod has failed before its containers ever ran: a word and a sentence.
+fn failed_init(
+    pod: &DesiredPod,
+    stage: Stage,
+    stopping: bool,
+    observed: &Observed,
+) -> Option<(String, String)> {
+    let (Stage::Failed(place), false) = (stage, stopping) else {
+        return None;
+    };
+    let container = pod.spec().init_containers.get(place)?;
+    let runs = observed.runs_of(&pod.uid(), &container.name);
+    let RunState::Exited(exit) = &runs.first()?.state else {
+        return None;
+    };
+    let message = format!(
+        "init container {} ended with exit code {}, and the pod's restart policy is Never",
+        container.name, exit.code
+    );
+    Some(("InitContainerFailed".to_owned(), message))
+}
+
 fn was_terminal(previous: Option<&PodStatus>) -> bool {
     previous.is_some_and(|previous| matches!(previous.phase.as_str(), "Succeeded" | "Failed"))
 }
 
-fn container_status(
-    pod: &DesiredPod,
-    uid: &PodUid,
-    container: &Container,
-    stopping: bool,
-    observed: &Observed,
-    memory: &Memory,
-    context: &StatusContext<'_>,
-) -> ContainerStatus {
-    let runs = observed.runs_of(uid, &container.name);
-    let newest = runs.first().copied();
-    let spec_hash = hash::container_hash(pod, container);
-    let failure = memory.failure(&Target::Container(container.name.clone()), &spec_hash);
-    let waiting = |reason: &str, message: &str| {
-        State::Waiting(ContainerStateWaiting {
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        })
-    };
-    let trouble = || waiting_reason(container, failure, memory, context);
-    let mut before = runs.get(1).copied();
-    let state = match newest.map(|run| (run, &run.state)) {
-        None => trouble().map_or_else(
-            || waiting("ContainerCreating", ""),
-            |(reason, message)| waiting(reason, &message),
-        ),
-        Some((_, RunState::Created)) => trouble().map_or_else(
-            || waiting("ContainerCreating", ""),
-            |(reason, message)| waiting(reason, &message),
-        ),
-        Some((_, RunState::Running { started_at })) => State::Running(ContainerStateRunning {
-            started_at: Some(to_timestamp(*started_at)),
-        }),
-        Some((run, RunState::Unknown)) => State::Terminated(ContainerStateTerminated {
-            exit_code: 137,
-            reason: "ContainerStatusUnknown".to_owned(),
-            message: "the container runtime has lost track of the container".to_owned(),
-            container_id: container_id(run, context),
-            ..Default::default()
-        }),
-        Some((run, RunState::Exited(exit))) => {
-            match after_exit(pod, run, exit, &spec_hash, stopping, context) {
-                AfterExit::BackOff(message) => {
-                    before = Some(run);
-                    waiting("CrashLoopBackOff", &message)
-                }
-                AfterExit::Restarting => match trouble() {
-                    Some((reason, message)) => {
-                        before = Some(run);
-                        waiting(reason, &message)
-                    }
-                    None => terminated(run, exit, context),
-                },
-                AfterExit::Done => terminated(run, exit, context),
-            }
-        }
-    };
-    let last_state = before.and_then(|run| match &run.state {
-        RunState::Exited(exit) => Some(ContainerState {
-            state: Some(terminated(run, exit, context)),
-        }),
-        _ => None,
-    });
-    let started = matches!(state, State::Running(_)) && newest.is_some_and(|run| run.health.started);
-    let ready = started && newest.is_some_and(|run| run.health.ready);
-    ContainerStatus {
-        name: container.name.clone(),
-        state: Some(ContainerState { state: Some(state) }),
-        last_state,
-        ready: ready && !stopping,
-        restart_count: newest.map_or(0, |run| i32::try_from(run.restart_count).unwrap_or(i32::MAX)),
-        image: newest
-            .map(|run| run.image.clone())
-            .filter(|image| !image.is_empty())
-            .unwrap_or_else(|| container.image.clone()),
-        image_id: newest.map(|run| run.image_id.clone()).unwrap_or_default(),
-        container_id: newest.map(|run| container_id(run, context)).unwrap_or_default(),
-        started,
-    }
-}
-
-fn container_id(run: &Run, context: &StatusContext<'_>) -> String {
-    format!("{}://{}", context.runtime_name, run.id)
-}
-
-fn terminated(run: &Run, exit: &Exit, context: &StatusContext<'_>) -> State {
-    // A process that a signal ended exits with 128 and the signal's number.
-    let signal = if (129..=192).contains(&exit.code) {
-        exit.code - 128
-    } else {
-        0
-    };
-    State::Terminated(ContainerStateTerminated {
-        exit_code: exit.code,
-        signal,
-        reason: exit.reason.clone(),
-        message: exit.message.clone(),
-        started_at: exit.started_at.map(to_timestamp),
-        finished_at: Some(to_timestamp(exit.finished_at)),
-        container_id: container_id(run, context),
-    })
-}
-
-enum AfterExit {
-    Done,
-    /// The next run is on its way.
-    Restarting,
-    /// The next run has to wait; why, for people.
-    BackOff(String),
-}
-
-fn after_exit(
-    pod: &DesiredPod,
-    run: &Run,
-    exit: &Exit,
-    spec_hash: &str,
-    stopping: bool,
-    context: &StatusContext<'_>,
-) -> AfterExit {
-    if stopping {
-        return AfterExit::Done;
-    }
-    if run.spec_hash != spec_hash {
-        return AfterExit::Restarting;
-    }
-    match next_run(&pod.spec().restart_policy, run, exit, context.intervals) {
-        Next::Done => AfterExit::Done,
-        Next::RestartAt { at, .. } if at <= context.now => AfterExit::Restarting,
-        Next::RestartAt { at, .. } => {
-            let wait = at.duration_since(exit.finished_at).unwrap_or_default();
-            AfterExit::BackOff(format!(
-                "back-off {} s restarting failed container {} of pod {}",
-                wait.as_secs(),
-                run.name,
-                pod.key()
-            ))
-        }
-    }
-}
-
-/// Why a container that should start does not.
-fn waiting_reason(
-    container: &Container,
-    failure: Option<&Failure>,
-    memory: &Memory,
-    context: &StatusContext<'_>,
-) -> Option<(&'static str, String)> {
-    if let Some(failure) = failure {
-        let again = failure.count > 1 && failure.retry_at(context.intervals) > context.now;
-        let reason = match failure.step {
-            FailedStep::PullImage if again => {
-                let message = format!(
-                    "back-off pulling image {:?}: {}",
-                    container.image, failure.message
-                );
-                return Some(("ImagePullBackOff", message));
-            }
-            FailedStep::PullImage => "ErrImagePull",
-            FailedStep::InspectImage => "ImageInspectError",
-            FailedStep::PrepareContainer => "CreateContainerConfigError",
-            FailedStep::CreateContainer => "CreateContainerError",
-            FailedStep::StartContainer => "RunContainerError",
-            FailedStep::RunSandbox | FailedStep::RefreshVolumes | FailedStep::TearDown => "ContainerCreating",
-        };
-        return Some((reason, failure.message.clone()));
-    }
-    if let Some(unknown) = memory.configuration.unknown.get(&container.name) {
-        return Some(("ContainerCreating", unknown.clone()));
-    }
-    let absent = matches!(
-        memory.images.get(&container.name),
-        Some(ImageKnowledge::Absent { .. })
-    );
-    if absent && container.image_pull_policy == "Never" {
-        let message = format!(
-            "the node does not have image {:?}, and its pull policy is Never: import it, or allow a pull",
-            container.image
-        );
-        return Some(("ErrImageNeverPull", message));
-    }
-    None
-}
-
 /// Kubernetes' phases, from the states of the containers.
-fn phase(policy: &str, containers: &[ContainerStatus]) -> &'static str {
+fn phase(policy: &str, stage: Stage, stopping: bool, containers: &[ContainerStatus]) -> &'static str {
+    match stage {
+        Stage::Failed(_) => return "Failed",
+        // Containers that ran in a sandbox that is gone wait for another turn.
+        Stage::Init(_) if !stopping => return "Pending",
+        Stage::Init(_) | Stage::Main | Stage::Over => {}
+    }
     let (mut never_ran, mut running, mut ended, mut succeeded) = (0, 0, 0, 0);
     for status in containers {
         match status.state.as_ref().and_then(|state| state.state.as_ref()) {

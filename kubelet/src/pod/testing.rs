@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use clone8s::v1::{Container, ObjectMeta, Pod, PodSpec};
+use clone8s::v1::{
+    Container, ExecAction, Lifecycle, LifecycleHandler, ObjectMeta, Pod, PodSpec, lifecycle_handler::Handler,
+};
 
 use crate::desired::{DesiredPod, Source};
 
@@ -36,5 +38,40 @@ pub(crate) fn container(name: &str, image: &str) -> Container {
         image: image.to_owned(),
         image_pull_policy: "IfNotPresent".to_owned(),
         ..Default::default()
+    }
+}
+
+pub(crate) fn sidecar(name: &str, image: &str) -> Container {
+    Container {
+        restart_policy: "Always".to_owned(),
+        ..container(name, image)
+    }
+}
+
+/// The same pod with these init containers.
+pub(crate) fn with_init(of: &DesiredPod, init_containers: Vec<Container>) -> DesiredPod {
+    let mut pod = of.clone();
+    let spec = Arc::make_mut(&mut pod.pod).spec.get_or_insert_default();
+    spec.init_containers = init_containers;
+    pod
+}
+
+/// A hook that runs one word.
+pub(crate) fn runs(word: &str) -> LifecycleHandler {
+    LifecycleHandler {
+        handler: Some(Handler::Exec(ExecAction {
+            command: vec![word.to_owned()],
+        })),
+    }
+}
+
+/// The same container with the hooks "opens" and "closes".
+pub(crate) fn with_hooks(of: Container) -> Container {
+    Container {
+        lifecycle: Some(Lifecycle {
+            post_start: Some(runs("opens")),
+            pre_stop: Some(runs("closes")),
+        }),
+        ..of
     }
 }

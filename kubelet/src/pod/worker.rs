@@ -3,9 +3,9 @@
 
 mod calls;
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, path::Path, sync::Arc, time::SystemTime};
 
-use clone8s::v1::PodStatus;
+use clone8s::v1::{PodStatus, lifecycle_handler};
 use clone8s_daemon::{Shutdown, backoff};
 use tokio::{
     sync::{Notify, watch},
@@ -17,11 +17,12 @@ use calls::InFlight;
 
 use super::{
     execute::{Executor, Outcome},
-    memory::{FailedStep, Memory, Target},
+    hook::{self, Hook, HookCall, HookRecords},
+    memory::{FailedStep, Memory, Stop, Target},
     news::News,
     observe::Observer,
     observed::Observed,
-    plan::{Action, Want, plan},
+    plan::{Action, StopCause, Want, plan},
     status::{StatusContext, status},
 };
 use crate::{
@@ -147,17 +148,19 @@ impl Worker {
                 self.memory.uncleaned.insert(pod.uid());
             }
             if is_new {
-                self.probes
-                    .open(&self.context.executor.volumes.dir(&pod.uid()))
-                    .await;
+                let dir = self.context.executor.volumes.dir(&pod.uid());
+                self.probes.open(&dir).await;
+                self.take_up_hooks(&dir).await;
             }
             self.probes.annotate(pod, &mut observed);
+            hook::annotate(pod, &self.memory, &mut observed);
             self.pod = Some(pod.clone());
         }
         let observed = &observed;
         let sandboxes = observed.sandboxes.iter().map(|sandbox| &sandbox.uid);
         let containers = observed.containers.iter().map(|run| &run.uid);
         self.memory.uncleaned.extend(sandboxes.chain(containers).cloned());
+        self.forget_hooks(observed).await;
         self.memory.retain(observed);
 
         self.look_at_objects(&want);
@@ -176,6 +179,32 @@ impl Worker {
             return Step::Ended;
         }
         Step::Sleep { until: plan.wake_at }
+    }
+
+    /// What an earlier kubelet has recorded of the pod's hooks. A preStop hook was the beginning of a stop, for whatever
+    /// reason.
+    async fn take_up_hooks(&mut self, pod_dir: &Path) {
+        let found = HookRecords::of(pod_dir).load().await;
+        for ((id, hook), record) in &found {
+            if *hook == Hook::PreStop {
+                let stop = Stop {
+                    begun_at: record.begun_at,
+                    cause: StopCause::OutOfPlace,
+                };
+                self.memory.stops.entry(id.clone()).or_insert(stop);
+            }
+        }
+        self.memory.hooks.extend(found);
+    }
+
+    async fn forget_hooks(&self, observed: &Observed) {
+        let Some(pod) = &self.pod else { return };
+        let ids = self.memory.hooks.keys().map(|(id, _)| id);
+        let gone = ids.filter(|id| !observed.containers.iter().any(|run| run.id == **id));
+        for id in gone {
+            let dir = self.context.executor.volumes.dir(&pod.uid());
+            HookRecords::of(&dir).forget(id).await;
+        }
     }
 
     /// Takes note of what the pod's config maps, secrets, labels and annotations are like now.
@@ -239,10 +268,14 @@ impl Worker {
     async fn drain(mut self) {
         self.probes.stop();
         for call in self.in_flight.values() {
-            if matches!(
-                call.action,
-                Action::PullImage { .. } | Action::StopContainer { .. }
-            ) {
+            let is_sleep =
+                |call: &HookCall| matches!(call.handler.handler, Some(lifecycle_handler::Handler::Sleep(_)));
+            let can_go_on_later = match &call.action {
+                Action::PullImage { .. } | Action::StopContainer { .. } => true,
+                Action::PostStart(call) | Action::PreStop { call, .. } => is_sleep(call),
+                _ => false,
+            };
+            if can_go_on_later {
                 call.abort.abort();
             }
         }

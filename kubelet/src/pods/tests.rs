@@ -1,6 +1,8 @@
 //! The whole of it on a runtime in memory, with paused time.
 
 mod configuration;
+mod hooks;
+mod lifecycle;
 mod probes;
 
 use std::{
@@ -233,6 +235,7 @@ async fn a_desired_pod_runs_and_says_so() {
     let expected = [
         "PodScheduled",
         "PodReadyToStartContainers",
+        "Initialized",
         "ContainersReady",
         "Ready",
     ];

@@ -16,7 +16,7 @@ use crate::{
 
 /// What came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Good,
     /// Why it is bad.
     Bad(String),
@@ -26,7 +26,7 @@ pub(super) enum Answer {
 
 /// Whom to ask.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Place {
+pub struct Place {
     pub(super) run: ContainerId,
     /// The pod's address; None while it is not known.
     address: Option<String>,
@@ -46,6 +46,20 @@ impl Place {
             address: address.map(str::to_owned),
             ports,
         }
+    }
+
+    /// With what is named in a hook already resolved, as [`crate::pod::hook::resolved`] does.
+    pub(crate) fn of_id(run: ContainerId, address: Option<&str>) -> Self {
+        Self {
+            run,
+            address: address.map(str::to_owned),
+            ports: Vec::new(),
+        }
+    }
+
+    /// The run that is asked.
+    pub fn run(&self) -> &ContainerId {
+        &self.run
     }
 
     /// The host to connect to: the one that is named, or the pod's.
@@ -102,7 +116,7 @@ async fn exec(runtime: &dyn Runtime, place: &Place, command: &ExecAction, limit:
     }
 }
 
-async fn http_get(place: &Place, get: &HttpGetAction) -> Answer {
+pub(crate) async fn http_get(place: &Place, get: &HttpGetAction) -> Answer {
     let target = match (place.host(&get.host), place.port(&get.port)) {
         (Ok(host), Ok(port)) => http::Target { host, port },
         (Err(why), _) | (_, Err(why)) => return Answer::Nothing(why),

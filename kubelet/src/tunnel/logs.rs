@@ -115,16 +115,19 @@ impl LogSources {
         let Some(uid) = uid else {
             return Err(not_found(format!("pod {key} is not on this node")));
         };
-        let mut containers: Vec<&str> = desired
+        let spec = desired.as_ref().map(|desired| desired.spec());
+        let mut names: Vec<&str> = spec
             .iter()
-            .flat_map(|desired| &desired.spec().containers)
+            .flat_map(|spec| spec.all_containers())
             .map(|container| container.name.as_str())
             .collect();
-        if containers.is_empty() {
-            let known = entry.iter().flat_map(|entry| &entry.status.container_statuses);
-            containers = known.map(|container| container.name.as_str()).collect();
+        let mut main = spec.map_or(0, |spec| spec.containers.len());
+        if let Some(entry) = entry.as_ref().filter(|_| names.is_empty()) {
+            let known = entry.status.all_container_statuses();
+            names = known.map(|container| container.name.as_str()).collect();
+            main = entry.status.container_statuses.len();
         }
-        let container = choose(&key, &containers, &request.container)?;
+        let container = choose(&key, &names, main, &request.container)?;
         let dir = logs::pod_dir(&self.root, &key, &uid).join(container);
         let runs = runs(&dir);
         let number = match (request.previous, &runs[..]) {
@@ -152,22 +155,22 @@ impl LogSources {
     }
 }
 
-/// The named container, or the only one.
-fn choose<'a>(key: &PodKey, containers: &[&'a str], wanted: &str) -> Result<&'a str, Status> {
-    match (wanted, containers) {
+/// The named container, or the only one beside init containers; the last `main` names are not of init containers.
+fn choose<'a>(key: &PodKey, names: &[&'a str], main: usize, wanted: &str) -> Result<&'a str, Status> {
+    match (wanted, &names[names.len().saturating_sub(main)..]) {
         ("", [only]) => Ok(only),
         ("", _) => Err(Status::invalid_argument(format!(
             "pod {key} has several containers; name one of: {}",
-            containers.join(", ")
+            names.join(", ")
         ))),
-        _ => containers
+        _ => names
             .iter()
             .find(|name| **name == wanted)
             .copied()
             .ok_or_else(|| {
                 not_found(format!(
                     "pod {key} has no container {wanted:?}; it has: {}",
-                    containers.join(", ")
+                    names.join(", ")
                 ))
             }),
     }
@@ -198,8 +201,7 @@ fn waiting_for(entry: Option<&PodEntry>, container: &str) -> String {
         .and_then(|entry| {
             entry
                 .status
-                .container_statuses
-                .iter()
+                .all_container_statuses()
                 .find(|status| status.name == container)
         })
         .and_then(|status| match status.state.as_ref()?.state.as_ref()? {
@@ -226,8 +228,7 @@ fn has_ended(run: &Run, statuses: &PodStatuses) -> bool {
     }
     let Some(status) = entry
         .status
-        .container_statuses
-        .iter()
+        .all_container_statuses()
         .find(|status| status.name == run.container)
     else {
         return false;

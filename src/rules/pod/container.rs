@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, str::FromStr};
 use crate::{
     names,
     quantity::Quantity,
-    rules::pod::{env, probe},
+    rules::pod::{default_to, env, lifecycle, probe},
     rules::{
         ImageReference,
         check::{Check, Seen},
@@ -68,39 +68,87 @@ const CAPABILITIES: [&str; 42] = [
     "WAKE_ALARM",
 ];
 
-pub(super) fn check_containers(c: &mut Check, spec: &PodSpec, limit: usize) {
-    let mut names_seen = Seen::new();
-    let mut host_ports = Seen::new();
-    c.list("containers", &spec.containers, limit, |c, container| {
-        c.field("name", |c| {
-            c.ok(names::check_dns_label(&container.name));
-            if names_seen.again(container.name.as_str()) {
-                c.wrong(format!(
-                    "{:?} is the name of another container of the pod",
-                    container.name
-                ));
-            }
-        });
-        c.field("image", |c| {
-            if let Err(sentence) = ImageReference::parse(&container.image) {
-                c.wrong(sentence);
-            }
-        });
-        c.field("imagePullPolicy", |c| {
-            c.one_of(&container.image_pull_policy, &["Always", "IfNotPresent", "Never"]);
-        });
-        check_process(c, container);
-        env::check_env(c, container, spec);
-        check_ports(c, container, spec.host_network, &mut host_ports);
-        probe::check_probes(c, container);
-        check_mounts(c, container, spec);
-        if let Some(resources) = &container.resources {
-            c.field("resources", |c| check_resources(c, resources));
+pub(super) fn set_defaults(container: &mut Container, host_network: bool) {
+    let latest = ImageReference::parse(&container.image).is_ok_and(|image| image.is_latest());
+    default_to(
+        &mut container.image_pull_policy,
+        if latest { "Always" } else { "IfNotPresent" },
+    );
+    for port in &mut container.ports {
+        default_to(&mut port.protocol, "TCP");
+        if host_network && port.host_port == 0 {
+            port.host_port = port.container_port;
         }
-        if let Some(security) = &container.security_context {
-            c.field("securityContext", |c| check_security(c, security));
+    }
+    probe::set_defaults(container);
+    lifecycle::set_defaults(container);
+    if let Some(resources) = &mut container.resources {
+        for (name, limit) in &resources.limits {
+            resources
+                .requests
+                .entry(name.clone())
+                .or_insert_with(|| limit.clone());
+        }
+    }
+}
+
+/// What containers must not have twice in a pod.
+struct Taken<'a> {
+    names: Seen<&'a str>,
+    host_ports: Seen<HostPort<'a>>,
+}
+
+pub(super) fn check_containers(c: &mut Check, spec: &PodSpec, limit: usize) {
+    let mut taken = Taken {
+        names: Seen::new(),
+        host_ports: Seen::new(),
+    };
+    c.list("initContainers", &spec.init_containers, limit, |c, container| {
+        check_container(c, container, spec, &mut taken);
+        lifecycle::check_init_container(c, container);
+    });
+    c.list("containers", &spec.containers, limit, |c, container| {
+        check_container(c, container, spec, &mut taken);
+        if !container.restart_policy.is_empty() {
+            c.field("restartPolicy", |c| {
+                c.wrong(
+                    "cannot be set: only an init container can be a sidecar; the pod's restartPolicy counts",
+                );
+            });
         }
     });
+}
+
+fn check_container<'a>(c: &mut Check, container: &'a Container, spec: &PodSpec, taken: &mut Taken<'a>) {
+    c.field("name", |c| {
+        c.ok(names::check_dns_label(&container.name));
+        if taken.names.again(container.name.as_str()) {
+            c.wrong(format!(
+                "{:?} is the name of another container of the pod",
+                container.name
+            ));
+        }
+    });
+    c.field("image", |c| {
+        if let Err(sentence) = ImageReference::parse(&container.image) {
+            c.wrong(sentence);
+        }
+    });
+    c.field("imagePullPolicy", |c| {
+        c.one_of(&container.image_pull_policy, &["Always", "IfNotPresent", "Never"]);
+    });
+    check_process(c, container);
+    env::check_env(c, container, spec);
+    check_ports(c, container, spec.host_network, &mut taken.host_ports);
+    probe::check_probes(c, container);
+    lifecycle::check_lifecycle(c, container, spec);
+    check_mounts(c, container, spec);
+    if let Some(resources) = &container.resources {
+        c.field("resources", |c| check_resources(c, resources));
+    }
+    if let Some(security) = &container.security_context {
+        c.field("securityContext", |c| check_security(c, security));
+    }
 }
 
 /// What the sandbox forwards from the node cannot change while it lives.
@@ -119,8 +167,7 @@ pub(super) fn check_host_ports_update(c: &mut Check, new: &PodSpec, old: &PodSpe
 }
 
 fn forwarded(spec: &PodSpec) -> BTreeSet<(i32, &str, &str, i32)> {
-    spec.containers
-        .iter()
+    spec.all_containers()
         .flat_map(|container| &container.ports)
         .filter(|port| port.host_port != 0)
         .map(|port| {

@@ -133,7 +133,7 @@ pub(super) fn check_resource_ref(
         match into {
             Into::Variable if name.is_empty() => {}
             _ => {
-                let known: Vec<_> = spec.containers.iter().map(|one| one.name.as_str()).collect();
+                let known: Vec<_> = spec.all_containers().map(|one| one.name.as_str()).collect();
                 c.one_of(name, &known);
             }
         }

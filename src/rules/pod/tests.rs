@@ -1,4 +1,5 @@
 mod configuration;
+mod lifecycle;
 mod probes;
 
 use crate::{

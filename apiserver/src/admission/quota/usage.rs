@@ -1,6 +1,10 @@
 //! What objects take of what quotas count.
 
-use std::ops::{AddAssign, SubAssign};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    ops::{AddAssign, SubAssign},
+};
 
 use clone8s::{
     quantity::Quantity,
@@ -31,6 +35,68 @@ struct Silent {
     memory_request: bool,
     cpu_limit: bool,
     memory_limit: bool,
+}
+
+/// What containers take at one time.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    requests: Amounts,
+    limits: Amounts,
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self {
+            requests: NOTHING,
+            limits: NOTHING,
+        }
+    }
+}
+
+impl Taken {
+    /// What is not said is nothing.
+    fn by(container: &Container) -> Self {
+        let resources = container.resources.clone().unwrap_or_default();
+        Self {
+            requests: Amounts::of(&resources.requests),
+            limits: Amounts::of(&resources.limits),
+        }
+    }
+}
+
+impl Amounts {
+    fn of(texts: &BTreeMap<String, String>) -> Self {
+        let amount = |name: &str| texts.get(name).and_then(|text| text.parse().ok());
+        Self {
+            cpu: amount("cpu").unwrap_or(Quantity::ZERO),
+            memory: amount("memory").unwrap_or(Quantity::ZERO),
+        }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.cpu = self.cpu + more.cpu;
+        self.memory = self.memory + more.memory;
+    }
+
+    fn raise(&mut self, other: Self) {
+        self.cpu = self.cpu.max(other.cpu);
+        self.memory = self.memory.max(other.memory);
+    }
+}
+
+impl Silent {
+    fn note(&mut self, container: &Container) {
+        let resources = container.resources.clone().unwrap_or_default();
+        let says = |texts: &BTreeMap<String, String>, name: &str| {
+            texts
+                .get(name)
+                .is_some_and(|text| text.parse::<Quantity>().is_ok())
+        };
+        self.cpu_request |= !says(&resources.requests, "cpu");
+        self.memory_request |= !says(&resources.requests, "memory");
+        self.cpu_limit |= !says(&resources.limits, "cpu");
+        self.memory_limit |= !says(&resources.limits, "memory");
+    }
 }
 
 const NOTHING: Amounts = Amounts {
@@ -64,30 +130,24 @@ impl Usage {
         }
         let mut usage = Self::one_of("pods", 1);
         usage.pods = Quantity::from_count(1);
-        for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
-            usage.add_container(container);
+        let Some(spec) = &pod.spec else { return usage };
+        for container in spec.all_containers() {
+            usage.silent.note(container);
         }
-        usage
-    }
-
-    fn add_container(&mut self, container: &Container) {
-        let resources = container.resources.clone().unwrap_or_default();
-        let amount = |text: Option<&String>| text.and_then(|text| text.parse::<Quantity>().ok());
-        let take = |total: &mut Quantity, silent: &mut bool, amount: Option<Quantity>| match amount {
-            Some(amount) => *total = *total + amount,
-            None => *silent = true,
-        };
-        let (requests, limits, silent) = (&mut self.requests, &mut self.limits, &mut self.silent);
-        let request = |name| amount(resources.requests.get(name));
-        let limit = |name| amount(resources.limits.get(name));
-        take(&mut requests.cpu, &mut silent.cpu_request, request("cpu"));
-        take(
-            &mut requests.memory,
-            &mut silent.memory_request,
-            request("memory"),
+        let most = spec.most_at_once(
+            |container| Ok::<_, Infallible>(Taken::by(container)),
+            |total, more| {
+                total.requests.add(more.requests);
+                total.limits.add(more.limits);
+            },
+            |most, other| {
+                most.requests.raise(other.requests);
+                most.limits.raise(other.limits);
+            },
         );
-        take(&mut limits.cpu, &mut silent.cpu_limit, limit("cpu"));
-        take(&mut limits.memory, &mut silent.memory_limit, limit("memory"));
+        let Ok(most) = most;
+        (usage.requests, usage.limits) = (most.requests, most.limits);
+        usage
     }
 
     /// How much it is of what a quota calls so; None for what it is not counted as.
@@ -140,5 +200,40 @@ impl SubAssign<&Self> for Usage {
         self.requests.memory = self.requests.memory - less.requests.memory;
         self.limits.cpu = self.limits.cpu - less.limits.cpu;
         self.limits.memory = self.limits.memory - less.limits.memory;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clone8s::v1::{PodSpec, ResourceRequirements};
+
+    use super::*;
+
+    #[test]
+    fn init_containers_count_as_they_run_and_each_says_what_is_counted() {
+        let container = |cpu: &str, restart_policy: &str| Container {
+            restart_policy: restart_policy.into(),
+            resources: Some(ResourceRequirements {
+                requests: [("cpu".to_owned(), cpu.to_owned())].into(),
+                ..ResourceRequirements::default()
+            }),
+            ..Container::default()
+        };
+        let mut spec = PodSpec {
+            init_containers: vec![container("5", ""), container("1", "Always")],
+            containers: vec![container("2", ""), container("1", "")],
+            ..PodSpec::default()
+        };
+        let usage = |spec: &PodSpec| {
+            Usage::of_pod(&Pod {
+                spec: Some(spec.clone()),
+                ..Pod::default()
+            })
+        };
+        assert_eq!(usage(&spec).of("requests.cpu"), Some(Quantity::from_count(5)));
+        assert!(!usage(&spec).leaves_out("requests.cpu"));
+        spec.init_containers[0].resources = None;
+        assert_eq!(usage(&spec).of("requests.cpu"), Some(Quantity::from_count(4)));
+        assert!(usage(&spec).leaves_out("requests.cpu"));
     }
 }

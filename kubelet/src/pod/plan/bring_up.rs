@@ -7,45 +7,41 @@ use super::{
         cri::RunNumbers,
         hash,
         memory::{ImageKnowledge, Target},
-        observed::{Run, RunState, Sandbox},
+        observed::{PostStart, Run, RunState, Sandbox},
+        stages::{Role, Stage},
     },
     Action, Need, Next, Planner, StopCause, next_run,
 };
 use crate::desired::{DesiredPod, PodUid};
 
 impl<'a> Planner<'a> {
-    /// The sandbox that the pod's containers belong in.
-    pub(super) fn present_sandbox(&self, uid: &PodUid, spec_hash: &str) -> Option<&'a Sandbox> {
-        let own = self
-            .observed
-            .sandboxes
-            .iter()
-            .filter(|sandbox| sandbox.ready && sandbox.uid == *uid && sandbox.spec_hash == *spec_hash);
-        // Where two fit, the one that more containers run in: the other came of a call whose answer was lost.
-        own.max_by_key(|sandbox| {
-            let running = self
-                .observed
-                .containers
-                .iter()
-                .filter(|run| run.sandbox == sandbox.id && matches!(run.state, RunState::Running { .. }));
-            (running.count(), sandbox.attempt, sandbox.created_at, &sandbox.id)
-        })
-    }
-
     pub(super) fn need(
         &mut self,
         pod: &DesiredPod,
-        uid: &PodUid,
+        role: Role,
         container: &Container,
         sandbox: Option<&Sandbox>,
+        stage: Stage,
     ) -> Need<'a> {
-        let runs = self.observed.runs_of(uid, &container.name);
+        let runs = self.observed.runs_of(&pod.uid(), &container.name);
+        let may_start = stage.may_start(role);
         let Some(newest) = runs.first().copied() else {
-            return Need::New(RunNumbers {
+            let first = RunNumbers {
                 restart_count: 0,
                 backoff_step: 0,
-            });
+            };
+            return if may_start {
+                Need::New(first)
+            } else {
+                Need::Nothing
+            };
         };
+        if stage.must_end(role) {
+            return match newest.state {
+                RunState::Exited(_) => Need::Nothing,
+                _ => Need::Replace(newest, StopCause::NotNeeded),
+            };
+        }
         let spec_hash = hash::container_hash(pod, container);
         let in_place = sandbox.is_some_and(|sandbox| sandbox.id == newest.sandbox);
         let up_to_date = newest.spec_hash == spec_hash;
@@ -56,15 +52,13 @@ impl<'a> Planner<'a> {
             })
         };
         match &newest.state {
-            RunState::Running { .. } if in_place && up_to_date => match newest.health.failed {
-                Some(kind) => Need::Replace(newest, StopCause::ProbeFailed(kind)),
-                None => Need::Nothing,
-            },
+            RunState::Running { .. } if in_place && up_to_date => running(newest),
             // An older run ends first: two of one container would be in each other's way.
             RunState::Created | RunState::Exited(_) if runs.iter().any(|run| run.state.may_run()) => {
                 Need::Nothing
             }
-            RunState::Created if in_place && up_to_date => Need::Start(newest),
+            RunState::Created if in_place && up_to_date && may_start => Need::Start(newest),
+            RunState::Created if in_place && up_to_date => Need::Nothing,
             RunState::Running { .. } | RunState::Created | RunState::Unknown => {
                 let cause = if up_to_date {
                     StopCause::OutOfPlace
@@ -73,10 +67,13 @@ impl<'a> Planner<'a> {
                 };
                 Need::Replace(newest, cause)
             }
+            RunState::Exited(_) if !may_start => Need::Nothing,
+            // What it had done for a sandbox that is gone is to be done for the next.
+            RunState::Exited(_) if matches!(role, Role::Init(_)) && !in_place => successor(0),
             // An update starts at once, whatever became of the run before.
             RunState::Exited(_) if !up_to_date => successor(0),
             RunState::Exited(exit) => {
-                match next_run(&pod.spec().restart_policy, newest, exit, self.intervals) {
+                match next_run(role.restart_policy(pod.spec()), newest, exit, self.intervals) {
                     Next::Done => Need::Nothing,
                     Next::RestartAt { at, backoff_step } if at <= self.now => successor(backoff_step),
                     Next::RestartAt { at, .. } => {
@@ -155,6 +152,21 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// What is to be done right after the start of a run.
+    pub(super) fn post_start(&mut self, pod: &DesiredPod, container: &Container, run: &Run) {
+        let target = Target::Container(container.name.clone());
+        let hook = container
+            .lifecycle
+            .as_ref()
+            .and_then(|lifecycle| lifecycle.post_start.as_ref());
+        if let Some(handler) =
+            hook.filter(|_| !self.must_wait(&target, &hash::container_hash(pod, container)))
+        {
+            let call = self.hook_call(run, handler);
+            self.plan.actions.push(Action::PostStart(call));
+        }
+    }
+
     /// There is no sandbox that fits. Clears the way for one, and makes it if a container is to run in it.
     pub(super) fn make_way(&mut self, uid: &PodUid, spec_hash: &str, needs: &[(&Container, Need<'_>)]) {
         if !self.plan.actions.is_empty() || self.may_run_any(uid) {
@@ -179,5 +191,15 @@ impl<'a> Planner<'a> {
             .max()
             .unwrap_or(0);
         self.plan.actions.push(Action::RunSandbox { attempt });
+    }
+}
+
+/// What a run that is where and what it should be needs.
+fn running(run: &Run) -> Need<'_> {
+    match (run.health.failed, run.post_start) {
+        (Some(kind), _) => Need::Replace(run, StopCause::ProbeFailed(kind)),
+        (None, PostStart::Failed) => Need::Replace(run, StopCause::PostStartFailed),
+        (None, PostStart::Pending) => Need::PostStart(run),
+        (None, PostStart::Over) => Need::Nothing,
     }
 }

@@ -1,47 +1,49 @@
 //! Towards nothing being left: runs, then sandboxes, then folders.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use clone8s::v1::Container;
+use clone8s::v1::PodSpec;
 
 use super::{
     super::{
-        cri::{self, grace_seconds},
+        cri::grace_seconds,
         memory::Target,
         observed::{Run, RunState, Sandbox},
+        stages::first_to_end,
     },
     Action, Planner, StopCause,
+    ending::Deadline,
 };
 use crate::desired::{DesiredPod, PodUid};
 
-const DEFAULT_GRACE: Duration = Duration::from_secs(cri::DEFAULT_GRACE_SECONDS as u64);
-
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     pub(super) fn stop(&mut self, pod: Option<&DesiredPod>) {
-        let kill_at = pod.and_then(|pod| deletion_deadline(pod, self.now));
-        if self.tear_down(|_| true, kill_at, StopCause::PodDeleted) {
+        let deadline = pod.and_then(Deadline::of_deletion);
+        if self.tear_down(|_| true, deadline, StopCause::PodDeleted) {
             return;
         }
         self.plan.gone = true;
     }
 
-    /// Ends runs that must not go on beside the newest of their container, and runs of containers that the spec no
-    /// longer has.
-    pub(super) fn end_strays(&mut self, pod: &DesiredPod, uid: &PodUid) {
-        let containers = &pod.spec().containers;
-        let grace = Duration::from_secs(grace_seconds(pod.spec()).into());
+    /// Runs that must not go on beside the newest of their container, and runs of containers that the spec no longer
+    /// has.
+    pub(super) fn strays(&self, pod: &DesiredPod, uid: &PodUid) -> Vec<(&'a Run, Deadline, StopCause)> {
+        let spec = pod.spec();
+        let grace = Duration::from_secs(grace_seconds(spec).into());
+        let mut strays = Vec::new();
         for run in self.observed.containers.iter().filter(|run| run.uid == *uid) {
-            let known = containers.iter().any(|container| container.name == run.name);
-            if !known {
-                self.end(run, grace, StopCause::SpecChanged);
+            let deadline = self.deadline_of(run, grace);
+            if spec.container(&run.name).is_none() {
+                strays.push((run, deadline, StopCause::SpecChanged));
                 continue;
             }
             let newest = self.observed.runs_of(uid, &run.name)[0];
             let is_over = matches!(run.state, RunState::Exited(_));
             if run.id != newest.id && !is_over {
-                self.end(run, grace, StopCause::OutOfPlace);
+                strays.push((run, deadline, StopCause::OutOfPlace));
             }
         }
+        strays
     }
 
     /// Everything is as it should be in `present`: gives back what it no longer needs.
@@ -70,8 +72,8 @@ impl Planner<'_> {
 
     /// Keeps, of the ended runs of each container, the newest two: the one whose end its status shows, and the one
     /// before it for its logs.
-    pub(super) fn drop_old_runs(&mut self, uid: &PodUid, containers: &[Container]) {
-        for container in containers {
+    pub(super) fn drop_old_runs(&mut self, uid: &PodUid, spec: &PodSpec) {
+        for container in spec.all_containers() {
             let runs = self.observed.runs_of(uid, &container.name);
             for old in runs
                 .into_iter()
@@ -87,7 +89,7 @@ impl Planner<'_> {
     pub(super) fn tear_down(
         &mut self,
         doomed: impl Fn(&PodUid) -> bool,
-        kill_at: Option<SystemTime>,
+        deadline: Option<Deadline>,
         cause: StopCause,
     ) -> bool {
         let runs: Vec<_> = self
@@ -103,15 +105,15 @@ impl Planner<'_> {
             .filter(|sandbox| doomed(&sandbox.uid))
             .collect();
         // Containers first: their exit hooks need the network that goes with the sandbox.
-        let ending: Vec<_> = runs.iter().filter(|run| self.must_be_stopped(run)).collect();
+        let ending: Vec<_> = runs
+            .iter()
+            .copied()
+            .filter(|run| self.must_be_stopped(run))
+            .collect();
         if !ending.is_empty() {
-            for run in ending {
-                let grace = self
-                    .observed
-                    .sandbox(&run.sandbox)
-                    .and_then(|sandbox| sandbox.grace)
-                    .unwrap_or(DEFAULT_GRACE);
-                self.stop_run(run, kill_at.unwrap_or(self.now + grace), cause);
+            for run in first_to_end(&ending) {
+                let deadline = deadline.unwrap_or_else(|| self.teardown_deadline(run));
+                self.stop_run(run, deadline, cause);
             }
             return true;
         }
@@ -133,26 +135,6 @@ impl Planner<'_> {
             return true;
         }
         false
-    }
-
-    /// Stops a run that may go on, removes one that does not.
-    pub(super) fn end(&mut self, run: &Run, grace: Duration, cause: StopCause) {
-        if self.must_be_stopped(run) {
-            self.stop_run(run, self.now + grace, cause);
-        } else {
-            self.remove_run(run);
-        }
-    }
-
-    fn stop_run(&mut self, run: &Run, kill_at: SystemTime, cause: StopCause) {
-        if !self.must_wait(&Target::Run(run.id.clone()), "") {
-            self.plan.actions.push(Action::StopContainer {
-                id: run.id.clone(),
-                name: run.name.clone(),
-                kill_at,
-                cause,
-            });
-        }
     }
 
     pub(super) fn remove_run(&mut self, run: &Run) {
@@ -187,21 +169,4 @@ impl Planner<'_> {
             });
         }
     }
-}
-
-/// When the containers of a pod that is being deleted are killed. Unless that was to be at once, each gets a moment to
-/// end by itself, even when the kubelet comes late.
-fn deletion_deadline(pod: &DesiredPod, now: SystemTime) -> Option<SystemTime> {
-    const MOMENT: Duration = Duration::from_secs(2);
-    let metadata = pod.pod.metadata.as_ref()?;
-    let asked = crate::clock::from_timestamp(metadata.deletion_timestamp.as_ref()?);
-    let grace = metadata.deletion_grace_period_seconds.map_or_else(
-        || u64::from(grace_seconds(pod.spec())),
-        |seconds| u64::try_from(seconds).unwrap_or(0),
-    );
-    if grace == 0 {
-        return Some(now);
-    }
-    let grace = Duration::from_secs(grace);
-    Some((asked + grace).max(now + MOMENT.min(grace)))
 }

@@ -1,9 +1,13 @@
 //! What plans look like, and what holds for every plan.
 
+mod order;
+mod order_properties;
 mod properties;
 mod world;
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use clone8s::v1::Container;
 
 use world::{World, at, container_hash};
 
@@ -11,8 +15,11 @@ use super::*;
 use crate::{
     desired::PodUid,
     pod::{
+        cri::grace_seconds,
+        hook::{self, Hook, HookCall, HookEnd, HookRecord},
         memory::{Failure, FailureCause, ImageKnowledge},
-        observed::{Exit, Sandbox},
+        observed::{Exit, PostStart, Sandbox},
+        stages::Role,
         testing::{container, pod},
     },
     probe::{Health, ProbeKind},

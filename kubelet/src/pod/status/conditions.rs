@@ -4,13 +4,16 @@ use std::time::SystemTime;
 
 use clone8s::v1::{Condition, ContainerStatus, PodStatus};
 
-use crate::{clock::to_timestamp, desired::DesiredPod};
+use crate::{clock::to_timestamp, desired::DesiredPod, pod::stages::Stage};
 
 /// What the conditions follow from.
 pub(super) struct Facts<'a> {
     pub(super) phase: &'a str,
     pub(super) sandbox_ready: bool,
+    pub(super) init_containers: &'a [ContainerStatus],
     pub(super) containers: &'a [ContainerStatus],
+    pub(super) stage: Stage,
+    pub(super) stopping: bool,
     pub(super) pod: &'a DesiredPod,
 }
 
@@ -20,11 +23,13 @@ type Finding = Result<(), (&'static str, String)>;
 /// The conditions now. `previous` gives the times of those that have not changed.
 pub(super) fn conditions(facts: &Facts<'_>, previous: Option<&PodStatus>, now: SystemTime) -> Vec<Condition> {
     let sandbox = facts.sandbox_ready.then_some(()).ok_or(("", String::new()));
+    let initialized = initialized(facts, previous);
     let containers = containers_ready(facts);
     let ready = containers.clone().and_then(|()| gates_open(facts.pod));
     [
         ("PodScheduled", Ok(())),
         ("PodReadyToStartContainers", sandbox),
+        ("Initialized", initialized),
         ("ContainersReady", containers),
         ("Ready", ready),
     ]
@@ -33,15 +38,40 @@ pub(super) fn conditions(facts: &Facts<'_>, previous: Option<&PodStatus>, now: S
     .collect()
 }
 
+fn initialized(facts: &Facts<'_>, previous: Option<&PodStatus>) -> Finding {
+    let was = |previous: &PodStatus| {
+        let mut conditions = previous.conditions.iter();
+        conditions.any(|old| old.r#type == "Initialized" && old.status == "True")
+    };
+    let turn = match facts.stage {
+        Stage::Main | Stage::Over => return Ok(()),
+        // A sandbox that goes with its pod takes back nothing.
+        _ if facts.stopping && previous.is_some_and(was) => return Ok(()),
+        Stage::Init(turn) | Stage::Failed(turn) => turn,
+    };
+    let open: Vec<_> = facts
+        .init_containers
+        .iter()
+        .skip(turn)
+        .map(|status| status.name.as_str())
+        .collect();
+    let message = format!("containers with incomplete status: [{}]", open.join(" "));
+    Err(("ContainersNotInitialized", message))
+}
+
 fn containers_ready(facts: &Facts<'_>) -> Finding {
     match facts.phase {
         "Succeeded" => return Err(("PodCompleted", String::new())),
         "Failed" => return Err(("PodFailed", String::new())),
         _ => {}
     }
-    let unready: Vec<_> = facts
-        .containers
-        .iter()
+    let is_sidecar = |status: &&ContainerStatus| {
+        let mut sidecars = facts.pod.spec().sidecars();
+        sidecars.any(|sidecar| sidecar.name == status.name)
+    };
+    let sidecars = facts.init_containers.iter().filter(is_sidecar);
+    let unready: Vec<_> = sidecars
+        .chain(facts.containers)
         .filter(|status| !status.ready)
         .map(|status| status.name.as_str())
         .collect();

@@ -8,6 +8,7 @@ use tokio::task::{AbortHandle, Id, JoinError};
 use super::{
     super::{
         execute::{Outcome, Subject},
+        hook::{Hook, HookCall, HookRecord},
         memory::{FailureCause, ImageKnowledge, Target},
         news,
         observed::Observed,
@@ -56,11 +57,22 @@ impl Worker {
         }
     }
 
-    /// Drops calls that the plan no longer asks for, where that is safe: pulls, and waits for a stop that must now
-    /// come sooner.
+    /// Drops calls that the plan no longer asks for, where that is safe: pulls, hooks whose time is up or whose container
+    /// is gone, and waits for a stop that must now come sooner.
     pub(super) fn give_up_unwanted(&mut self, actions: &[Action]) {
+        let (pod, events) = (self.pod.as_ref(), &self.context.events);
         self.in_flight.retain(|_, call| {
             let unwanted = match &call.action {
+                hook @ (Action::PostStart(_) | Action::PreStop { .. }) => {
+                    let is_late = actions.iter().any(|action| {
+                        matches!(action, Action::StopContainer { id, .. }
+                            if matches!(hook, Action::PreStop { call, .. } if call.place.run() == id))
+                    });
+                    if let Some(pod) = pod.filter(|_| is_late) {
+                        news::late(events, pod, hook);
+                    }
+                    is_late || !actions.iter().any(|action| action.is_same_as(hook))
+                }
                 Action::PullImage { .. } | Action::InspectImage { .. } => !actions.contains(&call.action),
                 Action::StopContainer { id, kill_at, .. } => actions.iter().any(|action| {
                     matches!(action, Action::StopContainer { id: same, kill_at: sooner, .. }
@@ -93,6 +105,15 @@ impl Worker {
             news::begun(&self.context.events, pod, &action);
         }
         let spec_hash = pod.as_ref().map(|pod| action.spec_hash(pod)).unwrap_or_default();
+        match &action {
+            Action::PostStart(call) => self.note_hook(Hook::PostStart, call, now),
+            Action::PreStop { call, cause, .. } => {
+                self.note_hook(Hook::PreStop, call, now);
+                self.memory.note_stop(call.place.run(), *cause, now);
+            }
+            Action::StopContainer { id, cause, .. } => self.memory.note_stop(id, *cause, now),
+            _ => {}
+        }
         let subject = subject(&self.key, pod, &action, observed);
         tracing::debug!(pod = %self.key, ?action, "begin");
         let executor = self.context.executor.clone();
@@ -107,6 +128,15 @@ impl Worker {
             abort,
         };
         self.in_flight.insert(in_flight.abort.id(), in_flight);
+    }
+
+    fn note_hook(&mut self, hook: Hook, call: &HookCall, now: SystemTime) {
+        let begun = HookRecord {
+            begun_at: now,
+            end: None,
+        };
+        let key = (call.place.run().clone(), hook);
+        self.memory.hooks.entry(key).or_insert(begun);
     }
 
     /// Takes note of how a call ended.
@@ -157,6 +187,20 @@ impl Worker {
                     _ => ImageKnowledge::Absent { image, at: now },
                 };
                 self.memory.images.insert(container.clone(), knowledge);
+                self.memory.failures.remove(&target);
+                return;
+            }
+            Action::PostStart(call) | Action::PreStop { call, .. } => {
+                let hook = match action {
+                    Action::PostStart(_) => Hook::PostStart,
+                    _ => Hook::PreStop,
+                };
+                if let (Outcome::Hook(end), Some(record)) = (
+                    outcome,
+                    self.memory.hooks.get_mut(&(call.place.run().clone(), hook)),
+                ) {
+                    record.end = Some(end);
+                }
                 self.memory.failures.remove(&target);
                 return;
             }

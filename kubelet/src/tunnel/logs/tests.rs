@@ -93,3 +93,18 @@ fn why_a_container_has_not_started_is_told() {
     assert_eq!(waiting_for(entry, "main"), " (CrashLoopBackOff: back-off 10s)");
     assert_eq!(waiting_for(entry, "side"), "");
 }
+
+#[rstest]
+#[case::the_only_one_beside_init_containers("", 1, Some("web"))]
+#[case::one_of_several("", 2, None)]
+#[case::an_init_container("first", 1, Some("first"))]
+#[case::nobody("wen", 1, None)]
+fn a_log_is_the_named_containers_or_the_only_ones(
+    #[case] wanted: &str,
+    #[case] main: usize,
+    #[case] expected: Option<&str>,
+) {
+    let names = ["first", "proxy", "web"];
+    let found = choose(&PodKey::new("default", "p"), &names, main, wanted);
+    assert_eq!(found.ok(), expected);
+}

@@ -126,6 +126,9 @@ fn world(pod: &DesiredPod, sandboxes: &[AnySandbox], runs: &[AnyRun]) -> World {
             image: String::new(),
             image_id: String::new(),
             health: Health::UNPROBED,
+            sidecar: None,
+            pre_stop: None,
+            post_start: PostStart::Over,
         });
     }
     world

@@ -1,5 +1,9 @@
 //! A node on which every action succeeds at once.
 
+use std::collections::BTreeMap;
+
+use clone8s::v1::LifecycleHandler;
+
 use super::*;
 
 pub(super) fn at(seconds: u64) -> SystemTime {
@@ -14,12 +18,16 @@ pub(super) struct World {
     pub(super) now: SystemTime,
     /// Containers that were stopped so far.
     pub(super) stops: usize,
+    /// Containers that end by themselves with this code, once nothing else is to be done.
+    pub(super) exits: BTreeMap<String, i32>,
+    /// What was done, in short words.
+    pub(super) log: Vec<String>,
     serial: u32,
 }
 
 pub(super) fn container_hash(world: &World, name: &str) -> String {
     let pod = world.want.pod().unwrap();
-    let spec = pod.spec().containers.iter().find(|one| one.name == name).unwrap();
+    let spec = pod.spec().container(name).unwrap();
     hash::container_hash(pod, spec)
 }
 
@@ -31,6 +39,8 @@ impl World {
             memory: Memory::default(),
             now: at(0),
             stops: 0,
+            exits: BTreeMap::new(),
+            log: Vec::new(),
             serial: 0,
         };
         world.remember();
@@ -56,6 +66,23 @@ impl World {
         let sandboxes = self.observed.sandboxes.iter().map(|sandbox| sandbox.uid.clone());
         self.memory.uncleaned.extend(uids.chain(sandboxes));
         self.memory.retain(&self.observed);
+        if let Some(pod) = self.want.pod() {
+            hook::annotate(pod, &self.memory, &mut self.observed);
+        }
+    }
+
+    /// Ends the containers that end by themselves; false when there are none.
+    pub(super) fn let_end(&mut self) -> bool {
+        let ending: Vec<_> = (0..self.observed.containers.len())
+            .filter(|run| matches!(self.observed.containers[*run].state, RunState::Running { .. }))
+            .filter_map(|run| Some((run, *self.exits.get(&self.observed.containers[run].name)?)))
+            .collect();
+        for (run, code) in &ending {
+            self.log
+                .push(format!("{} ends", self.observed.containers[*run].name));
+            self.end(*run, *code);
+        }
+        !ending.is_empty()
     }
 
     /// Carries out one plan, or lets time pass until the next.
@@ -68,6 +95,8 @@ impl World {
         if let (true, Some(wake_at)) = (plan.actions.is_empty(), plan.wake_at) {
             self.now = self.now.max(wake_at);
         }
+        // A plan of what is known now, and not of what was before the last action.
+        self.remember();
         plan
     }
 
@@ -78,7 +107,7 @@ impl World {
             let plan = self.step();
             let is_settled = plan.actions.is_empty() && plan.wake_at.is_none();
             plans.push(plan);
-            if is_settled {
+            if is_settled && !self.let_end() {
                 return plans;
             }
         }
@@ -111,6 +140,22 @@ impl World {
     fn find(&self, id: &ContainerId) -> usize {
         let found = self.observed.containers.iter().position(|run| run.id == *id);
         found.unwrap_or_else(|| panic!("{id} is not there: {self:#?}"))
+    }
+
+    /// A hook succeeds, and is never done twice.
+    fn note_hook(&mut self, hook: Hook, call: &HookCall) {
+        let record = HookRecord {
+            begun_at: self.now,
+            end: Some(HookEnd::Succeeded),
+        };
+        let key = (call.place.run().clone(), hook);
+        let before = self.memory.hooks.insert(key, record);
+        assert_eq!(before, None, "{hook} of {} is done twice", call.container);
+    }
+
+    fn pre_stop_of(&self, container: &str) -> Option<LifecycleHandler> {
+        let spec = self.want.pod()?.spec().container(container)?;
+        spec.lifecycle.as_ref()?.pre_stop.clone()
     }
 
     pub(super) fn carry_out(&mut self, action: &Action) {
@@ -183,16 +228,34 @@ impl World {
                     image: String::new(),
                     image_id: String::new(),
                     health: Health::UNPROBED,
+                    sidecar: match Role::of(self.want.pod().unwrap().spec(), container) {
+                        Some(Role::Sidecar(place)) => Some(place),
+                        _ => None,
+                    },
+                    pre_stop: self.pre_stop_of(container),
+                    post_start: PostStart::Over,
                 };
                 self.observed.containers.push(run);
             }
-            Action::StartContainer { id, .. } => {
+            Action::StartContainer { id, container } => {
+                self.log.push(format!("start {container}"));
                 let run = self.find(id);
                 assert_eq!(self.observed.containers[run].state, RunState::Created);
                 self.observed.containers[run].state = RunState::Running { started_at: now };
             }
-            Action::StopContainer { id, .. } => {
+            Action::PostStart(call) => {
+                self.log.push(format!("after start of {}", call.container));
+                self.note_hook(Hook::PostStart, call);
+            }
+            Action::PreStop { call, cause, .. } => {
+                self.log.push(format!("before stop of {}", call.container));
+                self.note_hook(Hook::PreStop, call);
+                self.memory.note_stop(call.place.run(), *cause, now);
+            }
+            Action::StopContainer { id, name, cause, .. } => {
                 self.stops += 1;
+                self.log.push(format!("stop {name}"));
+                self.memory.note_stop(id, *cause, now);
                 let run = self.find(id);
                 self.end(run, 143);
                 self.memory.stopped_containers.insert(id.clone());

@@ -1,0 +1,235 @@
+//! The status of one container: what it does, why it waits, how it ended.
+
+use clone8s::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, container_state::State,
+};
+
+use super::{
+    super::{
+        hash,
+        memory::{FailedStep, Failure, ImageKnowledge, Memory, Target},
+        observed::{Exit, Observed, PostStart, Run, RunState, Sandbox},
+        plan::{Next, next_run},
+        stages::{Role, Stage},
+    },
+    StatusContext,
+};
+use crate::{
+    clock::to_timestamp,
+    desired::{DesiredPod, PodUid},
+};
+
+/// What the statuses of a pod's containers follow from.
+pub(super) struct View<'a> {
+    pub(super) pod: &'a DesiredPod,
+    pub(super) uid: &'a PodUid,
+    pub(super) observed: &'a Observed,
+    pub(super) memory: &'a Memory,
+    pub(super) context: &'a StatusContext<'a>,
+    pub(super) sandbox: Option<&'a Sandbox>,
+    /// None for a pod that is being stopped: nothing of it starts any more.
+    pub(super) stage: Option<Stage>,
+}
+
+pub(super) fn container_status(view: &View<'_>, role: Role, container: &Container) -> ContainerStatus {
+    let View {
+        pod,
+        memory,
+        context,
+        stage,
+        ..
+    } = *view;
+    let runs = view.observed.runs_of(view.uid, &container.name);
+    let newest = runs.first().copied();
+    let spec_hash = hash::container_hash(pod, container);
+    let failure = memory.failure(&Target::Container(container.name.clone()), &spec_hash);
+    let waiting = |reason: &str, message: &str| {
+        State::Waiting(ContainerStateWaiting {
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        })
+    };
+    let trouble = || waiting_reason(container, failure, memory, context);
+    let is_turn = stage.is_none_or(|stage| stage.may_start(role));
+    let nothing_yet = || match trouble().filter(|_| is_turn) {
+        Some((reason, message)) => waiting(reason, &message),
+        None if pod.spec().init_containers.is_empty() => waiting("ContainerCreating", ""),
+        None => waiting("PodInitializing", ""),
+    };
+    let mut before = runs.get(1).copied();
+    let state = match newest.map(|run| (run, &run.state)) {
+        None | Some((_, RunState::Created)) => nothing_yet(),
+        // It was done for a sandbox that is gone.
+        Some((run, RunState::Exited(_))) if view.is_to_be_done_again(role, run) => {
+            before = Some(run);
+            nothing_yet()
+        }
+        Some((_, RunState::Running { started_at })) => State::Running(ContainerStateRunning {
+            started_at: Some(to_timestamp(*started_at)),
+        }),
+        Some((run, RunState::Unknown)) => State::Terminated(ContainerStateTerminated {
+            exit_code: 137,
+            reason: "ContainerStatusUnknown".to_owned(),
+            message: "the container runtime has lost track of the container".to_owned(),
+            container_id: container_id(run, context),
+            ..Default::default()
+        }),
+        Some((run, RunState::Exited(exit))) => match after_exit(view, role, run, exit, &spec_hash) {
+            AfterExit::BackOff(message) => {
+                before = Some(run);
+                waiting("CrashLoopBackOff", &message)
+            }
+            AfterExit::Restarting => match trouble() {
+                Some((reason, message)) => {
+                    before = Some(run);
+                    waiting(reason, &message)
+                }
+                None => terminated(run, exit, context),
+            },
+            AfterExit::Done => terminated(run, exit, context),
+        },
+    };
+    let last_state = before.and_then(|run| match &run.state {
+        RunState::Exited(exit) => Some(ContainerState {
+            state: Some(terminated(run, exit, context)),
+        }),
+        _ => None,
+    });
+    let is_over = |run: &Run| run.post_start == PostStart::Over && run.health.started;
+    let started = matches!(state, State::Running(_)) && newest.is_some_and(is_over);
+    let ready = match (role, &state) {
+        (Role::Init(_), State::Terminated(end)) => end.exit_code == 0,
+        (Role::Init(_), _) => false,
+        (Role::Sidecar(_) | Role::Main, _) => {
+            started && stage.is_some() && newest.is_some_and(|run| run.health.ready)
+        }
+    };
+    ContainerStatus {
+        name: container.name.clone(),
+        state: Some(ContainerState { state: Some(state) }),
+        last_state,
+        ready,
+        restart_count: newest.map_or(0, |run| i32::try_from(run.restart_count).unwrap_or(i32::MAX)),
+        image: newest
+            .map(|run| run.image.clone())
+            .filter(|image| !image.is_empty())
+            .unwrap_or_else(|| container.image.clone()),
+        image_id: newest.map(|run| run.image_id.clone()).unwrap_or_default(),
+        container_id: newest.map(|run| container_id(run, context)).unwrap_or_default(),
+        started,
+    }
+}
+
+impl View<'_> {
+    /// An init container that ended in another sandbox than the present, and whose turn comes again.
+    fn is_to_be_done_again(&self, role: Role, run: &Run) -> bool {
+        let (Role::Init(place), Some(Stage::Init(turn))) = (role, self.stage) else {
+            return false;
+        };
+        place >= turn && self.sandbox.is_none_or(|sandbox| sandbox.id != run.sandbox)
+    }
+}
+
+fn container_id(run: &Run, context: &StatusContext<'_>) -> String {
+    format!("{}://{}", context.runtime_name, run.id)
+}
+
+fn terminated(run: &Run, exit: &Exit, context: &StatusContext<'_>) -> State {
+    // A process that a signal ended exits with 128 and the signal's number.
+    let signal = if (129..=192).contains(&exit.code) {
+        exit.code - 128
+    } else {
+        0
+    };
+    State::Terminated(ContainerStateTerminated {
+        exit_code: exit.code,
+        signal,
+        reason: exit.reason.clone(),
+        message: exit.message.clone(),
+        started_at: exit.started_at.map(to_timestamp),
+        finished_at: Some(to_timestamp(exit.finished_at)),
+        container_id: container_id(run, context),
+    })
+}
+
+enum AfterExit {
+    Done,
+    /// The next run is on its way.
+    Restarting,
+    /// The next run has to wait; why, for people.
+    BackOff(String),
+}
+
+fn after_exit(view: &View<'_>, role: Role, run: &Run, exit: &Exit, spec_hash: &str) -> AfterExit {
+    let View { pod, context, .. } = *view;
+    let Some(stage) = view.stage.filter(|stage| !stage.must_end(role)) else {
+        return AfterExit::Done;
+    };
+    let has_done_its_work = matches!(role, Role::Init(_)) && exit.code == 0;
+    if has_done_its_work || matches!(stage, Stage::Failed(_)) {
+        return AfterExit::Done;
+    }
+    if run.spec_hash != spec_hash {
+        return AfterExit::Restarting;
+    }
+    match next_run(role.restart_policy(pod.spec()), run, exit, context.intervals) {
+        Next::Done => AfterExit::Done,
+        Next::RestartAt { at, .. } if at <= context.now => AfterExit::Restarting,
+        Next::RestartAt { at, .. } => {
+            let wait = at.duration_since(exit.finished_at).unwrap_or_default();
+            AfterExit::BackOff(format!(
+                "back-off {} s restarting failed container {} of pod {}",
+                wait.as_secs(),
+                run.name,
+                pod.key()
+            ))
+        }
+    }
+}
+
+/// Why a container that should start does not.
+fn waiting_reason(
+    container: &Container,
+    failure: Option<&Failure>,
+    memory: &Memory,
+    context: &StatusContext<'_>,
+) -> Option<(&'static str, String)> {
+    if let Some(failure) = failure {
+        let again = failure.count > 1 && failure.retry_at(context.intervals) > context.now;
+        let reason = match failure.step {
+            FailedStep::PullImage if again => {
+                let message = format!(
+                    "back-off pulling image {:?}: {}",
+                    container.image, failure.message
+                );
+                return Some(("ImagePullBackOff", message));
+            }
+            FailedStep::PullImage => "ErrImagePull",
+            FailedStep::InspectImage => "ImageInspectError",
+            FailedStep::PrepareContainer => "CreateContainerConfigError",
+            FailedStep::CreateContainer => "CreateContainerError",
+            FailedStep::StartContainer => "RunContainerError",
+            FailedStep::RunSandbox
+            | FailedStep::RefreshVolumes
+            | FailedStep::RunHook
+            | FailedStep::TearDown => "ContainerCreating",
+        };
+        return Some((reason, failure.message.clone()));
+    }
+    if let Some(unknown) = memory.configuration.unknown.get(&container.name) {
+        return Some(("ContainerCreating", unknown.clone()));
+    }
+    let absent = matches!(
+        memory.images.get(&container.name),
+        Some(ImageKnowledge::Absent { .. })
+    );
+    if absent && container.image_pull_policy == "Never" {
+        let message = format!(
+            "the node does not have image {:?}, and its pull policy is Never: import it, or allow a pull",
+            container.image
+        );
+        return Some(("ErrImageNeverPull", message));
+    }
+    None
+}
