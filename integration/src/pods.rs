@@ -1,7 +1,7 @@
 //! Pods for tests, as messages and as manifests, and what their status says.
 
 use anyhow::ensure;
-use clone8s::v1::{Container, ContainerState, ObjectMeta, Pod, PodSpec, container_state::State};
+use clone8s::v1::{Container, ContainerState, ObjectMeta, Pod, PodSpec, PodStatus, container_state::State};
 
 /// A pod in "default" on the node's network, that nothing has placed yet.
 pub fn pod(name: &str, containers: &[(&str, &str)]) -> Pod {
@@ -70,10 +70,7 @@ pub fn check_ready(pod: &Pod) -> anyhow::Result<()> {
 
 /// Why a container of the pod waits: reason and message, or "" when none does.
 pub fn waiting(pod: &Pod) -> String {
-    let statuses = pod
-        .status
-        .iter()
-        .flat_map(|status| status.all_container_statuses());
+    let statuses = pod.status.iter().flat_map(PodStatus::all_container_statuses);
     statuses
         .filter_map(|status| match &status.state {
             Some(ContainerState {

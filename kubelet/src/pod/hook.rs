@@ -194,6 +194,11 @@ impl HookRecords {
     }
 }
 
+/// A hook that goes on wherever it was.
+pub(super) fn is_sleep(call: &HookCall) -> bool {
+    matches!(call.handler.handler, Some(Handler::Sleep(_)))
+}
+
 /// Does a hook, unless it has been begun before. `limit` is a command's.
 pub(super) async fn perform(
     runtime: &dyn Runtime,
@@ -206,19 +211,16 @@ pub(super) async fn perform(
     let id = call.place.run();
     let begun_at = match records.read(id, hook).await {
         Some(HookRecord { end: Some(end), .. }) => return end,
-        Some(HookRecord { begun_at, .. }) => match call.handler.handler {
-            Some(Handler::Sleep(_)) => begun_at,
-            _ => {
-                let end =
-                    HookEnd::Unknown("the kubelet ended while it was done; it is not repeated".to_owned());
-                let record = HookRecord {
-                    begun_at,
-                    end: Some(end.clone()),
-                };
-                records.save(id, hook, &record).await;
-                return end;
-            }
-        },
+        Some(HookRecord { begun_at, .. }) if is_sleep(call) => begun_at,
+        Some(HookRecord { begun_at, .. }) => {
+            let end = HookEnd::Unknown("the kubelet ended while it was done; it is not repeated".to_owned());
+            let record = HookRecord {
+                begun_at,
+                end: Some(end.clone()),
+            };
+            records.save(id, hook, &record).await;
+            return end;
+        }
         None => {
             let begun_at = clock.now();
             let record = HookRecord { begun_at, end: None };

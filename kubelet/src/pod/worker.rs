@@ -5,7 +5,7 @@ mod calls;
 
 use std::{collections::HashMap, path::Path, sync::Arc, time::SystemTime};
 
-use clone8s::v1::{PodStatus, lifecycle_handler};
+use clone8s::v1::PodStatus;
 use clone8s_daemon::{Shutdown, backoff};
 use tokio::{
     sync::{Notify, watch},
@@ -17,7 +17,7 @@ use calls::InFlight;
 
 use super::{
     execute::{Executor, Outcome},
-    hook::{self, Hook, HookCall, HookRecords},
+    hook::{self, Hook, HookRecords},
     memory::{FailedStep, Memory, Stop, Target},
     news::News,
     observe::Observer,
@@ -268,11 +268,9 @@ impl Worker {
     async fn drain(mut self) {
         self.probes.stop();
         for call in self.in_flight.values() {
-            let is_sleep =
-                |call: &HookCall| matches!(call.handler.handler, Some(lifecycle_handler::Handler::Sleep(_)));
             let can_go_on_later = match &call.action {
                 Action::PullImage { .. } | Action::StopContainer { .. } => true,
-                Action::PostStart(call) | Action::PreStop { call, .. } => is_sleep(call),
+                Action::PostStart(call) | Action::PreStop { call, .. } => hook::is_sleep(call),
                 _ => false,
             };
             if can_go_on_later {

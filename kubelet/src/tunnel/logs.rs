@@ -20,7 +20,7 @@ use tonic::Status;
 
 use super::{answer::Frames, not_found};
 use crate::{
-    desired::{Desired, PodKey, PodUid},
+    desired::{Desired, DesiredPod, PodKey, PodUid},
     logs::{self, Joiner, Start},
     status::{PodEntry, PodStatuses},
 };
@@ -115,7 +115,7 @@ impl LogSources {
         let Some(uid) = uid else {
             return Err(not_found(format!("pod {key} is not on this node")));
         };
-        let spec = desired.as_ref().map(|desired| desired.spec());
+        let spec = desired.as_ref().map(DesiredPod::spec);
         let mut names: Vec<&str> = spec
             .iter()
             .flat_map(|spec| spec.all_containers())
