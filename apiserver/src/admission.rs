@@ -8,14 +8,14 @@ mod priority;
 pub(crate) mod quota;
 
 use clone8s::{
-    object::{Object as _, store_prefix},
+    object::Object as _,
     rules::Violation,
     v1::{LimitRange, LimitRangeItem, Pod, PriorityClass},
 };
 
 use self::quota::Room;
 use crate::{
-    cache::{Caches, Entry, Part},
+    cache::{Caches, Entry},
     error::ApiError,
     kind::Kind,
     registry::{Key, Registry},
@@ -104,9 +104,9 @@ impl Policy {
 
 /// The objects of a kind in a namespace, as memory has them.
 fn present<K: Kind>(caches: &Caches, namespace: &str) -> Result<Vec<K>, ApiError> {
-    let part = Part {
-        prefix: store_prefix::<K>(namespace),
-        node: None,
-    };
-    K::cache(caches).all(&part).iter().map(Entry::decode).collect()
+    K::cache(caches)
+        .all(namespace)
+        .iter()
+        .map(Entry::decode)
+        .collect()
 }

@@ -72,9 +72,17 @@ impl<K: Kind> Cache<K> {
         self.state().tied().cloned().collect()
     }
 
-    /// The present entries of a part.
-    pub(crate) fn all(&self, part: &Part) -> Vec<Entry> {
-        self.state().entries(part, "").cloned().collect()
+    /// The present entries of a namespace, or with "" of all.
+    pub(crate) fn all(&self, namespace: &str) -> Vec<Entry> {
+        self.state()
+            .entries(&within::<K>(namespace), "")
+            .cloned()
+            .collect()
+    }
+
+    /// How many entries a namespace has.
+    pub(crate) fn count(&self, namespace: &str) -> usize {
+        self.state().entries(&within::<K>(namespace), "").count()
     }
 
     /// Some events after one revision and up to another, in order; None when they are no longer in memory.
@@ -116,6 +124,13 @@ impl<K: Kind> Cache<K> {
 /// A kind that has a cache among [`Caches`].
 pub(crate) trait Cached: Sized {
     fn cache(caches: &Caches) -> &Cache<Self>;
+}
+
+fn within<K: Kind>(namespace: &str) -> Part {
+    Part {
+        prefix: clone8s::object::store_prefix::<K>(namespace),
+        node: None,
+    }
 }
 
 macro_rules! caches {

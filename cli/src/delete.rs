@@ -174,13 +174,13 @@ async fn delete<O: Resource>(
     Ok(())
 }
 
-/// Waits until the object with this uid is gone; another object of that name may be there.
 /// As the API spells it.
 fn policy(cascade: &str) -> String {
     let (first, rest) = cascade.split_at(1);
     first.to_uppercase() + rest
 }
 
+/// Waits until the object with this uid is gone; another object of that name may be there.
 async fn until_gone<O: Resource>(
     channel: &Channel,
     namespace: &str,

@@ -2,7 +2,8 @@
 //!
 //! An update may change containers freely, and the kubelet restarts only those that changed. What belongs to the
 //! pod's sandbox or to its volumes is fixed for the pod's life, because no running container could follow:
-//! hostNetwork, hostPID, hostIPC, shareProcessNamespace, hostUsers, hostname, podIP, dnsPolicy, dnsConfig, runtimeClassName, host ports, and the source of a volume.
+//! hostNetwork, hostPID, hostIPC, shareProcessNamespace, hostUsers, hostname, podIP, dnsPolicy, dnsConfig,
+//! runtimeClassName, host ports, and the source of a volume.
 //! nodeName can be set once; nodeSelector is fixed from then on.
 
 mod container;

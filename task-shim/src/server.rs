@@ -81,7 +81,7 @@ async fn run(args: &Args, socket: &Path, listener: std::os::unix::net::UnixListe
             () = pod.stopping.notified() => break,
             // How long to wait is another matter now.
             () = pod.lessened.notified() => {}
-            () = async { sleep_until(end.unwrap_or_else(Instant::now)).await }, if end.is_some() => {
+            () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {
                 // A call of a connection that was there may have come meanwhile.
                 if pod.is_empty() {
                     break;

@@ -13,14 +13,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use clone8s::{object::store_prefix, quantity::Quantity, v1::ResourceQuota};
+use clone8s::{quantity::Quantity, v1::ResourceQuota};
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard};
 
 use self::ledger::Ledger;
 pub(crate) use self::{status::keep_statuses, usage::Usage};
 use super::present;
 use crate::{
-    cache::{Caches, Part},
+    cache::{Cached as _, Caches},
     error::ApiError,
     kind::Kind,
     registry::Key,
@@ -49,7 +49,7 @@ impl Quotas {
         caches: &Caches,
         namespace: &str,
     ) -> Result<Option<Room>, ApiError> {
-        if !K::NAMESPACED || present::<ResourceQuota>(caches, namespace)?.is_empty() {
+        if !K::NAMESPACED || ResourceQuota::cache(caches).count(namespace) == 0 {
             return Ok(None);
         }
         let turn = self.turn(namespace).lock_owned().await;
@@ -66,7 +66,7 @@ impl Quotas {
         let now = caches.reach(caches.newest().await?).await;
         let mut used = self.ledger.lock().await.used(caches, namespace, now);
         if used.of_kind.0 != K::PLURAL {
-            used.of_kind = (K::PLURAL, count::<K>(caches, namespace));
+            used.of_kind = (K::PLURAL, K::cache(caches).count(namespace));
         }
         Ok(used)
     }
@@ -81,14 +81,6 @@ impl Quotas {
         turns.insert(namespace.to_owned(), Arc::downgrade(&turn));
         turn
     }
-}
-
-fn count<K: Kind>(caches: &Caches, namespace: &str) -> usize {
-    let part = Part {
-        prefix: store_prefix::<K>(namespace),
-        node: None,
-    };
-    K::cache(caches).all(&part).len()
 }
 
 impl Room {

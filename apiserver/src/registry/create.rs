@@ -24,16 +24,14 @@ impl Registry {
         let Some(base) = name::base(&object) else {
             return self.create_named(scope, object, commit).await;
         };
-        for _ in 1..ATTEMPTS {
-            let created = self
-                .create_named(scope, name::generated(&object, &base), commit)
-                .await;
-            if !matches!(created, Err(ApiError::Exists(_))) {
-                return created;
+        let mut attempts = 1;
+        loop {
+            let named = name::generated(&object, &base);
+            match self.create_named(scope, named, commit).await {
+                Err(ApiError::Exists(_)) if attempts < ATTEMPTS => attempts += 1,
+                created => return created,
             }
         }
-        self.create_named(scope, name::generated(&object, &base), commit)
-            .await
     }
 
     async fn create_named<K: Kind>(

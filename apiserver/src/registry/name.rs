@@ -17,10 +17,7 @@ pub(super) fn base<K: Kind>(object: &K) -> Option<String> {
         return None;
     }
     let mut base = meta.generate_name.clone();
-    let end = (0..=LONGEST_BASE.min(base.len()))
-        .rev()
-        .find(|end| base.is_char_boundary(*end));
-    base.truncate(end.unwrap_or(0));
+    base.truncate(base.floor_char_boundary(LONGEST_BASE));
     Some(base)
 }
 

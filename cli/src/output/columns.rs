@@ -35,15 +35,17 @@ impl Columns for Pod {
         let status = self.status.as_ref().unwrap_or(&empty);
         // An init container that runs to its end counts only while the pod is not past it.
         let initializing = initializing(&spec, status).is_some();
-        let counts = |name: &str| initializing || !spec.init_containers.iter().any(|one| one.name == name);
-        let is_sidecar = |name: &str| spec.sidecars().any(|one| one.name == name);
-        let lasting = status.all_container_statuses().filter(|container| {
-            is_sidecar(&container.name) || !spec.init_containers.iter().any(|one| one.name == container.name)
-        });
-        let ready = lasting.filter(|container| container.ready).count();
+        let passes = |status: &ContainerStatus| {
+            let mut init = spec.init_containers.iter();
+            init.any(|container| container.name == status.name && !container.is_sidecar())
+        };
+        let ready = status
+            .all_container_statuses()
+            .filter(|container| container.ready && !passes(container))
+            .count();
         let restarts: i32 = status
             .all_container_statuses()
-            .filter(|container| counts(&container.name) || is_sidecar(&container.name))
+            .filter(|container| initializing || !passes(container))
             .map(|container| container.restart_count)
             .sum();
         vec![

@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use clone8s::{object::store_prefix, v1::Pod};
+use clone8s::v1::Pod;
 
 use super::Usage;
 use crate::{
-    cache::{Cached as _, Caches, Entry, Part},
+    cache::{Cached as _, Caches, Entry},
     store::Revision,
 };
 
@@ -38,12 +38,8 @@ impl Ledger {
             return;
         }
         *self = Self::default();
-        let part = Part {
-            prefix: store_prefix::<Pod>(""),
-            node: None,
-        };
         // What is newer than `now` comes again by the events, and is set to the same.
-        for entry in pods.all(&part) {
+        for entry in pods.all("") {
             self.set(entry.key(), Some(&entry));
         }
         self.at = Some(now);

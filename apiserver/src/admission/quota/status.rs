@@ -16,7 +16,7 @@ use super::Usage;
 use crate::{
     access::Scope,
     admission::present,
-    cache::Caches,
+    cache::{Cached as _, Caches},
     error::ApiError,
     registry::{Commit, Key, Registry, Seen},
 };
@@ -77,7 +77,7 @@ macro_rules! counts {
                 && stringify!($kind) != Pod::KIND
                 && hard.contains_key(concat!("count/", stringify!($plural)))
             {
-                let count = super::count::<clone8s::v1::$kind>(caches, namespace);
+                let count = clone8s::v1::$kind::cache(caches).count(namespace);
                 counts.push(Usage::one_of(stringify!($plural), count));
             })*
             counts

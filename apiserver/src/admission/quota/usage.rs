@@ -185,10 +185,8 @@ impl AddAssign<&Self> for Usage {
     fn add_assign(&mut self, more: &Self) {
         self.of_kind.1 += more.of_kind.1;
         self.pods = self.pods + more.pods;
-        self.requests.cpu = self.requests.cpu + more.requests.cpu;
-        self.requests.memory = self.requests.memory + more.requests.memory;
-        self.limits.cpu = self.limits.cpu + more.limits.cpu;
-        self.limits.memory = self.limits.memory + more.limits.memory;
+        self.requests.add(more.requests);
+        self.limits.add(more.limits);
     }
 }
 
