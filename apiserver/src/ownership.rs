@@ -12,7 +12,7 @@ use std::{collections::HashMap, time::Duration};
 use clone8s::{
     for_each_kind,
     object::{Object as _, store_key},
-    v1::{self, OwnerReference},
+    v1::{self, ObjectMeta, OwnerReference},
 };
 use clone8s_daemon::{Shutdown, supervisor::chain};
 use tokio::time::{Instant, sleep, timeout};
@@ -217,26 +217,12 @@ async fn act_on<K: Kind>(registry: &Registry, object: &Tied, act: &Act) -> Resul
             registry.delete(&Scope::Cluster, &key, &options).await
         }
         Act::Forget(owner) => {
-            let without = |current: &K| {
-                let mut next = current.clone();
-                next.metadata_mut()
-                    .owner_references
-                    .retain(|reference| reference.uid != *owner);
-                Ok(next)
-            };
-            registry
-                .modify(&Scope::Cluster, &key, &seen, Commit::Store, without)
-                .await
+            let forget = |meta: &mut ObjectMeta| meta.owner_references.retain(|own| own.uid != *owner);
+            edit(registry, &key, &seen, forget).await
         }
         Act::LetGo(finalizer) => {
-            let without = |current: &K| {
-                let mut next = current.clone();
-                next.metadata_mut().finalizers.retain(|own| own != finalizer);
-                Ok(next)
-            };
-            registry
-                .modify(&Scope::Cluster, &key, &seen, Commit::Store, without)
-                .await
+            let let_go = |meta: &mut ObjectMeta| meta.finalizers.retain(|own| own != finalizer);
+            edit(registry, &key, &seen, let_go).await
         }
     };
     match done {
@@ -245,4 +231,20 @@ async fn act_on<K: Kind>(registry: &Registry, object: &Tied, act: &Act) -> Resul
         Err(ApiError::Stale { .. }) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+async fn edit<K: Kind>(
+    registry: &Registry,
+    key: &Key<K>,
+    seen: &Seen,
+    change: impl Fn(&mut ObjectMeta),
+) -> Result<K, ApiError> {
+    let changed = |current: &K| {
+        let mut next = current.clone();
+        change(next.metadata_mut());
+        Ok(next)
+    };
+    registry
+        .modify(&Scope::Cluster, key, seen, Commit::Store, changed)
+        .await
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{
     cri::RunNumbers,
     hash,
-    hook::HookCall,
+    hook::{Hook, HookCall},
     memory::{FailedStep, Fingerprint, Target},
 };
 use crate::{
@@ -102,6 +102,15 @@ impl Action {
             Self::PreStop { call, .. } => Target::Run(call.place.run().clone()),
             Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Target::Run(id.clone()),
             Self::RefreshVolumes { .. } => Target::Volumes,
+        }
+    }
+
+    /// The hook that it does.
+    pub fn hook(&self) -> Option<(Hook, &HookCall)> {
+        match self {
+            Self::PostStart(call) => Some((Hook::PostStart, call)),
+            Self::PreStop { call, .. } => Some((Hook::PreStop, call)),
+            _ => None,
         }
     }
 

@@ -209,26 +209,21 @@ pub(super) async fn perform(
     limit: Option<Duration>,
 ) -> HookEnd {
     let id = call.place.run();
-    let begun_at = match records.read(id, hook).await {
-        Some(HookRecord { end: Some(end), .. }) => return end,
-        Some(HookRecord { begun_at, .. }) if is_sleep(call) => begun_at,
-        Some(HookRecord { begun_at, .. }) => {
-            let end = HookEnd::Unknown("the kubelet ended while it was done; it is not repeated".to_owned());
-            let record = HookRecord {
-                begun_at,
-                end: Some(end.clone()),
-            };
-            records.save(id, hook, &record).await;
-            return end;
+    let known = records.read(id, hook).await;
+    if let Some(HookRecord { end: Some(end), .. }) = known {
+        return end;
+    }
+    let begun_at = known
+        .as_ref()
+        .map_or_else(|| clock.now(), |record| record.begun_at);
+    let end = if known.is_some() && !is_sleep(call) {
+        HookEnd::Unknown("the kubelet ended while it was done; it is not repeated".to_owned())
+    } else {
+        if known.is_none() {
+            records.save(id, hook, &HookRecord { begun_at, end: None }).await;
         }
-        None => {
-            let begun_at = clock.now();
-            let record = HookRecord { begun_at, end: None };
-            records.save(id, hook, &record).await;
-            begun_at
-        }
+        run(runtime, clock, call, begun_at, limit.unwrap_or(LONGEST)).await
     };
-    let end = run(runtime, clock, call, begun_at, limit.unwrap_or(LONGEST)).await;
     let record = HookRecord {
         begun_at,
         end: Some(end.clone()),

@@ -152,10 +152,10 @@ pub(super) fn ended(
             };
             events.record(pod, Warning, reason, message);
         }
-        (Action::PostStart(_) | Action::PreStop { .. }, Outcome::Hook(HookEnd::Failed(why))) => {
+        (_, Outcome::Hook(HookEnd::Failed(why))) => {
             tell_hook(events, pod, action, &format!("failed: {why}"));
         }
-        (Action::PostStart(_) | Action::PreStop { .. }, Outcome::Hook(HookEnd::Unknown(why))) => {
+        (_, Outcome::Hook(HookEnd::Unknown(why))) => {
             tell_hook(events, pod, action, &format!("may have failed: {why}"));
         }
         (Action::InspectImage { image, .. }, Outcome::Image(Some(_))) => {
@@ -182,10 +182,10 @@ pub(super) fn late(events: &EventRecorder, pod: &DesiredPod, action: &Action) {
 }
 
 fn tell_hook(events: &EventRecorder, pod: &DesiredPod, action: &Action, what: &str) {
-    let (reason, hook, call) = match action {
-        Action::PostStart(call) => ("FailedPostStartHook", Hook::PostStart, call),
-        Action::PreStop { call, .. } => ("FailedPreStopHook", Hook::PreStop, call),
-        _ => return,
+    let Some((hook, call)) = action.hook() else { return };
+    let reason = match hook {
+        Hook::PostStart => "FailedPostStartHook",
+        Hook::PreStop => "FailedPreStopHook",
     };
     let message = format!("The {hook} hook of container {} {what}", call.container);
     events.record(pod, Warning, reason, message);

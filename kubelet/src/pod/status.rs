@@ -15,7 +15,7 @@ use super::{
     memory::{FailedStep, Memory, Target},
     observed::{Observed, RunState},
     plan::Want,
-    stages::{Role, Stage, roles},
+    stages::{Stage, roles},
 };
 use crate::{clock::to_timestamp, config::Intervals, desired::DesiredPod};
 
@@ -60,16 +60,11 @@ pub fn status(
                 sandbox,
                 stage: (!stopping).then_some(stage),
             };
-            roles(pod.spec())
-                .map(|(role, container)| (role, container_status(&view, role, container)))
-                .fold(
-                    (Vec::new(), Vec::new()),
-                    |(mut init, mut main), (role, status)| {
-                        let of_role = if role == Role::Main { &mut main } else { &mut init };
-                        of_role.push(status);
-                        (init, main)
-                    },
-                )
+            let mut init: Vec<_> = roles(pod.spec())
+                .map(|(role, container)| container_status(&view, role, container))
+                .collect();
+            let main = init.split_off(pod.spec().init_containers.len());
+            (init, main)
         }
     };
     // What is being stopped is not started again, whatever its policy says.

@@ -270,8 +270,7 @@ impl Worker {
         for call in self.in_flight.values() {
             let can_go_on_later = match &call.action {
                 Action::PullImage { .. } | Action::StopContainer { .. } => true,
-                Action::PostStart(call) | Action::PreStop { call, .. } => hook::is_sleep(call),
-                _ => false,
+                action => action.hook().is_some_and(|(_, call)| hook::is_sleep(call)),
             };
             if can_go_on_later {
                 call.abort.abort();

@@ -156,6 +156,7 @@ impl Life {
         }
     }
 
+    /// The id of what was made, where something was.
     async fn call(&self, step: Step) -> Result<String, Status> {
         let cri = &self.cri;
         let pod_sandbox_id = self.sandbox.clone();
@@ -163,17 +164,14 @@ impl Life {
         match step {
             Step::Import => {
                 let imported = self.shim.images.import(&self.source.archive()).await;
-                imported
-                    .map_err(|error| crate::error::Error::from(error).into())
-                    .map(|_| String::new())
+                drop(imported.map_err(crate::error::Error::from)?);
             }
             Step::Pull => {
                 let request = cri::PullImageRequest {
                     image: Some(self.source.image()),
                     ..Default::default()
                 };
-                let reply = cri.pull_image(Request::new(request)).await?;
-                Ok(reply.into_inner().image_ref)
+                drop(cri.pull_image(Request::new(request)).await?);
             }
             Step::Run => {
                 let config = Some(sandbox_config(self.network));
@@ -182,7 +180,7 @@ impl Life {
                     ..Default::default()
                 };
                 let reply = cri.run_pod_sandbox(Request::new(request)).await?;
-                Ok(reply.into_inner().pod_sandbox_id)
+                return Ok(reply.into_inner().pod_sandbox_id);
             }
             Step::Create => {
                 let request = cri::CreateContainerRequest {
@@ -191,42 +189,33 @@ impl Life {
                     sandbox_config: Some(sandbox_config(self.network)),
                 };
                 let reply = cri.create_container(Request::new(request)).await?;
-                Ok(reply.into_inner().container_id)
+                return Ok(reply.into_inner().container_id);
             }
             Step::Start => {
                 let request = cri::StartContainerRequest { container_id };
-                cri.start_container(Request::new(request))
-                    .await
-                    .map(|_| String::new())
+                drop(cri.start_container(Request::new(request)).await?);
             }
             Step::StopContainer => {
                 let request = cri::StopContainerRequest {
                     container_id,
                     timeout: 1,
                 };
-                cri.stop_container(Request::new(request))
-                    .await
-                    .map(|_| String::new())
+                drop(cri.stop_container(Request::new(request)).await?);
             }
             Step::RemoveContainer => {
                 let request = cri::RemoveContainerRequest { container_id };
-                cri.remove_container(Request::new(request))
-                    .await
-                    .map(|_| String::new())
+                drop(cri.remove_container(Request::new(request)).await?);
             }
             Step::StopSandbox => {
                 let request = cri::StopPodSandboxRequest { pod_sandbox_id };
-                cri.stop_pod_sandbox(Request::new(request))
-                    .await
-                    .map(|_| String::new())
+                drop(cri.stop_pod_sandbox(Request::new(request)).await?);
             }
             Step::RemoveSandbox => {
                 let request = cri::RemovePodSandboxRequest { pod_sandbox_id };
-                cri.remove_pod_sandbox(Request::new(request))
-                    .await
-                    .map(|_| String::new())
+                drop(cri.remove_pod_sandbox(Request::new(request)).await?);
             }
         }
+        Ok(String::new())
     }
 
     /// Of the pod; the image stays.

@@ -63,11 +63,11 @@ impl Worker {
         let (pod, events) = (self.pod.as_ref(), &self.context.events);
         self.in_flight.retain(|_, call| {
             let unwanted = match &call.action {
-                hook @ (Action::PostStart(_) | Action::PreStop { .. }) => {
-                    let is_late = actions.iter().any(|action| {
-                        matches!(action, Action::StopContainer { id, .. }
-                            if matches!(hook, Action::PreStop { call, .. } if call.place.run() == id))
-                    });
+                hook @ Action::PostStart(_) => !actions.contains(hook),
+                hook @ Action::PreStop { call, .. } => {
+                    let is_late = actions.iter().any(
+                        |action| matches!(action, Action::StopContainer { id, .. } if id == call.place.run()),
+                    );
                     if let Some(pod) = pod.filter(|_| is_late) {
                         news::late(events, pod, hook);
                     }
@@ -105,12 +105,11 @@ impl Worker {
             news::begun(&self.context.events, pod, &action);
         }
         let spec_hash = pod.as_ref().map(|pod| action.spec_hash(pod)).unwrap_or_default();
+        if let Some((hook, call)) = action.hook() {
+            self.note_hook(hook, call, now);
+        }
         match &action {
-            Action::PostStart(call) => self.note_hook(Hook::PostStart, call, now),
-            Action::PreStop { call, cause, .. } => {
-                self.note_hook(Hook::PreStop, call, now);
-                self.memory.note_stop(call.place.run(), *cause, now);
-            }
+            Action::PreStop { call, cause, .. } => self.memory.note_stop(call.place.run(), *cause, now),
             Action::StopContainer { id, cause, .. } => self.memory.note_stop(id, *cause, now),
             _ => {}
         }
@@ -190,15 +189,11 @@ impl Worker {
                 self.memory.failures.remove(&target);
                 return;
             }
-            Action::PostStart(call) | Action::PreStop { call, .. } => {
-                let hook = match action {
-                    Action::PostStart(_) => Hook::PostStart,
-                    _ => Hook::PreStop,
-                };
-                if let (Outcome::Hook(end), Some(record)) = (
-                    outcome,
-                    self.memory.hooks.get_mut(&(call.place.run().clone(), hook)),
-                ) {
+            Action::PostStart(_) | Action::PreStop { .. } => {
+                let record = action
+                    .hook()
+                    .and_then(|(hook, call)| self.memory.hooks.get_mut(&(call.place.run().clone(), hook)));
+                if let (Outcome::Hook(end), Some(record)) = (outcome, record) {
                     record.end = Some(end);
                 }
                 self.memory.failures.remove(&target);
