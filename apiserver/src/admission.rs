@@ -36,17 +36,23 @@ pub(crate) struct Policy {
 }
 
 impl Admission {
-    /// Reads what matters for an object. While it lives, no other object of a namespace with quotas is admitted here.
-    pub(crate) async fn open<K: Kind>(registry: &Registry, key: &Key<K>) -> Result<Self, ApiError> {
+    /// Reads what matters for a new object. While it lives, no other object of a namespace with quotas is admitted here.
+    pub(crate) async fn of_new<K: Kind>(registry: &Registry, key: &Key<K>) -> Result<Self, ApiError> {
         let caches = registry.caches();
-        let policy = if K::KIND == Pod::KIND {
-            Policy::read(caches, key.namespace())?
-        } else {
-            Policy::default()
-        };
         Ok(Self {
-            policy,
+            policy: Policy::of::<K>(caches, key.namespace())?,
             room: registry.quotas().room::<K>(caches, key.namespace()).await?,
+        })
+    }
+
+    /// The same for an object that changes. One that counts as itself, and nothing more, takes no other room by that.
+    pub(crate) async fn of_change<K: Kind>(registry: &Registry, key: &Key<K>) -> Result<Self, ApiError> {
+        if K::KIND == Pod::KIND {
+            return Self::of_new(registry, key).await;
+        }
+        Ok(Self {
+            policy: Policy::of::<K>(registry.caches(), key.namespace())?,
+            room: None,
         })
     }
 
@@ -81,6 +87,14 @@ impl Admission {
 }
 
 impl Policy {
+    fn of<K: Kind>(caches: &Caches, namespace: &str) -> Result<Self, ApiError> {
+        if K::KIND == Pod::KIND {
+            Self::read(caches, namespace)
+        } else {
+            Ok(Self::default())
+        }
+    }
+
     fn read(caches: &Caches, namespace: &str) -> Result<Self, ApiError> {
         let ranges: Vec<LimitRange> = present(caches, namespace)?;
         Ok(Self {

@@ -146,7 +146,7 @@ impl Registry {
         object.set_defaults();
         let key = Key::<K>::of(&object)?;
         let seen = object.metadata().map(Seen::of).unwrap_or_default();
-        let admission = Admission::open(self, &key).await?;
+        let admission = Admission::of_change(self, &key).await?;
         self.modify(scope, &key, &seen, commit, |current: &K| {
             let mut next = object.clone();
             *next.metadata_mut() = replace_metadata(&object, current)?;

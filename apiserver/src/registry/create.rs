@@ -60,7 +60,7 @@ impl Registry {
         object.start_status();
         scope.check(&object, "create")?;
         namespaces::check_open(self.store.as_ref(), &key).await?;
-        let admission = Admission::open(self, &key).await?;
+        let admission = Admission::of_new(self, &key).await?;
         let violations = admission.complete(&mut object, None);
         validate(&object, violations)?;
         admission.check_room(&key, None, &object)?;
