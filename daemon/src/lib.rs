@@ -8,6 +8,7 @@ pub mod clock;
 pub mod endpoint;
 pub mod etcd;
 pub mod log_file;
+mod memory;
 pub mod process;
 pub mod supervisor;
 pub mod telemetry;

@@ -7,7 +7,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::{Shutdown, supervisor::chain, telemetry, telemetry::Telemetry};
+use crate::{Shutdown, memory, supervisor::chain, telemetry, telemetry::Telemetry};
 
 /// Runs a service until it ends by itself or by SIGTERM or SIGINT. A second signal exits at once.
 ///
@@ -47,8 +47,9 @@ where
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::new();
         // Dropped, and so ended, with the service.
-        let mut signals = JoinSet::new();
-        signals.spawn(cancel_on_signal(shutdown.clone()));
+        let mut aside = JoinSet::new();
+        aside.spawn(cancel_on_signal(shutdown.clone()));
+        aside.spawn(memory::give_back_start());
         service(shutdown).await.map_err(Into::into)
     });
     // Blocking calls that ignore the shutdown must not hold the process.

@@ -82,7 +82,9 @@ fn kernel_file_systems(inputs: &Inputs<'_>, security: &cri::LinuxContainerSecuri
         options: options.iter().map(|&option| option.to_owned()).collect(),
     };
     let access = if security.privileged { "rw" } else { "ro" };
-    let sys = if inputs.wanted.net {
+    // The node's own, with all that is mounted in it, only where the kernel allows no other: its network seen by users of
+    // another namespace.
+    let sys = if inputs.wanted.net || !inputs.wanted.user {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])
     } else {
         bind(

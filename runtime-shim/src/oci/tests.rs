@@ -217,7 +217,7 @@ fn a_container_that_says_nothing_joins_all_namespaces_of_its_sandbox() {
 }
 
 #[test]
-fn on_the_host_network_there_is_no_network_namespace_and_sys_is_the_hosts() {
+fn on_the_host_network_there_is_no_network_namespace() {
     let mut case = plain();
     case.wanted = Wanted {
         net: false,
@@ -232,9 +232,20 @@ fn on_the_host_network_there_is_no_network_namespace_and_sys_is_the_hosts() {
         .map(|namespace| namespace.kind.as_str())
         .collect();
     assert_eq!(kinds, ["mount", "pid"]);
-    assert_eq!(case.mount("/sys").kind, "bind");
+    assert_eq!(case.mount("/sys").kind, "sysfs");
     assert_eq!(case.mount("/dev/shm").source, "/dev/shm");
     assert!(spec.process.env.contains(&"HOSTNAME=web".into()));
+}
+
+#[rstest]
+#[case::nothing(false, false, "sysfs")]
+#[case::a_network(true, false, "sysfs")]
+#[case::a_network_and_users(true, true, "sysfs")]
+#[case::users_who_may_not_mount_it_for_the_nodes_network(false, true, "bind")]
+fn sys_is_mounted_anew_with_an_own(#[case] net: bool, #[case] user: bool, #[case] expected: &str) {
+    let mut case = plain();
+    case.wanted = Wanted { net, ipc: false, user };
+    assert_eq!(case.mount("/sys").kind, expected);
 }
 
 #[rstest]
