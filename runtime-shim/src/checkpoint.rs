@@ -26,7 +26,7 @@ use crate::{
     container::{Container, state::State},
     error::{Error, Result},
     ids::ContainerId,
-    programs,
+    logs, programs,
     runtime_options::CheckpointOptions,
     shim::Shim,
     steps::timed,
@@ -146,7 +146,7 @@ impl Shim {
         if let Err(error) = dumped {
             // A kernel or a container that CRIU cannot take is no failure of this runtime, and CRIU says why.
             return Err(match log_end(&work.join("dump.log")) {
-                Some(log) => Error::unmet("container_id", format!("CRIU cannot take it: {log}")),
+                Some(log) => Error::unmet("container_id", self.refusal(&log)),
                 None => error.into(),
             });
         }
@@ -175,6 +175,18 @@ impl Shim {
             archive::write(&content, &location).map_err(Error::file("write checkpoint", location))
         });
         written.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Why CRIU did not take a container. Our containerd shim gives processes the log's own FIFO, which no mount of
+    /// theirs leads to; containerd's copies what they write.
+    fn refusal(&self, log: &str) -> String {
+        let of_output = log.contains(&*logs::all(&self.config.state_dir).to_string_lossy());
+        let next_step = if of_output {
+            "; run the pod under a handler on containerd's own shim (--handler NAME=io.containerd.runc.v2:runc)"
+        } else {
+            ""
+        };
+        format!("CRIU cannot take it: {log}{next_step}")
     }
 }
 

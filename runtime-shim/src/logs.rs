@@ -166,6 +166,7 @@ pub(crate) fn found(state_dir: &Path) -> Vec<ContainerId> {
         .collect()
 }
 
-fn all(state_dir: &Path) -> PathBuf {
+/// Where the FIFOs of all containers are.
+pub(crate) fn all(state_dir: &Path) -> PathBuf {
     state_dir.join("io")
 }

@@ -330,6 +330,9 @@ async fn the_default_handler_is_told_with_its_reason_and_each_handler_with_its_f
     }
 }
 
+/// Set where a host is known to have all that a checkpoint needs.
+const MUST_CHECKPOINT: &str = "CLONE8S_TEST_MUST_CHECKPOINT";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_is_an_archive_or_tells_what_the_host_lacks() {
     let rig = Rig::start().await;
@@ -343,13 +346,27 @@ async fn a_checkpoint_is_an_archive_or_tells_what_the_host_lacks() {
     };
     match rig.runtime().checkpoint_container(request.clone()).await {
         Ok(_) => {
-            let archive = std::fs::read(&location).unwrap();
-            assert!(archive.starts_with(b"checkpoint"));
+            let mut archive = tar::Archive::new(std::fs::File::open(&location).unwrap());
+            let names: Vec<_> = archive
+                .entries()
+                .unwrap()
+                .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+                .collect();
+            for expected in ["dump.log", "config.dump", "spec.dump", "rootfs-diff.tar"] {
+                assert!(names.iter().any(|name| name == expected), "{expected}: {names:?}");
+            }
+            let of_processes = |name: &String| name.starts_with("checkpoint/core-");
+            assert!(names.iter().any(of_processes), "{names:?}");
         }
         Err(status) => {
             assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
-            assert!(status.message().contains("CRIU"), "{status:?}");
+            let message = status.message();
+            assert!(
+                message.contains("CRIU") || message.contains("OCI runtime"),
+                "{status:?}"
+            );
             assert!(!location.exists());
+            assert!(std::env::var_os(MUST_CHECKPOINT).is_none(), "{status:?}");
         }
     }
     let relative = cri::CheckpointContainerRequest {

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::{
     cgroup::Cgroup,
-    failure::{Failure, Result},
+    failure::{CHECKPOINT, Failure, Result},
     messages::{CheckpointOptions, CreateTaskRequest, Options, Status},
     mounts,
     process::Process,
@@ -319,7 +319,7 @@ impl Container {
             "" => path,
             path => path,
         };
-        let mut words = vec!["checkpoint", "--image-path", image];
+        let mut words = vec![CHECKPOINT, "--image-path", image];
         if !options.work_path.is_empty() {
             words.extend(["--work-path", &options.work_path]);
         }
@@ -343,7 +343,7 @@ impl Container {
             words.extend(["--manage-cgroups-mode", &options.cgroups_mode]);
         }
         words.push(&self.id);
-        self.call(reaper, "checkpoint", &words).await
+        self.call(reaper, CHECKPOINT, &words).await
     }
 
     async fn call(&self, reaper: &Reaper, call: &'static str, words: &[&str]) -> Result<()> {
@@ -376,7 +376,7 @@ async fn launch(
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        runtime.finish(means.reaper, bundle, call, command).await?;
+        runtime.finish(means.reaper, bundle, call, command, None).await?;
         Held::with_console(Console::start(incoming.take()?, paths, owner)?)
     } else {
         let (given, held) = stdio::open(paths, owner)?;
@@ -385,7 +385,7 @@ async fn launch(
             .stdin(given.stdin)
             .stdout(given.stdout)
             .stderr(given.stderr);
-        runtime.finish(means.reaper, bundle, call, command).await?;
+        runtime.finish(means.reaper, bundle, call, command, None).await?;
         held
     };
     let text = fs::read_to_string(pid_file).map_err(Failure::file("read", pid_file))?;

@@ -14,6 +14,9 @@ pub(crate) enum Code {
     Unimplemented = 12,
 }
 
+/// The call of the OCI runtime.
+pub(crate) const CHECKPOINT: &str = "checkpoint";
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error("{0}: not found")]
@@ -60,7 +63,8 @@ impl Failure {
         match self {
             Self::NotFound(_) => Code::NotFound,
             Self::Exists(_) => Code::AlreadyExists,
-            Self::WrongState { .. } => Code::FailedPrecondition,
+            // A checkpoint fails for a runtime, kernel or container that does not allow it, and all is as before.
+            Self::WrongState { .. } | Self::Runtime { call: CHECKPOINT, .. } => Code::FailedPrecondition,
             Self::Invalid { .. } => Code::InvalidArgument,
             Self::NoMethod(_) => Code::Unimplemented,
             Self::Runtime { .. } | Self::File { .. } => Code::Unknown,

@@ -1,12 +1,13 @@
 //! The OCI runtime: runc, or any program that takes its arguments.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -96,22 +97,28 @@ impl Runtime {
         words: &[&str],
     ) -> Result<()> {
         let log = log(bundle);
+        // What a runtime says before it knows of its log.
+        let errors =
+            File::from(memfd_create("stderr", MemfdFlags::CLOEXEC).map_err(Failure::file("make", "stderr"))?);
+        let stderr = errors.try_clone().map_err(Failure::file("open", "stderr"))?;
         let mut command = self.command(Some(&log));
         command
             .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        self.finish(reaper, bundle, call, command).await
+            .stderr(stderr);
+        self.finish(reaper, bundle, call, command, Some(errors)).await
     }
 
-    /// Runs a command that was made by [`Self::command`] with the log of this bundle.
+    /// Runs a command that was made by [`Self::command`] with the log of this bundle. Why it failed is in that log, or
+    /// else in `errors`.
     pub(crate) async fn finish(
         &self,
         reaper: &Reaper,
         bundle: &Path,
         call: &'static str,
         mut command: Command,
+        errors: Option<File>,
     ) -> Result<()> {
         let log = log(bundle);
         let seen = fs::metadata(&log).map_or(0, |file| file.len());
@@ -123,7 +130,9 @@ impl Runtime {
         if code == 0 {
             return Ok(());
         }
-        let message = said(&log, seen).unwrap_or_else(|| format!("ended with {code}, and gave no reason"));
+        let message = said(&log, seen)
+            .or_else(|| last_line(errors?))
+            .unwrap_or_else(|| format!("ended with {code}, and gave no reason"));
         Err(Failure::Runtime { call, message })
     }
 }
@@ -143,7 +152,7 @@ fn said(log: &Path, seen: u64) -> Option<String> {
     struct Line {
         msg: String,
     }
-    let mut file = fs::File::open(log).ok()?;
+    let mut file = File::open(log).ok()?;
     file.seek(SeekFrom::Start(seen)).ok()?;
     let mut text = String::new();
     file.take(MAX_MESSAGE).read_to_string(&mut text).ok()?;
@@ -154,8 +163,20 @@ fn said(log: &Path, seen: u64) -> Option<String> {
     last.map(|line| line.msg)
 }
 
+/// What stands at the end of a file that somebody else has written to.
+fn last_line(mut file: File) -> Option<String> {
+    file.rewind().ok()?;
+    let mut text = Vec::new();
+    file.take(MAX_MESSAGE).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let last = text.lines().map(str::trim).rfind(|line| !line.is_empty());
+    last.map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -189,5 +210,15 @@ mod tests {
         .unwrap();
         assert_eq!(said(&path, old.len() as u64).as_deref(), Some("exec: not found"));
         assert_eq!(said(&path, 1 << 20), None);
+    }
+
+    #[test]
+    fn a_runtime_that_knows_no_log_yet_is_heard_too() {
+        let mut errors = tempfile::tempfile().unwrap();
+        errors
+            .write_all(b"usage: ...\nunknown command checkpoint\n\n")
+            .unwrap();
+        assert_eq!(last_line(errors).as_deref(), Some("unknown command checkpoint"));
+        assert_eq!(last_line(tempfile::tempfile().unwrap()), None);
     }
 }

@@ -244,7 +244,11 @@ fn on_the_host_network_there_is_no_network_namespace() {
 #[case::users_who_may_not_mount_it_for_the_nodes_network(false, true, "bind")]
 fn sys_is_mounted_anew_with_an_own(#[case] net: bool, #[case] user: bool, #[case] expected: &str) {
     let mut case = plain();
-    case.wanted = Wanted { net, ipc: false, user };
+    case.wanted = Wanted {
+        net,
+        ipc: false,
+        user,
+    };
     assert_eq!(case.mount("/sys").kind, expected);
 }
 

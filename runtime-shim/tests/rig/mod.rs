@@ -458,12 +458,17 @@ impl Drop for Rig {
     }
 }
 
-/// The handler of the tests' pods: the shim's default, or one for a whole run of the tests.
+/// The handler of the tests' pods: the shim's default, or one for a whole run of the tests, by its name or as
+/// `--handler` takes it.
 fn handler() -> Vec<String> {
-    std::env::var("CLONE8S_TEST_HANDLER").map_or_else(
-        |_| Vec::new(),
-        |handler| vec!["--default-handler".to_owned(), handler],
-    )
+    let Ok(handler) = std::env::var("CLONE8S_TEST_HANDLER") else {
+        return Vec::new();
+    };
+    let default = |name: &str| ["--default-handler".to_owned(), name.to_owned()];
+    match handler.split_once('=') {
+        None => default(&handler).into(),
+        Some((name, _)) => [default(name), ["--handler".to_owned(), handler.clone()]].concat(),
+    }
 }
 
 fn options(network: cri::NamespaceMode) -> cri::NamespaceOption {
