@@ -13,6 +13,8 @@ pub const SPEC_HASH: &str = "clone8s.io/spec-hash";
 pub const RESTART_COUNT: &str = "clone8s.io/restart-count";
 /// On a container: how many runs in a row before it ended early (annotation).
 pub const BACKOFF_STEP: &str = "clone8s.io/backoff-step";
+/// On a container: the limits that it was made with (annotation).
+pub const ALLOCATION: &str = "clone8s.io/allocation";
 /// On a container: the image as asked for (annotation).
 pub const IMAGE: &str = "clone8s.io/image";
 /// On a container: that it is a sidecar, and which of the pod's init containers, from 0 (annotation).

@@ -10,8 +10,8 @@ use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use clone8s::cri::{
-    Container, ContainerConfig, ContainerEventResponse, ContainerStats, ContainerStatus, Image, PodSandbox,
-    PodSandboxConfig, PodSandboxStatus, StatusResponse, VersionResponse,
+    Container, ContainerConfig, ContainerEventResponse, ContainerStats, ContainerStatus, Image,
+    LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxStatus, StatusResponse, VersionResponse,
 };
 use futures::stream::BoxStream;
 
@@ -80,6 +80,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Returns when the container has stopped: by its stop signal, or killed after `grace`. Dropping the call gives up
     /// the wait, not the stop; a second call with a shorter grace hurries it.
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
+    /// Changes limits of a container that is created or runs; a limit of 0 stays as it is.
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        limits: LinuxContainerResources,
+    ) -> Result<(), RuntimeError>;
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError>;
     /// Opens the container's log file anew, after a rotation has moved it away.
     async fn reopen_log(&self, id: &ContainerId) -> Result<(), RuntimeError>;

@@ -11,6 +11,7 @@ mod env;
 mod lifecycle;
 mod probe;
 mod projection;
+mod resources;
 mod volume;
 
 pub use self::env::subscript;

@@ -15,6 +15,7 @@ mod outages;
 mod outbox;
 mod probes;
 mod registration;
+mod resize;
 mod scheduling;
 mod sources;
 mod up;

@@ -7,6 +7,7 @@ use super::{
     hash,
     hook::{Hook, HookCall},
     memory::{FailedStep, Fingerprint, Target},
+    resources::Allocation,
 };
 use crate::{
     desired::{DesiredPod, PodUid},
@@ -43,6 +44,12 @@ pub enum Action {
     StartContainer {
         container: String,
         id: ContainerId,
+    },
+    /// Changes the limits of a running container.
+    ResizeContainer {
+        container: String,
+        id: ContainerId,
+        allocation: Allocation,
     },
     /// What the container's spec says is to be done once it has started.
     PostStart(HookCall),
@@ -97,7 +104,8 @@ impl Action {
             Self::InspectImage { container, .. }
             | Self::PullImage { container, .. }
             | Self::CreateContainer { container, .. }
-            | Self::StartContainer { container, .. } => Target::Container(container.clone()),
+            | Self::StartContainer { container, .. }
+            | Self::ResizeContainer { container, .. } => Target::Container(container.clone()),
             Self::PostStart(call) => Target::Container(call.container.clone()),
             Self::PreStop { call, .. } => Target::Run(call.place.run().clone()),
             Self::StopContainer { id, .. } | Self::RemoveContainer { id } => Target::Run(id.clone()),
@@ -136,6 +144,7 @@ impl Action {
                 spec.map(|spec| hash::container_hash(pod, spec))
                     .unwrap_or_default()
             }
+            Self::ResizeContainer { allocation, .. } => allocation.to_string(),
             Self::StopSandbox { .. }
             | Self::RemoveSandbox { .. }
             | Self::PreStop { .. }
@@ -154,6 +163,7 @@ impl Action {
             Self::PullImage { .. } => FailedStep::PullImage,
             Self::CreateContainer { .. } => FailedStep::CreateContainer,
             Self::StartContainer { .. } => FailedStep::StartContainer,
+            Self::ResizeContainer { .. } => FailedStep::ResizeContainer,
             Self::RefreshVolumes { .. } => FailedStep::RefreshVolumes,
             Self::PostStart(_) | Self::PreStop { .. } => FailedStep::RunHook,
             Self::StopSandbox { .. }

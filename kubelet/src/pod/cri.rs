@@ -12,7 +12,11 @@ use clone8s::{
     v1::{Container, PodSpec, SecurityContext},
 };
 
-use super::{dns, env, hash, hook, namespaces, resources, stages::Role};
+use super::{
+    dns, env, hash, hook, namespaces,
+    resources::{self, Allocation},
+    stages::Role,
+};
 use crate::{desired::DesiredPod, identity, logs, runtime::ImageRef, user_ranges::UserRange};
 
 /// Seconds that a pod's containers have to stop, when its spec does not say.
@@ -151,6 +155,10 @@ pub fn container_config(
         (identity::BACKOFF_STEP.to_owned(), run.backoff_step.to_string()),
         (identity::IMAGE.to_owned(), container.image.clone()),
     ]);
+    annotations.insert(
+        identity::ALLOCATION.to_owned(),
+        Allocation::wanted(container)?.to_string(),
+    );
     if let Some(Role::Sidecar(place)) = Role::of(spec, &container.name) {
         annotations.insert(identity::SIDECAR.to_owned(), place.to_string());
     }

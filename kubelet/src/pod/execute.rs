@@ -99,6 +99,10 @@ impl Executor {
             Action::StartContainer { id, .. } => {
                 ended(runtime.start_container(&id).await, FailedStep::StartContainer)
             }
+            Action::ResizeContainer { id, allocation, .. } => {
+                let resized = runtime.update_container(&id, allocation.to_change()).await;
+                ended(resized, FailedStep::ResizeContainer)
+            }
             Action::PostStart(call) => match &subject.pod {
                 Some(pod) => self.post_start(pod, call).await,
                 None => unwanted(FailedStep::RunHook),

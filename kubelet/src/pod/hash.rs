@@ -2,7 +2,7 @@
 //!
 //! Protobuf leaves unset fields out, so a spec keeps its hash when a newer version of the schema adds a field.
 
-use clone8s::v1::{Container, PodSpec, SecurityContext};
+use clone8s::v1::{Container, PodSpec, ResourceRequirements, SecurityContext};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
@@ -59,6 +59,8 @@ pub fn container_hash(pod: &DesiredPod, container: &Container) -> String {
             // When to pull is no part of what runs; ports that matter are the sandbox's.
             image_pull_policy: String::new(),
             ports: Vec::new(),
+            resources: resources_of_a_restart(container),
+            resize_policy: Vec::new(),
             // Who is asked, and what follows, changes while it runs.
             liveness_probe: None,
             readiness_probe: None,
@@ -68,6 +70,18 @@ pub fn container_hash(pod: &DesiredPod, container: &Container) -> String {
         ..Default::default()
     };
     short_hash(&essence)
+}
+
+/// The resources whose change is to start the container anew; the others change in place.
+fn resources_of_a_restart(container: &Container) -> Option<ResourceRequirements> {
+    let restarts = |name: &String| {
+        let mut policies = container.resize_policy.iter();
+        policies.any(|policy| policy.resource_name == *name && policy.restart_policy == "RestartContainer")
+    };
+    let mut resources = container.resources.clone().unwrap_or_default();
+    resources.limits.retain(|name, _| restarts(name));
+    resources.requests.retain(|name, _| restarts(name));
+    (resources != ResourceRequirements::default()).then_some(resources)
 }
 
 /// The name that the pod's processes see.
@@ -110,12 +124,27 @@ fn short_hash(essence: &PodSpec) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clone8s::v1::ContainerResizePolicy;
     use rstest::rstest;
 
     use super::*;
     use crate::pod::testing::{container, pod};
 
     type Edit = fn(&mut PodSpec);
+
+    fn memory(limit: &str) -> ResourceRequirements {
+        ResourceRequirements {
+            limits: [("memory".to_owned(), limit.to_owned())].into(),
+            ..Default::default()
+        }
+    }
+
+    fn restart_for(resource: &str) -> Vec<ContainerResizePolicy> {
+        vec![ContainerResizePolicy {
+            resource_name: resource.to_owned(),
+            restart_policy: "RestartContainer".to_owned(),
+        }]
+    }
 
     #[rstest]
     #[case::image(|spec: &mut PodSpec| spec.containers[0].image = "b:2".into())]
@@ -126,6 +155,10 @@ mod tests {
     #[case::host_ipc(|spec: &mut PodSpec| spec.host_ipc = true)]
     #[case::processes(|spec: &mut PodSpec| spec.share_process_namespace = Some(true))]
     #[case::users(|spec: &mut PodSpec| spec.host_users = Some(false))]
+    #[case::resources(|spec: &mut PodSpec| {
+        spec.containers[0].resources = Some(memory("1Gi"));
+        spec.containers[0].resize_policy = restart_for("memory");
+    })]
     #[case::pod_ip(|spec: &mut PodSpec| spec.pod_ip = "10.0.0.9".into())]
     fn a_change_that_a_running_container_cannot_take_changes_its_hash(#[case] edit: Edit) {
         let before = pod("p", vec![container("a", "a:1")]);
@@ -147,6 +180,8 @@ mod tests {
     #[case::defaults_written_out(|spec: &mut PodSpec| (spec.share_process_namespace, spec.host_users) = (Some(false), Some(true)))]
     #[case::grace(|spec: &mut PodSpec| spec.termination_grace_period_seconds = Some(3))]
     #[case::restart_policy(|spec: &mut PodSpec| spec.restart_policy = "Never".into())]
+    #[case::resources(|spec: &mut PodSpec| spec.containers[0].resources = Some(memory("1Gi")))]
+    #[case::what_a_resize_does(|spec: &mut PodSpec| spec.containers[0].resize_policy = restart_for("cpu"))]
     #[case::probe(|spec: &mut PodSpec| spec.containers[0].liveness_probe = Some(clone8s::v1::Probe::default()))]
     #[case::unmounted_volume(|spec: &mut PodSpec| spec.volumes.push(clone8s::v1::Volume { name: "v".into(), source: None }))]
     fn a_change_that_needs_no_restart_keeps_the_hash(#[case] edit: Edit) {

@@ -8,6 +8,7 @@ use std::{
 use super::{
     action::StopCause,
     hook::{Hook, HookRecord},
+    resources::Allocation,
 };
 use crate::{
     config::Intervals,
@@ -25,6 +26,8 @@ pub struct Memory {
     /// Containers whose stop has succeeded: one that is still in an unknown state can only be removed.
     pub stopped_containers: BTreeSet<ContainerId>,
     pub configuration: Configuration,
+    /// The limits that running containers were given after their start.
+    pub resized: BTreeMap<ContainerId, Allocation>,
     /// How far the hooks of runs are; on disk too.
     pub hooks: BTreeMap<(ContainerId, Hook), HookRecord>,
     /// Runs that are being stopped: since when, and why.
@@ -112,6 +115,8 @@ pub enum FailedStep {
     PrepareContainer,
     CreateContainer,
     StartContainer,
+    /// Changing the limits of one that runs.
+    ResizeContainer,
     RefreshVolumes,
     /// What is done after a start or before a stop could not even be tried.
     RunHook,
@@ -199,6 +204,7 @@ impl Memory {
         self.stopped_sandboxes.retain(|id| observed.sandbox(id).is_some());
         let alive = |id: &ContainerId| observed.containers.iter().any(|run| run.id == *id);
         self.stopped_containers.retain(alive);
+        self.resized.retain(|id, _| alive(id));
         self.stops.retain(|id, _| alive(id));
         self.hooks.retain(|(id, _), _| alive(id));
         self.failures.retain(|target, _| match target {

@@ -147,6 +147,10 @@ pub(super) fn ended(
                 (FailedStep::RefreshVolumes, _) => {
                     ("FailedMount", format!("Volumes are not up to date: {message}"))
                 }
+                (FailedStep::ResizeContainer, Action::ResizeContainer { container, .. }) => (
+                    "ResizeError",
+                    format!("Container {container} keeps its limits: {message}"),
+                ),
                 (FailedStep::TearDown, _) => ("FailedKillPod", format!("Error killing pod: {message}")),
                 _ => ("Failed", format!("Error: {message}")),
             };
@@ -171,6 +175,10 @@ pub(super) fn ended(
         }
         (Action::StartContainer { container, .. }, _) => {
             events.record(pod, Normal, "Started", format!("Started container {container}"));
+        }
+        (Action::ResizeContainer { container, .. }, _) => {
+            let message = format!("Container {container} has its new limits, and runs on");
+            events.record(pod, Normal, "ResizeCompleted", message);
         }
         _ => {}
     }

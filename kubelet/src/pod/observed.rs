@@ -7,6 +7,7 @@ use clone8s::{
     v1::LifecycleHandler,
 };
 
+use super::resources::Allocation;
 use crate::{
     clock::from_nanos,
     desired::{DesiredPod, PodKey, PodUid},
@@ -65,6 +66,8 @@ pub struct Run {
     /// What is done before it is stopped.
     pub pre_stop: Option<LifecycleHandler>,
     pub post_start: PostStart,
+    /// None where neither the runtime nor the container's annotations tell.
+    pub allocation: Option<Allocation>,
 }
 
 /// How far a run's postStart hook is.
@@ -230,6 +233,10 @@ impl Run {
                     .get(identity::PRE_STOP)
                     .and_then(|hook| serde_json::from_str(hook).ok()),
                 post_start: PostStart::Over,
+                allocation: status
+                    .and_then(|status| status.resources.as_ref()?.linux.as_ref())
+                    .map(Allocation::told)
+                    .or_else(|| Allocation::parse(listed.annotations.get(identity::ALLOCATION)?)),
             },
         ))
     }

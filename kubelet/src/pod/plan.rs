@@ -24,6 +24,7 @@ use super::{
     hash,
     memory::{Memory, Target},
     observed::{Observed, Run, RunState},
+    resources::Allocation,
     stages::{Stage, roles},
 };
 use crate::{
@@ -89,6 +90,8 @@ enum Need<'a> {
     Start(&'a Run),
     /// The run has started, and its hook has to be done.
     PostStart(&'a Run),
+    /// The run is to have other limits.
+    Resize(&'a Run, Allocation),
 }
 
 impl Planner<'_> {
@@ -128,6 +131,10 @@ impl Planner<'_> {
                         Need::Start(run) => {
                             busy = true;
                             self.start(pod, container, run);
+                        }
+                        Need::Resize(run, allocation) => {
+                            busy = true;
+                            self.resize(container, run, allocation);
                         }
                         Need::PostStart(run) => {
                             busy = true;

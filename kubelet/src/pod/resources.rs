@@ -1,5 +1,7 @@
 //! From quantities to what the kernel's cgroups take.
 
+use std::fmt;
+
 use clone8s::{
     cri::LinuxContainerResources,
     quantity::{self, QuantityError},
@@ -22,22 +24,97 @@ pub fn limits(
     node_memory: i64,
 ) -> Result<LinuxContainerResources, QuantityError> {
     let amounts = Amounts::parse(container.resources.as_ref())?;
-    let cpu_shares = match amounts.cpu_request.or(amounts.cpu_limit) {
-        Some(milli) => (milli.saturating_mul(SHARES_OF_A_CORE) / 1_000).max(LEAST_SHARES),
-        None => LEAST_SHARES,
-    };
-    let cpu_quota = amounts
-        .cpu_limit
-        .filter(|milli| *milli > 0)
-        .map(|milli| (milli.saturating_mul(PERIOD) / 1_000).max(SHORTEST_QUOTA));
+    let allocation = Allocation::from(amounts);
     Ok(LinuxContainerResources {
-        cpu_shares,
-        cpu_period: if cpu_quota.is_some() { PERIOD } else { 0 },
-        cpu_quota: cpu_quota.unwrap_or(0),
-        memory_limit_in_bytes: amounts.memory_limit.unwrap_or(0),
+        cpu_shares: allocation.cpu_shares,
+        cpu_period: allocation.cpu_quota.map_or(0, |_| PERIOD),
+        cpu_quota: allocation.cpu_quota.unwrap_or(0),
+        memory_limit_in_bytes: allocation.memory.unwrap_or(0),
         oom_score_adj: oom_score_adj(spec, &amounts, node_memory)?,
         ..Default::default()
     })
+}
+
+/// What a container has of its node, as far as it can change while the container runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allocation {
+    /// Its weight beside others.
+    cpu_shares: i64,
+    /// Microseconds in each period; None is no limit.
+    cpu_quota: Option<i64>,
+    /// Bytes; None is no limit.
+    memory: Option<i64>,
+}
+
+impl Allocation {
+    /// As its spec asks for.
+    pub fn wanted(container: &Container) -> Result<Self, QuantityError> {
+        Amounts::parse(container.resources.as_ref()).map(Self::from)
+    }
+
+    /// As the runtime says that it is.
+    pub fn told(resources: &LinuxContainerResources) -> Self {
+        let limit = |value: i64| (value > 0).then_some(value);
+        Self {
+            cpu_shares: resources.cpu_shares,
+            cpu_quota: limit(resources.cpu_quota),
+            memory: limit(resources.memory_limit_in_bytes),
+        }
+    }
+
+    /// As [`fmt::Display`] writes it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let mut limit = || match words.next()? {
+            "-" => Some(None),
+            number => number.parse().ok().map(Some),
+        };
+        Some(Self {
+            cpu_shares: limit()??,
+            cpu_quota: limit()?,
+            memory: limit()?,
+        })
+    }
+
+    /// CRI v1, UpdateContainerResources: 0 leaves a limit as it is, and -1 takes it away.
+    pub fn to_change(self) -> LinuxContainerResources {
+        const NO_LIMIT: i64 = -1;
+        LinuxContainerResources {
+            cpu_shares: self.cpu_shares,
+            cpu_period: PERIOD,
+            cpu_quota: self.cpu_quota.unwrap_or(NO_LIMIT),
+            memory_limit_in_bytes: self.memory.unwrap_or(NO_LIMIT),
+            ..Default::default()
+        }
+    }
+}
+
+impl fmt::Display for Allocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |limit: Option<i64>| limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string());
+        write!(
+            f,
+            "{} {} {}",
+            self.cpu_shares,
+            word(self.cpu_quota),
+            word(self.memory)
+        )
+    }
+}
+
+impl From<Amounts> for Allocation {
+    fn from(amounts: Amounts) -> Self {
+        let cpu_shares = match amounts.cpu_request.or(amounts.cpu_limit) {
+            Some(milli) => (milli.saturating_mul(SHARES_OF_A_CORE) / 1_000).max(LEAST_SHARES),
+            None => LEAST_SHARES,
+        };
+        let cpu_limit = amounts.cpu_limit.filter(|milli| *milli > 0);
+        Self {
+            cpu_shares,
+            cpu_quota: cpu_limit.map(|milli| (milli.saturating_mul(PERIOD) / 1_000).max(SHORTEST_QUOTA)),
+            memory: amounts.memory_limit.filter(|bytes| *bytes > 0),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +203,31 @@ mod tests {
             }),
             ..Default::default()
         }
+    }
+
+    #[rstest]
+    #[case::nothing(&[], &[], "2 - -")]
+    #[case::all(&[("cpu", "500m")], &[("cpu", "1"), ("memory", "64Mi")], "512 100000 67108864")]
+    fn an_allocation_is_the_same_as_text_and_as_the_runtime_tells_it(
+        #[case] requests: &[(&str, &str)],
+        #[case] limits: &[(&str, &str)],
+        #[case] text: &str,
+    ) {
+        let container = asking(requests, limits);
+        let wanted = Allocation::wanted(&container).unwrap();
+        assert_eq!(wanted.to_string(), text);
+        assert_eq!(Allocation::parse(text), Some(wanted));
+        assert_eq!(Allocation::told(&limits_of(&container)), wanted);
+        assert_eq!(Allocation::told(&wanted.to_change()), wanted);
+    }
+
+    #[rstest]
+    #[case("")]
+    #[case("- - -")]
+    #[case("2 1")]
+    #[case("2 one -")]
+    fn what_is_no_allocation_is_none(#[case] text: &str) {
+        assert_eq!(Allocation::parse(text), None);
     }
 
     fn limits_of(container: &Container) -> LinuxContainerResources {

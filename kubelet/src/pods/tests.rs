@@ -4,6 +4,7 @@ mod configuration;
 mod hooks;
 mod lifecycle;
 mod probes;
+mod resize;
 
 use std::{
     collections::BTreeMap,

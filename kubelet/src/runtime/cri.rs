@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use clone8s::cri::{
     Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
     ContainerStatsFilter, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest,
-    GetEventsRequest, Image, ImageSpec, ImageStatusRequest, ListContainerStatsRequest, ListContainersRequest,
-    ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxStatus,
-    PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest,
-    ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest, StatusResponse,
-    StopContainerRequest, StopPodSandboxRequest, VersionRequest, VersionResponse,
+    GetEventsRequest, Image, ImageSpec, ImageStatusRequest, LinuxContainerResources,
+    ListContainerStatsRequest, ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig,
+    PodSandboxFilter, PodSandboxStatus, PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest,
+    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest,
+    StatusRequest, StatusResponse, StopContainerRequest, StopPodSandboxRequest,
+    UpdateContainerResourcesRequest, VersionRequest, VersionResponse,
     image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use futures::{StreamExt as _, stream::BoxStream};
@@ -212,6 +213,25 @@ impl Runtime for CriRuntime {
             )
             .await,
         )
+    }
+
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        limits: LinuxContainerResources,
+    ) -> Result<(), RuntimeError> {
+        let request = UpdateContainerResourcesRequest {
+            container_id: id.as_str().to_owned(),
+            linux: Some(limits),
+            ..Default::default()
+        };
+        call(
+            "UpdateContainerResources",
+            QUICK,
+            self.runtime.clone().update_container_resources(request),
+        )
+        .await?;
+        Ok(())
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {

@@ -1,16 +1,15 @@
 //! The rules of a pod's containers.
 
-use std::{collections::BTreeSet, str::FromStr};
+use std::collections::BTreeSet;
 
 use crate::{
     names,
-    quantity::Quantity,
-    rules::pod::{default_to, env, lifecycle, probe},
+    rules::pod::{default_to, env, lifecycle, probe, resources},
     rules::{
         ImageReference,
         check::{Check, Seen},
     },
-    v1::{Container, ContainerPort, PodSpec, ResourceRequirements, SecurityContext},
+    v1::{Container, ContainerPort, PodSpec, SecurityContext},
 };
 
 const MAX_ARGUMENTS: usize = 1000;
@@ -19,8 +18,6 @@ const MAX_MOUNTS: usize = 100;
 /// The kernel takes no longer argument or variable.
 const MAX_ARGUMENT_BYTES: usize = 128 * 1024 - 1;
 const MAX_ID: i64 = i32::MAX as i64;
-
-const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
 /// Linux' capabilities, without CAP_.
 const CAPABILITIES: [&str; 42] = [
@@ -143,9 +140,7 @@ fn check_container<'a>(c: &mut Check, container: &'a Container, spec: &PodSpec, 
     probe::check_probes(c, container);
     lifecycle::check_lifecycle(c, container, spec);
     check_mounts(c, container, spec);
-    if let Some(resources) = &container.resources {
-        c.field("resources", |c| check_resources(c, resources));
-    }
+    resources::check_resources(c, container);
     if let Some(security) = &container.security_context {
         c.field("securityContext", |c| check_security(c, security));
     }
@@ -289,38 +284,6 @@ fn check_mounts(c: &mut Check, container: &Container, spec: &PodSpec) {
             });
         },
     );
-}
-
-fn check_resources(c: &mut Check, resources: &ResourceRequirements) {
-    for (field, amounts) in [("limits", &resources.limits), ("requests", &resources.requests)] {
-        c.map(field, amounts, |c, name, amount| {
-            if !RESOURCES.contains(&name) {
-                c.one_of(name, &RESOURCES);
-                return;
-            }
-            match Quantity::from_str(amount) {
-                Err(error) => c.wrong(error.to_string()),
-                Ok(quantity) if quantity.is_negative() => c.wrong("must not be negative"),
-                Ok(quantity) if name != "cpu" && !quantity.is_whole() => {
-                    c.wrong(format!(
-                        "must be a whole number of bytes, but is {amount:?}; \"m\" means thousandths"
-                    ));
-                }
-                Ok(quantity) if field == "requests" => {
-                    let limit = resources
-                        .limits
-                        .get(name)
-                        .and_then(|limit| limit.parse::<Quantity>().ok());
-                    if let Some(limit) = limit.filter(|limit| quantity > *limit) {
-                        c.wrong(format!(
-                            "must not be more than the limit ({limit}), but is {amount:?}"
-                        ));
-                    }
-                }
-                Ok(_) => {}
-            }
-        });
-    }
 }
 
 fn check_security(c: &mut Check, security: &SecurityContext) {

@@ -8,6 +8,7 @@ use super::{
         hash,
         memory::{ImageKnowledge, Target},
         observed::{PostStart, Run, RunState, Sandbox},
+        resources::Allocation,
         stages::{Role, Stage},
     },
     Action, Need, Next, Planner, StopCause, next_run,
@@ -52,7 +53,7 @@ impl<'a> Planner<'a> {
             })
         };
         match &newest.state {
-            RunState::Running { .. } if in_place && up_to_date => running(newest),
+            RunState::Running { .. } if in_place && up_to_date => self.running(container, newest),
             // An older run ends first: two of one container would be in each other's way.
             RunState::Created | RunState::Exited(_) if runs.iter().any(|run| run.state.may_run()) => {
                 Need::Nothing
@@ -83,6 +84,26 @@ impl<'a> Planner<'a> {
                 }
             }
         }
+    }
+
+    /// What a run that is where and what it should be needs.
+    fn running(&self, container: &Container, run: &'a Run) -> Need<'a> {
+        match (run.health.failed, run.post_start) {
+            (Some(kind), _) => Need::Replace(run, StopCause::ProbeFailed(kind)),
+            (None, PostStart::Failed) => Need::Replace(run, StopCause::PostStartFailed),
+            (None, PostStart::Pending) => Need::PostStart(run),
+            (None, PostStart::Over) => match self.other_allocation(container, run) {
+                Some(allocation) => Need::Resize(run, allocation),
+                None => Need::Nothing,
+            },
+        }
+    }
+
+    /// The limits that a running container is to have, unless it has them.
+    fn other_allocation(&self, container: &Container, run: &Run) -> Option<Allocation> {
+        let wanted = Allocation::wanted(container).ok()?;
+        let has = self.memory.resized.get(&run.id).copied().or(run.allocation)?;
+        (has != wanted).then_some(wanted)
     }
 
     /// One step towards the next run of a container: know its image, have its image, make it.
@@ -167,6 +188,17 @@ impl<'a> Planner<'a> {
         }
     }
 
+    pub(super) fn resize(&mut self, container: &Container, run: &Run, allocation: Allocation) {
+        let target = Target::Container(container.name.clone());
+        if !self.must_wait(&target, &allocation.to_string()) {
+            self.plan.actions.push(Action::ResizeContainer {
+                container: container.name.clone(),
+                id: run.id.clone(),
+                allocation,
+            });
+        }
+    }
+
     /// There is no sandbox that fits. Clears the way for one, and makes it if a container is to run in it.
     pub(super) fn make_way(&mut self, uid: &PodUid, spec_hash: &str, needs: &[(&Container, Need<'_>)]) {
         if !self.plan.actions.is_empty() || self.may_run_any(uid) {
@@ -191,15 +223,5 @@ impl<'a> Planner<'a> {
             .max()
             .unwrap_or(0);
         self.plan.actions.push(Action::RunSandbox { attempt });
-    }
-}
-
-/// What a run that is where and what it should be needs.
-fn running(run: &Run) -> Need<'_> {
-    match (run.health.failed, run.post_start) {
-        (Some(kind), _) => Need::Replace(run, StopCause::ProbeFailed(kind)),
-        (None, PostStart::Failed) => Need::Replace(run, StopCause::PostStartFailed),
-        (None, PostStart::Pending) => Need::PostStart(run),
-        (None, PostStart::Over) => Need::Nothing,
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         hook::{self, Hook, HookCall, HookEnd, HookRecord},
         memory::{Failure, FailureCause, ImageKnowledge},
         observed::{Exit, PostStart, Sandbox},
+        resources::Allocation,
         stages::Role,
         testing::{container, pod},
     },

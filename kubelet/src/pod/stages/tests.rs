@@ -71,6 +71,7 @@ fn run(pod: &DesiredPod, words: &str, number: usize) -> Run {
         },
         sidecar: None,
         pre_stop: None,
+        allocation: None,
         post_start: if has("opening") {
             PostStart::Pending
         } else {

@@ -211,6 +211,7 @@ fn waiting_reason(
             FailedStep::CreateContainer => "CreateContainerError",
             FailedStep::StartContainer => "RunContainerError",
             FailedStep::RunSandbox
+            | FailedStep::ResizeContainer
             | FailedStep::RefreshVolumes
             | FailedStep::RunHook
             | FailedStep::TearDown => "ContainerCreating",

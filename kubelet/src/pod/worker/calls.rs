@@ -208,6 +208,11 @@ impl Worker {
             Action::StopContainer { id, .. } => {
                 self.memory.stopped_containers.insert(id.clone());
             }
+            Action::ResizeContainer { id, allocation, .. } => {
+                self.memory.resized.insert(id.clone(), *allocation);
+                self.memory.failures.remove(&target);
+                return;
+            }
             Action::RefreshVolumes { wanted } => {
                 self.memory.configuration.shown = Some(*wanted);
                 self.memory.failures.remove(&target);

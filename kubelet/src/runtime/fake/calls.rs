@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use clone8s::cri::{
-    Container, ContainerConfig, ContainerEventResponse, ContainerEventType, ContainerState, ContainerStats,
-    ContainerStatus, Image, PodSandbox, PodSandboxConfig, PodSandboxNetworkStatus, PodSandboxStatus,
-    RuntimeCondition, RuntimeStatus, StatusResponse, VersionResponse,
+    Container, ContainerConfig, ContainerEventResponse, ContainerEventType, ContainerResources,
+    ContainerState, ContainerStats, ContainerStatus, Image, LinuxContainerResources, PodSandbox,
+    PodSandboxConfig, PodSandboxNetworkStatus, PodSandboxStatus, RuntimeCondition, RuntimeStatus,
+    StatusResponse, VersionResponse,
 };
 use futures::{StreamExt as _, stream::BoxStream};
 use tokio_stream::wrappers::BroadcastStream;
@@ -197,6 +198,10 @@ impl Runtime for FakeRuntime {
             annotations: container.config.annotations.clone(),
             log_path: container.log_path.clone(),
             image_id: container.image_id(),
+            resources: container.config.linux.clone().map(|linux| ContainerResources {
+                linux: linux.resources,
+                ..Default::default()
+            }),
             ..Default::default()
         })
     }
@@ -281,6 +286,26 @@ impl Runtime for FakeRuntime {
         }
         let killed = stubborn || grace.is_zero();
         self.end(id.as_str(), if killed { KILLED } else { TERMINATED });
+        Ok(())
+    }
+
+    async fn update_container(
+        &self,
+        id: &ContainerId,
+        limits: LinuxContainerResources,
+    ) -> Result<(), RuntimeError> {
+        self.enter("UpdateContainerResources", Some(id.as_str())).await?;
+        let mut state = self.state();
+        let container = state
+            .containers
+            .get_mut(id.as_str())
+            .ok_or_else(|| missing("UpdateContainerResources", id.as_str()))?;
+        container
+            .config
+            .linux
+            .get_or_insert_default()
+            .resources
+            .replace(limits);
         Ok(())
     }
 

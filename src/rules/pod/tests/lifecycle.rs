@@ -4,8 +4,8 @@ use rstest::rstest;
 
 use super::*;
 use crate::v1::{
-    EnvFromSource, ExecAction, HttpGetAction, Lifecycle, LifecycleHandler, Probe, SecretEnvSource,
-    SleepAction, lifecycle_handler::Handler, probe,
+    ContainerResizePolicy, EnvFromSource, ExecAction, HttpGetAction, Lifecycle, LifecycleHandler, Probe,
+    SecretEnvSource, SleepAction, lifecycle_handler::Handler, probe,
 };
 
 fn sidecar(name: &str) -> Container {
@@ -90,6 +90,13 @@ type Edit = fn(&mut PodSpec);
     |spec: &mut PodSpec| spec.containers[0].restart_policy = "Always".into(),
     "spec.containers[0].restartPolicy: cannot be set: only an init container can be a sidecar; the pod's \
      restartPolicy counts"
+)]
+#[case::resize_policy(
+    |spec: &mut PodSpec| spec.containers[0].resize_policy = vec![ContainerResizePolicy {
+        resource_name: "gpu".into(),
+        restart_policy: "NotRequired".into(),
+    }],
+    "spec.containers[0].resizePolicy[0].resourceName: must be \"cpu\" or \"memory\", but is \"gpu\""
 )]
 #[case::startup_probe(
     |spec: &mut PodSpec| spec.init_containers.push(Container { startup_probe: Some(asks()), ..container("a") }),

@@ -54,6 +54,8 @@ struct AnyRun {
     state: u8,
     code: i32,
     up_to_date: bool,
+    /// Has the limits that its spec asks for.
+    allocated: bool,
     restart_count: u32,
 }
 
@@ -64,16 +66,20 @@ fn runs() -> impl Strategy<Value = Vec<AnyRun>> {
         0..4_u8,
         0..2,
         any::<bool>(),
+        any::<bool>(),
         0..4_u32,
     );
-    let run = one.prop_map(|(name, sandbox, state, code, up_to_date, restart_count)| AnyRun {
-        name,
-        sandbox,
-        state,
-        code,
-        up_to_date,
-        restart_count,
-    });
+    let run = one.prop_map(
+        |(name, sandbox, state, code, up_to_date, allocated, restart_count)| AnyRun {
+            name,
+            sandbox,
+            state,
+            code,
+            up_to_date,
+            allocated,
+            restart_count,
+        },
+    );
     vec(run, 0..6)
 }
 
@@ -129,6 +135,10 @@ fn world(pod: &DesiredPod, sandboxes: &[AnySandbox], runs: &[AnyRun]) -> World {
             sidecar: None,
             pre_stop: None,
             post_start: PostStart::Over,
+            allocation: spec
+                .filter(|_| run.allocated)
+                .and_then(|spec| Allocation::wanted(spec).ok())
+                .or_else(|| Allocation::parse("7 - 7")),
         });
     }
     world
@@ -177,6 +187,9 @@ proptest! {
                 prop_assert!(running.len() <= 1 && !of_name.is_empty());
             }
             prop_assert!(running.iter().all(|run| run.spec_hash == hash::container_hash(&pod, spec)));
+            let wanted = Allocation::wanted(spec).unwrap();
+            let has = |run: &&Run| world.memory.resized.get(&run.id).copied().or(run.allocation);
+            prop_assert!(running.iter().all(|run| has(run) == Some(wanted)));
             prop_assert!(of_name.len() <= 2, "old runs are removed: {of_name:?}");
         }
         let strays = world.observed.containers.iter().any(|run| {

@@ -158,6 +158,11 @@ impl World {
         spec.lifecycle.as_ref()?.pre_stop.clone()
     }
 
+    fn allocation_of(&self, container: &str) -> Option<Allocation> {
+        let spec = self.want.pod()?.spec().container(container)?;
+        Allocation::wanted(spec).ok()
+    }
+
     pub(super) fn carry_out(&mut self, action: &Action) {
         let now = self.now;
         match action {
@@ -234,6 +239,7 @@ impl World {
                     },
                     pre_stop: self.pre_stop_of(container),
                     post_start: PostStart::Over,
+                    allocation: self.allocation_of(container),
                 };
                 self.observed.containers.push(run);
             }
@@ -242,6 +248,14 @@ impl World {
                 let run = self.find(id);
                 assert_eq!(self.observed.containers[run].state, RunState::Created);
                 self.observed.containers[run].state = RunState::Running { started_at: now };
+            }
+            Action::ResizeContainer {
+                container,
+                id,
+                allocation,
+            } => {
+                self.log.push(format!("resize {container}"));
+                self.memory.resized.insert(id.clone(), *allocation);
             }
             Action::PostStart(call) => {
                 self.log.push(format!("after start of {}", call.container));
