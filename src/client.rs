@@ -91,7 +91,7 @@ pub trait Resource: Object {
     fn create(channel: &Channel, object: Self) -> impl Future<Output = Result<Self, Status>> + Send {
         let request = wire::CreateRequest {
             object: Some(object),
-            validate_only: false,
+            ..Default::default()
         };
         one(channel, Self::CALLS.create, request)
     }
@@ -135,7 +135,7 @@ pub trait Resource: Object {
     fn update(channel: &Channel, object: Self) -> impl Future<Output = Result<Self, Status>> + Send {
         let request = wire::UpdateRequest {
             object: Some(object),
-            validate_only: false,
+            ..Default::default()
         };
         one(channel, Self::CALLS.update, request)
     }
@@ -154,6 +154,7 @@ pub trait Resource: Object {
             uid: options.uid.clone(),
             grace_period_seconds: options.grace_period_seconds,
             propagation_policy: options.propagation_policy.clone(),
+            ..Default::default()
         };
         one(channel, Self::CALLS.delete, request)
     }

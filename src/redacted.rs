@@ -98,7 +98,7 @@ mod tests {
         };
         let request = v1::CreateSecretRequest {
             secret: Some(secret),
-            validate_only: false,
+            ..Default::default()
         };
         let token = v1::CreateJoinTokenResponse {
             token: "hunter2".to_owned(),

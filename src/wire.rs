@@ -7,6 +7,7 @@
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes};
+use pbjson_types::FieldMask;
 use prost::{
     DecodeError, Message,
     encoding::{DecodeContext, WireType, skip_field},
@@ -25,6 +26,8 @@ pub struct CreateRequest<O: Payload> {
     pub object: Option<O>,
     #[prost(bool, tag = "2")]
     pub validate_only: bool,
+    #[prost(string, tag = "3")]
+    pub request_id: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -55,6 +58,10 @@ pub struct UpdateRequest<O: Payload> {
     pub object: Option<O>,
     #[prost(bool, tag = "2")]
     pub validate_only: bool,
+    #[prost(string, tag = "3")]
+    pub request_id: String,
+    #[prost(message, optional, tag = "4")]
+    pub update_mask: Option<FieldMask>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -72,6 +79,10 @@ pub struct DeleteRequest {
     pub grace_period_seconds: Option<i32>,
     #[prost(string, tag = "6")]
     pub propagation_policy: String,
+    #[prost(bool, tag = "7")]
+    pub validate_only: bool,
+    #[prost(string, tag = "8")]
+    pub request_id: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -95,6 +106,10 @@ pub struct UpdateStatusRequest<O: Payload> {
     /// For pods alone.
     #[prost(string, repeated, tag = "2")]
     pub condition_types: Vec<String>,
+    #[prost(bool, tag = "3")]
+    pub validate_only: bool,
+    #[prost(string, tag = "4")]
+    pub request_id: String,
 }
 
 /// The response of every call that answers with one object.

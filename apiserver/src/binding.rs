@@ -9,7 +9,7 @@ use crate::{
     access::Scope,
     error::{ApiError, ObjectName},
     kind::Kind as _,
-    registry::{Commit, Key, Registry, Seen},
+    registry::{Key, Registry, Seen, WriteOptions},
     time::timestamp,
 };
 
@@ -19,6 +19,7 @@ pub(crate) async fn bind(
     scope: &Scope,
     request: BindPodRequest,
 ) -> Result<Pod, ApiError> {
+    let options = WriteOptions::parse("Bind", request.validate_only, &request.request_id)?;
     let key = Key::<Pod>::parse(&request.namespace, &request.name)?;
     if request.node_name.is_empty() {
         return Err(ApiError::field("the binding", "node_name", "is empty"));
@@ -35,7 +36,7 @@ pub(crate) async fn bind(
         resource_version: request.resource_version,
     };
     registry
-        .modify(scope, &key, &seen, Commit::Store, |current: &Pod| {
+        .modify(scope, &key, &seen, &options, |current: &Pod| {
             place(current, &request.node_name, clock::now())
                 .map_err(|(reason, why)| wrong_state(key.name(), reason, why))
         })

@@ -15,6 +15,7 @@ mod config;
 mod door;
 mod error;
 mod events;
+mod fields;
 mod identity;
 mod kind;
 mod logs;
@@ -250,6 +251,10 @@ impl Apiserver {
         supervisor.spawn(
             "quotas",
             admission::quota::keep_statuses(self.registry.clone(), shutdown.clone()),
+        );
+        supervisor.spawn(
+            "requests",
+            registry::sweep_requests(self.registry.clone(), shutdown.clone()),
         );
         supervisor.spawn("events", events::sweep(self.registry, shutdown));
         supervisor.run(GRACE).await?;

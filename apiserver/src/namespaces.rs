@@ -10,7 +10,7 @@ use crate::{
     access::Scope,
     error::ApiError,
     kind::{DEFAULT_NAMESPACE, Kind, TERMINATING},
-    registry::{Commit, Key, Registry},
+    registry::{Key, Registry, WriteOptions},
     store::Store,
 };
 
@@ -19,7 +19,7 @@ pub(crate) async fn ensure_default(registry: &Registry) -> Result<(), ApiError> 
     let mut namespace = Namespace::default();
     namespace.metadata.get_or_insert_default().name = DEFAULT_NAMESPACE.into();
     match registry
-        .create(&Scope::Cluster, Some(namespace), Commit::Store)
+        .create(&Scope::Cluster, Some(namespace), &WriteOptions::default())
         .await
     {
         Ok(_) | Err(ApiError::Exists(_)) => Ok(()),

@@ -22,7 +22,7 @@ use crate::{
     cache::{Cached as _, Caches},
     error::ApiError,
     kind::Kind,
-    registry::{Commit, DeleteOptions, FOREGROUND, Key, ORPHAN, Propagation, Registry, Seen},
+    registry::{DeleteOptions, FOREGROUND, Key, ORPHAN, Propagation, Registry, Seen, WriteOptions},
     store::Revision,
 };
 
@@ -212,7 +212,7 @@ async fn act_on<K: Kind>(registry: &Registry, object: &Tied, act: &Act) -> Resul
                     ..seen
                 },
                 propagation: *propagation,
-                grace: None,
+                ..DeleteOptions::default()
             };
             registry.delete(&Scope::Cluster, &key, &options).await
         }
@@ -245,6 +245,6 @@ async fn edit<K: Kind>(
         Ok(next)
     };
     registry
-        .modify(&Scope::Cluster, key, seen, Commit::Store, changed)
+        .modify(&Scope::Cluster, key, seen, &WriteOptions::default(), changed)
         .await
 }

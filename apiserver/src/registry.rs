@@ -16,6 +16,8 @@ mod filter;
 mod key;
 mod list;
 mod name;
+mod options;
+mod request;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -28,6 +30,8 @@ use tokio::time::timeout;
 pub(crate) use self::{
     delete::{DeleteOptions, FOREGROUND, ORPHAN, Propagation},
     key::Key,
+    options::{Commit, Seen, WriteOptions},
+    request::{RequestId, sweep as sweep_requests},
     watch::WatchEvent,
 };
 use crate::{
@@ -35,6 +39,7 @@ use crate::{
     admission::{Admission, quota::Quotas},
     cache::{Caches, Entry},
     error::ApiError,
+    fields::Mask,
     kind::Kind,
     store::{KeyValue, Precondition, Revision, Store, StoreError, VALUE_LIMIT},
 };
@@ -44,41 +49,6 @@ const ATTEMPTS: usize = 16;
 
 /// How long the writer of a policy waits for it to hold.
 const SETTLE: Duration = Duration::from_secs(1);
-
-/// Whether a write is to happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Commit {
-    Store,
-    ValidateOnly,
-}
-
-impl Commit {
-    pub(crate) fn unless(validate_only: bool) -> Self {
-        if validate_only {
-            Self::ValidateOnly
-        } else {
-            Self::Store
-        }
-    }
-}
-
-/// What the writer of a change has seen.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Seen {
-    /// Empty means any.
-    pub(crate) uid: String,
-    /// 0 means any.
-    pub(crate) resource_version: i64,
-}
-
-impl Seen {
-    fn of(meta: &ObjectMeta) -> Self {
-        Self {
-            uid: meta.uid.clone(),
-            resource_version: meta.resource_version,
-        }
-    }
-}
 
 /// The objects of every kind, on the store.
 #[derive(Debug, Clone)]
@@ -135,21 +105,25 @@ impl Registry {
         Ok(entry)
     }
 
-    /// Replaces metadata and content; the status stays.
+    /// Replaces metadata and content, or what a mask names of them; the status stays.
     pub(crate) async fn update<K: Kind>(
         &self,
         scope: &Scope,
         object: Option<K>,
-        commit: Commit,
+        mask: Option<&Mask<K>>,
+        options: &WriteOptions,
     ) -> Result<K, ApiError> {
-        let mut object = given(object)?;
-        object.set_defaults();
+        let object = given(object)?;
         let key = Key::<K>::of(&object)?;
         let seen = object.metadata().map(Seen::of).unwrap_or_default();
         let admission = Admission::of_change(self, &key).await?;
-        self.modify(scope, &key, &seen, commit, |current: &K| {
-            let mut next = object.clone();
-            *next.metadata_mut() = replace_metadata(&object, current)?;
+        self.modify(scope, &key, &seen, options, |current: &K| {
+            let mut next = match mask {
+                Some(mask) => mask.over(&object, current)?,
+                None => object.clone(),
+            };
+            next.set_defaults();
+            *next.metadata_mut() = replace_metadata(&next, current)?;
             next.take_status(current);
             scope.check(&next, "update")?;
             let mut violations = admission.complete(&mut next, Some(current));
@@ -167,11 +141,12 @@ impl Registry {
         scope: &Scope,
         object: Option<K>,
         condition_types: &[String],
+        options: &WriteOptions,
     ) -> Result<K, ApiError> {
         let object = given(object)?;
         let key = Key::<K>::of(&object)?;
         let seen = object.metadata().map(Seen::of).unwrap_or_default();
-        self.modify(scope, &key, &seen, Commit::Store, |current: &K| {
+        self.modify(scope, &key, &seen, options, |current: &K| {
             let mut next = current.clone();
             next.merge_status(&object, condition_types);
             Ok(next)
@@ -186,26 +161,33 @@ impl Registry {
         scope: &Scope,
         key: &Key<K>,
         seen: &Seen,
-        commit: Commit,
+        options: &WriteOptions,
         change: impl Fn(&K) -> Result<K, ApiError>,
     ) -> Result<K, ApiError> {
+        let request = options.request.as_ref();
+        if let Some(request) = request
+            && let Some(removed) = self.removed_by(request, key).await?
+        {
+            scope.check(&removed, "change")?;
+            return Ok(removed);
+        }
         for _ in 0..ATTEMPTS {
             let current = self.read(key).await?;
             scope.check(&current, "change")?;
-            check_seen(key, seen, &current)?;
+            if let Some(request) = request
+                && request.is_done(&current)?
+            {
+                return Ok(current);
+            }
+            seen.check(key, &current)?;
             let mut next = change(&current)?;
             if next.content() != current.content() {
                 next.metadata_mut().generation += 1;
             }
-            let outcome = self.write(key, &current, next, commit).await;
+            let outcome = self.write(key, &current, next, options).await;
             match outcome {
-                Err(StoreError::Stale { .. }) if seen.resource_version == 0 => {}
-                Err(StoreError::Stale { .. }) => {
-                    return Err(ApiError::Stale {
-                        object: key.name(),
-                        seen: seen.resource_version,
-                    });
-                }
+                // Read again, it is told to who named a revision.
+                Err(StoreError::Stale { .. }) => {}
                 Err(StoreError::NotFound { .. }) => return Err(ApiError::NotFound(key.name())),
                 Err(error) => return Err(error.into()),
                 Ok(written) => return written,
@@ -220,20 +202,26 @@ impl Registry {
         key: &Key<K>,
         current: &K,
         mut next: K,
-        commit: Commit,
+        options: &WriteOptions,
     ) -> Result<Result<K, ApiError>, StoreError> {
         let precondition = Precondition::Revision(Revision(current.resource_version()));
         let ended = is_deletion_done(&next);
         if !ended && next == *current {
             return Ok(Ok(next));
         }
+        if let Some(request) = &options.request {
+            request.record(&mut next);
+        }
         let value = match encode(&next, key) {
             Ok(value) => value,
             Err(error) => return Ok(Err(error)),
         };
-        let revision = match commit {
+        let revision = match options.commit {
             Commit::ValidateOnly => return Ok(Ok(next)),
             Commit::Store if ended => {
+                if let Some(request) = &options.request {
+                    self.keep_aside(request, &next).await?;
+                }
                 let revision = self.store.delete(&key.path(), precondition).await?;
                 self.delete_belonging(&next).await?;
                 revision
@@ -327,27 +315,6 @@ fn validate<K: Kind>(object: &K, mut violations: Vec<Violation>) -> Result<(), A
         what: what(object),
         violations,
     })
-}
-
-fn check_seen<K: Kind>(key: &Key<K>, seen: &Seen, current: &K) -> Result<(), ApiError> {
-    if !seen.uid.is_empty() && seen.uid != current.uid() {
-        return Err(ApiError::WrongState {
-            object: key.name(),
-            reason: "UID_MISMATCH",
-            description: format!(
-                "its uid is {}, not {}: it is another object of that name",
-                current.uid(),
-                seen.uid
-            ),
-        });
-    }
-    if seen.resource_version != 0 && seen.resource_version != current.resource_version() {
-        return Err(ApiError::Stale {
-            object: key.name(),
-            seen: seen.resource_version,
-        });
-    }
-    Ok(())
 }
 
 /// What a writer may change of the metadata, on top of what it may not.

@@ -152,6 +152,7 @@ async fn write(channel: &Channel, action: &Action) -> Result<Option<Pod>, Status
                 uid: meta.uid,
                 resource_version: meta.resource_version,
                 node_name: node.clone(),
+                ..Default::default()
             };
             Ok(client.bind_pod(request).await?.into_inner().pod)
         }

@@ -130,7 +130,7 @@ async fn send(channel: Channel, write: &Write) -> Result<Event, tonic::Status> {
             Write::Update(event) => {
                 let request = UpdateEventRequest {
                     event: Some(event.clone()),
-                    validate_only: false,
+                    ..Default::default()
                 };
                 match client.update_event(request).await {
                     Ok(response) => Ok(response.into_inner().event),
@@ -152,7 +152,7 @@ async fn create(
 ) -> Result<Option<Event>, tonic::Status> {
     let request = CreateEventRequest {
         event: Some(event.clone()),
-        validate_only: false,
+        ..Default::default()
     };
     Ok(client.create_event(request).await?.into_inner().event)
 }

@@ -79,7 +79,8 @@ fn check(path: &str, contract: &Contract, request: &[(u32, &str)], response: &[(
 #[test]
 fn the_services_of_all_kinds_have_these_messages() {
     let object = [(1, "object")];
-    let written = [(1, "object"), (2, "bool validate_only")];
+    let written = [(1, "object"), (2, "bool validate_only"), (3, "string request_id")];
+    let mask = (4, "FieldMask update_mask");
     for contract in for_each_kind!(contracts) {
         let calls = contract.calls;
         check(calls.create, &contract, &written, &object);
@@ -100,13 +101,16 @@ fn the_services_of_all_kinds_have_these_messages() {
                 (3, "int64 resource_version"),
             ],
         );
-        check(calls.update, &contract, &written, &object);
+        let updated: Vec<_> = written.iter().copied().chain([mask]).collect();
+        check(calls.update, &contract, &updated, &object);
         let mut delete = vec![
             NAMESPACE,
             (2, "string name"),
             (3, "int64 resource_version"),
             (4, "string uid"),
             (6, "string propagation_policy"),
+            (7, "bool validate_only"),
+            (8, "string request_id"),
         ];
         if contract.kind == Pod::KIND {
             delete.push((5, "int32 grace_period_seconds"));
@@ -129,7 +133,7 @@ fn the_services_of_all_kinds_have_these_messages() {
             ],
         );
         if method(calls.update_status).is_some() {
-            let mut status = vec![(1, "object")];
+            let mut status = vec![(1, "object"), (3, "bool validate_only"), (4, "string request_id")];
             if contract.kind == Pod::KIND {
                 status.push((2, "repeated string condition_types"));
             }

@@ -2,7 +2,7 @@
 
 use clone8s_daemon::clock;
 
-use super::{ATTEMPTS, Commit, Key, Registry, encode, given, name, validate, what};
+use super::{ATTEMPTS, Commit, Key, Registry, RequestId, WriteOptions, encode, given, name, validate, what};
 use crate::{
     access::Scope,
     admission::Admission,
@@ -18,16 +18,20 @@ impl Registry {
         &self,
         scope: &Scope,
         object: Option<K>,
-        commit: Commit,
+        options: &WriteOptions,
     ) -> Result<K, ApiError> {
         let object = given(object)?;
         let Some(base) = name::base(&object) else {
-            return self.create_named(scope, object, commit).await;
+            return self.create_named(scope, object, options).await;
         };
         let mut attempts = 1;
         loop {
-            let named = name::generated(&object, &base);
-            match self.create_named(scope, named, commit).await {
+            let named = match &options.request {
+                // The same name again for the same request.
+                Some(request) => name::derived(&object, &base, request.id(), attempts),
+                None => name::generated(&object, &base),
+            };
+            match self.create_named(scope, named, options).await {
                 Err(ApiError::Exists(_)) if attempts < ATTEMPTS => attempts += 1,
                 created => return created,
             }
@@ -38,7 +42,7 @@ impl Registry {
         &self,
         scope: &Scope,
         mut object: K,
-        commit: Commit,
+        options: &WriteOptions,
     ) -> Result<K, ApiError> {
         let asked_for = object.resource_version();
         if asked_for != 0 {
@@ -58,14 +62,22 @@ impl Registry {
         meta.deletion_timestamp = None;
         meta.deletion_grace_period_seconds = None;
         object.start_status();
+        object.metadata_mut().handled_requests.clear();
         scope.check(&object, "create")?;
+        if let Some(request) = &options.request {
+            // First of all: what it has made may be what leaves no room for another.
+            if let Some(made) = self.made_by(request, scope, &key).await? {
+                return Ok(made);
+            }
+            request.record(&mut object);
+        }
         namespaces::check_open(self.store.as_ref(), &key).await?;
         let admission = Admission::of_new(self, &key).await?;
         let violations = admission.complete(&mut object, None);
         validate(&object, violations)?;
         admission.check_room(&key, None, &object)?;
         let value = encode(&object, &key)?;
-        if commit == Commit::ValidateOnly {
+        if options.commit == Commit::ValidateOnly {
             return match self.store.get(&key.path()).await? {
                 (Some(_), _) => Err(ApiError::Exists(key.name())),
                 (None, _) => Ok(object),
@@ -73,7 +85,14 @@ impl Registry {
         }
         let revision = match self.store.put(&key.path(), value, Precondition::Absent).await {
             Ok(revision) => revision,
-            Err(StoreError::Exists { .. }) => return Err(ApiError::Exists(key.name())),
+            Err(StoreError::Exists { .. }) => {
+                // The same request may have come twice at once.
+                let made = match &options.request {
+                    Some(request) => self.made_by(request, scope, &key).await?,
+                    None => None,
+                };
+                return made.ok_or_else(|| ApiError::Exists(key.name()));
+            }
             Err(error) => return Err(error.into()),
         };
         // The namespace may have begun to end between the check and the write: then its emptying may have
@@ -95,5 +114,21 @@ impl Registry {
         object.metadata_mut().resource_version = revision.0;
         self.settle::<K>(revision).await;
         Ok(object)
+    }
+
+    /// The object, if there is one and this request has made it.
+    async fn made_by<K: Kind>(
+        &self,
+        request: &RequestId,
+        scope: &Scope,
+        key: &Key<K>,
+    ) -> Result<Option<K>, ApiError> {
+        let found = match self.read(key).await {
+            Ok(found) => found,
+            Err(ApiError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        scope.check(&found, "create")?;
+        Ok(request.is_done(&found)?.then_some(found))
     }
 }

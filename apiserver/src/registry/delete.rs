@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use clone8s::v1::Node;
 use clone8s_daemon::clock;
 
-use super::{Commit, Key, Registry, Seen};
+use super::{Key, Registry, Seen, WriteOptions};
 use crate::{access::Scope, error::ApiError, kind::Kind, time::timestamp};
 
 /// Holds an owner until those that block its deletion are gone.
@@ -51,6 +51,7 @@ pub(crate) struct DeleteOptions {
     pub(crate) seen: Seen,
     /// Seconds; None means the object's own grace period.
     pub(crate) grace: Option<i32>,
+    pub(crate) write: WriteOptions,
 }
 
 impl Registry {
@@ -69,7 +70,7 @@ impl Registry {
             ));
         }
         let absent_node = self.absent_node(key).await?;
-        self.modify(scope, key, &options.seen, Commit::Store, |current: &K| {
+        self.modify(scope, key, &options.seen, &options.write, |current: &K| {
             if let Some(reason) = current.undeletable() {
                 return Err(ApiError::WrongState {
                     object: key.name(),
@@ -94,7 +95,11 @@ impl Registry {
     /// The node that a pod is bound to, if there is no such node (any more): nobody will ever say that the pod
     /// has stopped.
     async fn absent_node<K: Kind>(&self, key: &Key<K>) -> Result<Option<String>, ApiError> {
-        let object = self.read(key).await?;
+        let object = match self.read(key).await {
+            Ok(object) => object,
+            Err(ApiError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let Some(node) = object.node().filter(|_| object.grace_period(None) > 0) else {
             return Ok(None);
         };

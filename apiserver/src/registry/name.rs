@@ -1,6 +1,7 @@
 //! Names that the apiserver makes.
 
 use rand::Rng as _;
+use sha2::{Digest as _, Sha256};
 
 use crate::kind::Kind;
 
@@ -23,8 +24,23 @@ pub(super) fn base<K: Kind>(object: &K) -> Option<String> {
 
 pub(super) fn generated<K: Kind>(object: &K, base: &str) -> K {
     let mut random = rand::rng();
+    let letters = std::iter::repeat_with(|| random.random_range(0..ALPHABET.len()));
+    named(object, base, letters)
+}
+
+/// A name that comes of a seed, so that the same seed gives the same one; another for each attempt.
+pub(super) fn derived<K: Kind>(object: &K, base: &str, seed: &str, attempt: usize) -> K {
+    let digest = Sha256::digest(format!("{attempt} {seed}"));
+    named(object, base, digest.into_iter().map(usize::from))
+}
+
+fn named<K: Kind>(object: &K, base: &str, letters: impl Iterator<Item = usize>) -> K {
     let mut name = base.to_owned();
-    name.extend((0..RANDOM).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])));
+    name.extend(
+        letters
+            .take(RANDOM)
+            .map(|at| char::from(ALPHABET[at % ALPHABET.len()])),
+    );
     let mut named = object.clone();
     named.metadata_mut().name = name;
     named
@@ -68,5 +84,9 @@ mod tests {
             "{name}"
         );
         assert_ne!(name, generated(&long, &base).name());
+        let derived = |seed, attempt| derived(&long, &base, seed, attempt).name().to_owned();
+        assert_eq!(derived("id", 1), derived("id", 1));
+        assert_ne!(derived("id", 1), derived("id", 2));
+        assert_ne!(derived("id", 1), derived("other", 1));
     }
 }

@@ -157,7 +157,7 @@ async fn a_pod_created_while_its_namespace_begins_to_end_does_not_stay() {
     });
     let registry = registry(store).await;
     let error = registry
-        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .create(&Scope::Cluster, Some(pod("web")), &WriteOptions::default())
         .await
         .unwrap_err();
     assert_eq!(
@@ -199,7 +199,7 @@ fn annotated() -> Pod {
 async fn a_write_to_any_revision_is_made_again_on_what_overtook_it() {
     let registry = registry(overtaken(3)).await;
     registry
-        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .create(&Scope::Cluster, Some(pod("web")), &WriteOptions::default())
         .await
         .unwrap();
     let key = Key::<Pod>::parse("", "web").unwrap();
@@ -208,7 +208,7 @@ async fn a_write_to_any_revision_is_made_again_on_what_overtook_it() {
             &Scope::Cluster,
             &key,
             &Seen::default(),
-            Commit::Store,
+            &WriteOptions::default(),
             |current: &Pod| {
                 let mut next = current.clone();
                 next.metadata_mut()
@@ -228,11 +228,11 @@ async fn a_write_to_any_revision_is_made_again_on_what_overtook_it() {
 async fn a_write_that_is_overtaken_again_and_again_gives_up() {
     let registry = registry(overtaken(usize::MAX - 1)).await;
     registry
-        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .create(&Scope::Cluster, Some(pod("web")), &WriteOptions::default())
         .await
         .unwrap();
     let error = registry
-        .update(&Scope::Cluster, Some(annotated()), Commit::Store)
+        .update(&Scope::Cluster, Some(annotated()), None, &WriteOptions::default())
         .await
         .unwrap_err();
     assert_eq!(reason(error), (Code::Aborted, "CONTENDED".into()));
@@ -242,13 +242,13 @@ async fn a_write_that_is_overtaken_again_and_again_gives_up() {
 async fn a_write_to_a_revision_is_not_made_on_another() {
     let registry = registry(overtaken(1)).await;
     let created = registry
-        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .create(&Scope::Cluster, Some(pod("web")), &WriteOptions::default())
         .await
         .unwrap();
     let mut mine = annotated();
     mine.metadata_mut().resource_version = created.resource_version();
     let error = registry
-        .update(&Scope::Cluster, Some(mine), Commit::Store)
+        .update(&Scope::Cluster, Some(mine), None, &WriteOptions::default())
         .await
         .unwrap_err();
     assert_eq!(reason(error), (Code::Aborted, "STALE_RESOURCE_VERSION".into()));
@@ -262,7 +262,7 @@ async fn what_the_store_has_forgotten_is_out_of_range() {
     };
     let registry = registry(Meddled::with(&options, |_| None)).await;
     let first = registry
-        .create(&Scope::Cluster, Some(pod("web-0")), Commit::Store)
+        .create(&Scope::Cluster, Some(pod("web-0")), &WriteOptions::default())
         .await
         .unwrap();
     let page = registry
@@ -271,7 +271,11 @@ async fn what_the_store_has_forgotten_is_out_of_range() {
         .unwrap();
     for at in 1..40 {
         registry
-            .create(&Scope::Cluster, Some(pod(&format!("web-{at}"))), Commit::Store)
+            .create(
+                &Scope::Cluster,
+                Some(pod(&format!("web-{at}"))),
+                &WriteOptions::default(),
+            )
             .await
             .unwrap();
     }
@@ -368,7 +372,7 @@ async fn a_watch_of_which_nothing_matches_is_told_how_far_it_is() {
     };
     let mut events = registry.watch::<Pod>(&Scope::Cluster, &request).await.unwrap();
     let created = registry
-        .create(&Scope::Cluster, Some(pod("web")), Commit::Store)
+        .create(&Scope::Cluster, Some(pod("web")), &WriteOptions::default())
         .await
         .unwrap();
     loop {

@@ -33,9 +33,10 @@ use crate::{
     access::{self, Scope},
     cache::Entry,
     error::ApiError,
+    fields::Mask,
     kind::Kind,
     references,
-    registry::{Commit, DeleteOptions, Key, Propagation, Registry, Seen, WatchEvent},
+    registry::{DeleteOptions, Key, Propagation, Registry, Seen, WatchEvent, WriteOptions},
 };
 
 /// A service for what a kind has beside the calls of all kinds.
@@ -120,9 +121,8 @@ async fn create<K: Kind>(
     scope: Scope,
     request: CreateRequest<K>,
 ) -> Result<ObjectResponse<K>, ApiError> {
-    let commit = Commit::unless(request.validate_only);
-    let object = registry.create(&scope, request.object, commit).await?;
-    Ok(one(object))
+    let options = WriteOptions::parse("Create", request.validate_only, &request.request_id)?;
+    Ok(one(registry.create(&scope, request.object, &options).await?))
 }
 
 async fn get<K: Kind>(
@@ -156,8 +156,12 @@ async fn update<K: Kind>(
     scope: Scope,
     request: UpdateRequest<K>,
 ) -> Result<ObjectResponse<K>, ApiError> {
-    let commit = Commit::unless(request.validate_only);
-    Ok(one(registry.update(&scope, request.object, commit).await?))
+    let options = WriteOptions::parse("Update", request.validate_only, &request.request_id)?;
+    let mask = Mask::parse(request.update_mask.as_ref())?;
+    let updated = registry
+        .update(&scope, request.object, mask.as_ref(), &options)
+        .await?;
+    Ok(one(updated))
 }
 
 async fn update_status<K: Kind>(
@@ -165,8 +169,12 @@ async fn update_status<K: Kind>(
     scope: Scope,
     request: UpdateStatusRequest<K>,
 ) -> Result<ObjectResponse<K>, ApiError> {
+    let options = WriteOptions::parse("UpdateStatus", request.validate_only, &request.request_id)?;
     let types = &request.condition_types;
-    Ok(one(registry.update_status(&scope, request.object, types).await?))
+    let updated = registry
+        .update_status(&scope, request.object, types, &options)
+        .await?;
+    Ok(one(updated))
 }
 
 async fn delete<K: Kind>(
@@ -182,6 +190,7 @@ async fn delete<K: Kind>(
             uid: request.uid,
             resource_version: request.resource_version,
         },
+        write: WriteOptions::parse("Delete", request.validate_only, &request.request_id)?,
     };
     Ok(one(registry.delete(&scope, &key, &options).await?))
 }

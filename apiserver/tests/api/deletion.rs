@@ -109,7 +109,7 @@ async fn an_object_with_finalizers_goes_with_the_last_of_them() {
             client
                 .update_pod(UpdatePodRequest {
                     pod: Some(pod),
-                    validate_only: false,
+                    ..Default::default()
                 })
                 .await
         }
@@ -142,7 +142,7 @@ async fn a_bound_pod_waits_for_its_node_and_for_its_finalizers() {
     pods(&root)
         .update_pod(UpdatePodRequest {
             pod: Some(stopped),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap();

@@ -225,7 +225,7 @@ pub(crate) async fn create_pod(channel: &Channel, pod: Pod) -> Pod {
 pub(crate) async fn try_create_pod(channel: &Channel, pod: Pod) -> Result<Pod, Status> {
     let request = clone8s::v1::CreatePodRequest {
         pod: Some(pod),
-        validate_only: false,
+        ..Default::default()
     };
     Ok(pods(channel).create_pod(request).await?.into_inner().pod.unwrap())
 }
@@ -241,7 +241,7 @@ pub(crate) async fn get_pod(channel: &Channel, name: &str) -> Result<Pod, Status
 pub(crate) async fn create_node(channel: &Channel, name: &str) -> Node {
     let request = clone8s::v1::CreateNodeRequest {
         node: Some(node(name)),
-        validate_only: false,
+        ..Default::default()
     };
     nodes(channel)
         .create_node(request)

@@ -6,12 +6,14 @@
 mod deletion;
 mod doors;
 mod harness;
+mod masks;
 mod namespaces;
 mod nodes;
 mod objects;
 mod ownership;
 mod policies;
 mod registration;
+mod repeats;
 mod tls;
 mod tunnel;
 mod updates;

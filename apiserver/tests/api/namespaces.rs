@@ -15,7 +15,7 @@ async fn create(channel: &Channel, name: &str) -> Namespace {
                 metadata: meta(name),
                 status: None,
             }),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap()
@@ -89,7 +89,7 @@ async fn a_namespace_is_emptied_before_it_goes() {
     secrets(&root)
         .create_secret(CreateSecretRequest {
             secret: Some(secret),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap();

@@ -17,7 +17,7 @@ async fn a_nodes_status_is_what_its_kubelet_says() {
     let created = nodes(&root)
         .create_node(CreateNodeRequest {
             node: Some(asked.clone()),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap()
@@ -33,7 +33,10 @@ async fn a_nodes_status_is_what_its_kubelet_says() {
         .capacity
         .insert("cpu".into(), "8".into());
     let updated = nodes(&root)
-        .update_node_status(UpdateNodeStatusRequest { node: Some(asked) })
+        .update_node_status(UpdateNodeStatusRequest {
+            node: Some(asked),
+            ..Default::default()
+        })
         .await
         .unwrap()
         .into_inner()
@@ -95,6 +98,7 @@ async fn a_node_touches_itself_and_its_pods_and_nothing_else() {
     let error = nodes(&own)
         .update_node_status(UpdateNodeStatusRequest {
             node: Some(node("n2")),
+            ..Default::default()
         })
         .await
         .unwrap_err();
@@ -102,7 +106,7 @@ async fn a_node_touches_itself_and_its_pods_and_nothing_else() {
     let error = nodes(&own)
         .create_node(CreateNodeRequest {
             node: Some(node("n3")),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap_err();
@@ -179,7 +183,7 @@ async fn a_node_tells_events_in_its_own_name_alone() {
             }),
             ..Event::default()
         }),
-        validate_only: false,
+        ..Default::default()
     };
     events(&own).create_event(told_by("n1", "a")).await.unwrap();
     let error = events(&own).create_event(told_by("n2", "b")).await.unwrap_err();

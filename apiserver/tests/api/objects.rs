@@ -98,6 +98,7 @@ async fn validate_only_does_everything_but_store() {
     let request = |pod| CreatePodRequest {
         pod: Some(pod),
         validate_only: true,
+        ..Default::default()
     };
     let mut client = pods(&server.root());
     let validated = client.create_pod(request(pod("web"))).await.unwrap().into_inner();
@@ -150,7 +151,7 @@ async fn an_object_that_is_too_large_is_refused_with_its_size() {
                 r#type: "Normal".into(),
                 ..Event::default()
             }),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap_err();
@@ -210,7 +211,7 @@ async fn a_page_ends_where_a_message_would_grow_too_large() {
                     data: [("text".to_owned(), "x".repeat(900_000))].into(),
                     ..ConfigMap::default()
                 }),
-                validate_only: false,
+                ..Default::default()
             })
             .await
             .unwrap();
@@ -322,7 +323,7 @@ macro_rules! lives {
             let created = client
                 .$create($Create {
                     $one: Some($object),
-                    validate_only: false,
+                    ..Default::default()
                 })
                 .await
                 .unwrap()
@@ -359,7 +360,7 @@ macro_rules! lives {
             let updated = client
                 .$update($Update {
                     $one: Some(changed),
-                    validate_only: false,
+                    ..Default::default()
                 })
                 .await
                 .unwrap()
@@ -465,7 +466,7 @@ async fn a_secrets_text_is_moved_into_its_data_and_never_returned() {
                 string_data: [("a".to_owned(), "new".to_owned())].into(),
                 ..Secret::default()
             }),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap()
@@ -492,7 +493,7 @@ async fn what_is_immutable_cannot_be_changed() {
     client
         .create_config_map(CreateConfigMapRequest {
             config_map: Some(map.clone()),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap();
@@ -500,7 +501,7 @@ async fn what_is_immutable_cannot_be_changed() {
     let error = client
         .update_config_map(UpdateConfigMapRequest {
             config_map: Some(map),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap_err();

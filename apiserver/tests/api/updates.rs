@@ -8,7 +8,7 @@ use crate::harness::*;
 async fn update(channel: &Channel, pod: Pod) -> Result<Pod, Status> {
     let request = UpdatePodRequest {
         pod: Some(pod),
-        validate_only: false,
+        ..Default::default()
     };
     Ok(pods(channel).update_pod(request).await?.into_inner().pod.unwrap())
 }
@@ -151,6 +151,7 @@ async fn conditions_of_readiness_gates_are_not_the_nodes_to_write() {
     let request = UpdatePodStatusRequest {
         pod: Some(written.clone()),
         condition_types: vec![GATE.into()],
+        ..Default::default()
     };
     let opened = pods(&root)
         .update_pod_status(request)
@@ -209,6 +210,7 @@ async fn a_validated_update_is_not_stored() {
     let request = UpdatePodRequest {
         pod: Some(with_image(&created, "registry.example/app:2")),
         validate_only: true,
+        ..Default::default()
     };
     let validated = pods(&root).update_pod(request).await.unwrap().into_inner().pod;
     assert_eq!(generation(&validated.unwrap()), 2);
@@ -224,6 +226,7 @@ async fn bind(channel: &Channel, pod: &Pod, node: &str) -> Result<Pod, Status> {
         uid: meta.uid,
         resource_version: meta.resource_version,
         node_name: node.into(),
+        ..Default::default()
     };
     Ok(pods(channel).bind_pod(request).await?.into_inner().pod.unwrap())
 }

@@ -22,7 +22,7 @@ async fn relabel(channel: &Channel, name: &str, labels: &[(&str, &str)]) -> Pod 
     pod.metadata = labelled(name, labels);
     let request = UpdatePodRequest {
         pod: Some(pod),
-        validate_only: false,
+        ..Default::default()
     };
     pods(channel)
         .update_pod(request)
@@ -170,7 +170,7 @@ async fn a_watch_of_one_namespace_is_quiet_about_the_others() {
                 metadata: meta("team"),
                 status: None,
             }),
-            validate_only: false,
+            ..Default::default()
         })
         .await
         .unwrap();
@@ -277,7 +277,7 @@ fn version(pod: Pod) -> String {
 async fn update(channel: &Channel, pod: Pod) {
     let request = UpdatePodRequest {
         pod: Some(pod),
-        validate_only: false,
+        ..Default::default()
     };
     pods(channel).update_pod(request).await.unwrap();
 }

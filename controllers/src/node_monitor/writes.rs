@@ -45,7 +45,10 @@ pub(super) async fn mark_unknown(channel: &Channel, node: &Node, patience: Durat
         spec: None,
         status: Some(status),
     };
-    let request = UpdateNodeStatusRequest { node: Some(silent) };
+    let request = UpdateNodeStatusRequest {
+        node: Some(silent),
+        ..Default::default()
+    };
     settle(
         NodeServiceClient::new(channel.clone())
             .update_node_status(request)

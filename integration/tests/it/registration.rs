@@ -141,6 +141,7 @@ async fn a_certificate_opens_what_its_owner_may_do_and_no_more() {
     v1::node_service_client::NodeServiceClient::new(node_a.clone())
         .update_node_status(v1::UpdateNodeStatusRequest {
             node: Some(own.clone()),
+            ..Default::default()
         })
         .await
         .unwrap();
@@ -148,7 +149,10 @@ async fn a_certificate_opens_what_its_owner_may_do_and_no_more() {
     own.metadata.as_mut().unwrap().uid = String::new();
     own.metadata.as_mut().unwrap().resource_version = 0;
     let refused = v1::node_service_client::NodeServiceClient::new(node_a.clone())
-        .update_node_status(v1::UpdateNodeStatusRequest { node: Some(own) })
+        .update_node_status(v1::UpdateNodeStatusRequest {
+            node: Some(own),
+            ..Default::default()
+        })
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");

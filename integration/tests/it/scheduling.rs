@@ -38,7 +38,10 @@ async fn join(plane: &ControlPlane, name: &str, cpu: &str) {
         conditions: vec![condition("Ready", "True")],
         ..NodeStatus::default()
     });
-    let request = UpdateNodeStatusRequest { node: Some(node) };
+    let request = UpdateNodeStatusRequest {
+        node: Some(node),
+        ..Default::default()
+    };
     plane.nodes().update_node_status(request).await.unwrap();
 }
 

@@ -18,7 +18,7 @@ use crate::{
     admission::present,
     cache::{Cached as _, Caches},
     error::ApiError,
-    registry::{Commit, Key, Registry, Seen},
+    registry::{Key, Registry, Seen, WriteOptions},
 };
 
 /// However much is written, a round comes no sooner after the one before.
@@ -102,7 +102,13 @@ async fn write(
         Ok(next)
     };
     let written = registry
-        .modify(&Scope::Cluster, &key, &seen, Commit::Store, with_status)
+        .modify(
+            &Scope::Cluster,
+            &key,
+            &seen,
+            &WriteOptions::default(),
+            with_status,
+        )
         .await;
     match written {
         // Whoever was faster has changed it, which the next round sees.

@@ -79,7 +79,7 @@ async fn refresh(client: &mut NodeServiceClient<Channel>, wanted: &Node) -> Resu
             };
             let request = CreateNodeRequest {
                 node: Some(node),
-                validate_only: false,
+                ..Default::default()
             };
             return match client.create_node(request).await {
                 Err(status) if status.code() != Code::AlreadyExists => Err(status),
@@ -93,7 +93,7 @@ async fn refresh(client: &mut NodeServiceClient<Channel>, wanted: &Node) -> Resu
     };
     let request = UpdateNodeRequest {
         node: Some(node),
-        validate_only: false,
+        ..Default::default()
     };
     client.update_node(request).await.map(drop)
 }
@@ -109,6 +109,7 @@ pub(super) fn with_labels_of(stored: &Node, wanted: &Node) -> Option<Node> {
 async fn update_status(client: &mut NodeServiceClient<Channel>, node: &Node) -> Result<(), Status> {
     let request = UpdateNodeStatusRequest {
         node: Some(node.clone()),
+        ..Default::default()
     };
     client.update_node_status(request).await.map(drop)
 }
