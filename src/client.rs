@@ -39,6 +39,19 @@ pub struct DeleteOptions {
     pub grace_period_seconds: Option<i32>,
     /// "Background", "Foreground" or "Orphan"; empty means "Background".
     pub propagation_policy: String,
+    /// Do everything but delete.
+    pub validate_only: bool,
+}
+
+/// How an object is applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApplyOptions {
+    /// Whose fields these are. Needed.
+    pub field_manager: String,
+    /// Take over the fields that are another manager's.
+    pub force: bool,
+    /// Do everything but store.
+    pub validate_only: bool,
 }
 
 /// Where a watch begins.
@@ -154,9 +167,54 @@ pub trait Resource: Object {
             uid: options.uid.clone(),
             grace_period_seconds: options.grace_period_seconds,
             propagation_policy: options.propagation_policy.clone(),
-            ..Default::default()
+            validate_only: options.validate_only,
+            request_id: String::new(),
         };
         one(channel, Self::CALLS.delete, request)
+    }
+
+    /// One page of what a query chooses, after `page_token` ("" for the first). A uid in the options means nothing here,
+    /// and a revision leaves alone what has changed after it.
+    fn delete_many(
+        channel: &Channel,
+        query: &Query,
+        options: &DeleteOptions,
+        page_token: String,
+    ) -> impl Future<Output = Result<wire::DeleteManyResponse, Status>> + Send {
+        let request = wire::DeleteManyRequest {
+            namespace: scope::<Self>(&query.namespace),
+            label_selector: query.label_selector.clone(),
+            field_selector: query.field_selector.clone(),
+            page_size: 0,
+            page_token,
+            // Who calls this has named what it is to be, even where that is everything.
+            all: true,
+            grace_period_seconds: options.grace_period_seconds,
+            propagation_policy: options.propagation_policy.clone(),
+            validate_only: options.validate_only,
+            resource_version: options.resource_version,
+        };
+        unary(channel, Self::CALLS.delete_many, request)
+    }
+
+    /// Makes the object have the fields that are named here, and says what that took.
+    fn apply(
+        channel: &Channel,
+        object: Self,
+        options: &ApplyOptions,
+    ) -> impl Future<Output = Result<(Self, v1::ApplyOutcome), Status>> + Send {
+        let request = wire::ApplyRequest {
+            object: Some(object),
+            validate_only: options.validate_only,
+            request_id: String::new(),
+            field_manager: options.field_manager.clone(),
+            force: options.force,
+        };
+        async {
+            let response: wire::ApplyResponse<Self> = unary(channel, Self::CALLS.apply, request).await?;
+            let outcome = response.outcome();
+            Ok((present(response.object)?, outcome))
+        }
     }
 
     fn watch(
@@ -173,6 +231,7 @@ pub trait Resource: Object {
                 From::Revision(revision) => revision,
             },
             send_initial_state: from == From::InitialState,
+            include_previous: false,
         };
         async {
             let mut grpc = ready(channel).await?;
@@ -224,10 +283,12 @@ async fn one<O: Object>(
     request: impl Message + 'static,
 ) -> Result<O, Status> {
     let response: wire::ObjectResponse<O> = unary(channel, path, request).await?;
-    // An answer without its object breaks the contract of every call here.
-    response
-        .object
-        .ok_or_else(|| Status::internal(format!("the server's answer holds no {}", O::KIND)))
+    present(response.object)
+}
+
+/// An answer without its object breaks the contract of every call here.
+fn present<O: Object>(object: Option<O>) -> Result<O, Status> {
+    object.ok_or_else(|| Status::internal(format!("the server's answer holds no {}", O::KIND)))
 }
 
 async fn unary<Answer: Message + Default + 'static>(

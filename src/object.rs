@@ -41,6 +41,8 @@ pub struct Calls {
     pub list: &'static str,
     pub update: &'static str,
     pub delete: &'static str,
+    pub delete_many: &'static str,
+    pub apply: &'static str,
     pub watch: &'static str,
     /// Not every kind has it.
     pub update_status: &'static str,
@@ -137,6 +139,8 @@ macro_rules! kinds {
                 list: call!($kind "List" $many),
                 update: call!($kind "Update" $kind),
                 delete: call!($kind "Delete" $kind),
+                delete_many: call!($kind "Delete" $many),
+                apply: call!($kind "Apply" $kind),
                 watch: call!($kind "Watch" $many),
                 update_status: call!($kind "Update" $kind "Status"),
             };

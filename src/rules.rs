@@ -44,7 +44,9 @@ impl std::fmt::Display for Violation {
 
 /// The rules of a kind.
 pub trait Rules: Object {
-    /// Fills in what was left out. Doing it again changes nothing.
+    /// Moves what can be written in two ways to where it is stored. Doing it again changes nothing.
+    fn normalize(&mut self) {}
+    /// Normalizes, and fills in what was left out. Doing it again changes nothing.
     fn set_defaults(&mut self);
     /// Everything that is wrong with an object whose defaults are set.
     fn validate(&self) -> Vec<Violation>;

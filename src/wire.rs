@@ -13,7 +13,7 @@ use prost::{
     encoding::{DecodeContext, WireType, skip_field},
 };
 
-use crate::v1::WatchEventType;
+use crate::v1::{ApplyOutcome, ObjectDeletion, WatchEventType};
 
 /// What may stand for an object in a message: an object, or its [`Encoded`] form.
 pub trait Payload: Message + Default + Clone + PartialEq + fmt::Debug + 'static {}
@@ -28,6 +28,8 @@ pub struct CreateRequest<O: Payload> {
     pub validate_only: bool,
     #[prost(string, tag = "3")]
     pub request_id: String,
+    #[prost(string, tag = "4")]
+    pub field_manager: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -62,6 +64,22 @@ pub struct UpdateRequest<O: Payload> {
     pub request_id: String,
     #[prost(message, optional, tag = "4")]
     pub update_mask: Option<FieldMask>,
+    #[prost(string, tag = "5")]
+    pub field_manager: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ApplyRequest<O: Payload> {
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<O>,
+    #[prost(bool, tag = "2")]
+    pub validate_only: bool,
+    #[prost(string, tag = "3")]
+    pub request_id: String,
+    #[prost(string, tag = "4")]
+    pub field_manager: String,
+    #[prost(bool, tag = "5")]
+    pub force: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -86,6 +104,45 @@ pub struct DeleteRequest {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub struct DeleteManyRequest {
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    #[prost(string, tag = "2")]
+    pub label_selector: String,
+    #[prost(string, tag = "3")]
+    pub field_selector: String,
+    #[prost(int32, tag = "4")]
+    pub page_size: i32,
+    #[prost(string, tag = "5")]
+    pub page_token: String,
+    #[prost(bool, tag = "6")]
+    pub all: bool,
+    /// Pods alone have it.
+    #[prost(int32, optional, tag = "7")]
+    pub grace_period_seconds: Option<i32>,
+    #[prost(string, tag = "8")]
+    pub propagation_policy: String,
+    #[prost(bool, tag = "9")]
+    pub validate_only: bool,
+    #[prost(int64, tag = "10")]
+    pub resource_version: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct DeleteManyResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub deletions: Vec<ObjectDeletion>,
+    #[prost(string, tag = "2")]
+    pub next_page_token: String,
+    #[prost(int32, tag = "3")]
+    pub deleted_count: i32,
+    #[prost(int32, tag = "4")]
+    pub ending_count: i32,
+    #[prost(int32, tag = "5")]
+    pub failed_count: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub struct WatchRequest {
     #[prost(string, tag = "1")]
     pub namespace: String,
@@ -97,6 +154,8 @@ pub struct WatchRequest {
     pub resource_version: i64,
     #[prost(bool, tag = "5")]
     pub send_initial_state: bool,
+    #[prost(bool, tag = "6")]
+    pub include_previous: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -120,6 +179,14 @@ pub struct ObjectResponse<O: Payload> {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub struct ApplyResponse<O: Payload> {
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<O>,
+    #[prost(enumeration = "ApplyOutcome", tag = "2")]
+    pub outcome: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub struct ListResponse<O: Payload> {
     #[prost(message, repeated, tag = "1")]
     pub objects: Vec<O>,
@@ -137,6 +204,8 @@ pub struct WatchResponse<O: Payload> {
     pub object: Option<O>,
     #[prost(int64, tag = "3")]
     pub resource_version: i64,
+    #[prost(message, optional, tag = "4")]
+    pub previous: Option<O>,
 }
 
 /// An object as bytes: encoded once, and put as it is into any number of messages. It is only ever written.

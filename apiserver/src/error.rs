@@ -8,17 +8,23 @@ use std::{
     time::Duration,
 };
 
-use clone8s::rules::Violation;
+use clone8s::{rules::Violation, v1::CallError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::store::{Revision, StoreError};
+use crate::{
+    fields::Conflict,
+    store::{Revision, StoreError},
+};
 
 /// The domain of every ErrorInfo.
 pub const ERROR_DOMAIN: &str = "clone8s.io";
 
 /// How long a caller should wait before it tries again when something behind the API is away.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The reason where an apply would change what another manager has.
+const FIELD_CONFLICT: &str = "FIELD_CONFLICT";
 
 /// Names an object in an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +68,12 @@ pub(crate) enum ApiError {
         /// As in ErrorInfo.
         reason: &'static str,
         description: String,
+    },
+    #[error("{object}: {}: apply with force to take over", join_conflicts(.conflicts))]
+    FieldConflicts {
+        object: ObjectName,
+        /// One at least.
+        conflicts: Vec<Conflict>,
     },
     #[error("{object} is {bytes} bytes, more than the {limit} that an object may have")]
     TooLarge {
@@ -204,7 +216,7 @@ impl ApiError {
             Self::NotFound(_) | Self::NoSuchCall => Code::NotFound,
             Self::Exists(_) | Self::NameTaken(_) => Code::AlreadyExists,
             Self::Stale { .. } | Self::Contended(_) | Self::LineReplaced { .. } => Code::Aborted,
-            Self::WrongState { .. } => Code::FailedPrecondition,
+            Self::WrongState { .. } | Self::FieldConflicts { .. } => Code::FailedPrecondition,
             Self::Compacted { .. } | Self::Future { .. } | Self::TooSlow { .. } => Code::OutOfRange,
             Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::JoinRefused { refusal, .. } => refusal.code(),
@@ -221,7 +233,7 @@ impl ApiError {
         }
     }
 
-    fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "INVALID",
             Self::TooLarge { .. } => "OBJECT_TOO_LARGE",
@@ -232,6 +244,7 @@ impl ApiError {
             Self::Stale { .. } => "STALE_RESOURCE_VERSION",
             Self::Contended(_) => "CONTENDED",
             Self::WrongState { reason, .. } => reason,
+            Self::FieldConflicts { .. } => FIELD_CONFLICT,
             Self::Compacted { .. } => "REVISION_COMPACTED",
             Self::Future { .. } => "REVISION_IN_FUTURE",
             Self::TooSlow { .. } => "WATCH_TOO_SLOW",
@@ -265,6 +278,12 @@ impl ApiError {
         }
         if let Self::Forbidden { why, .. } = self {
             metadata.insert("why".to_owned(), (*why).to_owned());
+        }
+        if let Self::FieldConflicts { conflicts, .. } = self
+            && let Some(first) = conflicts.first()
+        {
+            metadata.insert("field".to_owned(), first.field.clone());
+            metadata.insert("manager".to_owned(), first.manager.clone());
         }
         let mut details = ErrorDetails::with_error_info(self.reason(), ERROR_DOMAIN, metadata);
         match self {
@@ -300,6 +319,11 @@ impl ApiError {
                 description,
             } => {
                 details.add_precondition_failure_violation(*reason, object.to_string(), description);
+            }
+            Self::FieldConflicts { conflicts, .. } => {
+                for Conflict { field, manager } in conflicts {
+                    details.add_precondition_failure_violation(FIELD_CONFLICT, field, manager);
+                }
             }
             Self::NodeBusy { .. }
             | Self::NodeNotConnected { .. }
@@ -357,6 +381,19 @@ impl From<ApiError> for Status {
     }
 }
 
+/// The error as a part of a response, where a call does several things.
+impl From<ApiError> for CallError {
+    fn from(error: ApiError) -> Self {
+        let reason = error.reason().to_owned();
+        let status = Status::from(error);
+        Self {
+            code: status.code().into(),
+            reason,
+            message: status.message().to_owned(),
+        }
+    }
+}
+
 /// What a store error means where no more is known about the object; writes map Exists, NotFound and Stale
 /// themselves, by what they asked for.
 impl From<StoreError> for ApiError {
@@ -372,6 +409,14 @@ impl From<StoreError> for ApiError {
             | StoreError::Broken(_) => Self::internal("store", error),
         }
     }
+}
+
+fn join_conflicts(conflicts: &[Conflict]) -> String {
+    conflicts
+        .iter()
+        .map(|Conflict { field, manager }| format!("{field} is {manager}'s"))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn join(violations: &[Violation]) -> String {

@@ -10,8 +10,10 @@
 //! ```
 //! What holds an object whose deletion was asked for: finalizers, and for some kinds what [`Kind::lingers`] says.
 
+mod apply;
 mod create;
 mod delete;
+mod delete_many;
 mod filter;
 mod key;
 mod list;
@@ -24,10 +26,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use clone8s::{rules::Violation, v1::ObjectMeta, wire::Encoded};
-use clone8s_daemon::Shutdown;
+use clone8s_daemon::{Shutdown, clock};
 use tokio::time::timeout;
 
 pub(crate) use self::{
+    apply::Conflicts,
     delete::{DeleteOptions, FOREGROUND, ORPHAN, Propagation},
     key::Key,
     options::{Commit, Seen, WriteOptions},
@@ -39,9 +42,10 @@ use crate::{
     admission::{Admission, quota::Quotas},
     cache::{Caches, Entry},
     error::ApiError,
-    fields::Mask,
+    fields::{self, Mask},
     kind::Kind,
     store::{KeyValue, Precondition, Revision, Store, StoreError, VALUE_LIMIT},
+    time::timestamp,
 };
 
 /// How often a write to whatever revision there is starts over when others were faster.
@@ -118,18 +122,16 @@ impl Registry {
         let seen = object.metadata().map(Seen::of).unwrap_or_default();
         let admission = Admission::of_change(self, &key).await?;
         self.modify(scope, &key, &seen, options, |current: &K| {
-            let mut next = match mask {
+            let next = match mask {
                 Some(mask) => mask.over(&object, current)?,
                 None => object.clone(),
             };
-            next.set_defaults();
-            *next.metadata_mut() = replace_metadata(&next, current)?;
-            next.take_status(current);
-            scope.check(&next, "update")?;
-            let mut violations = admission.complete(&mut next, Some(current));
-            violations.extend(next.validate_update(current));
-            validate(&next, violations)?;
-            admission.check_room(&key, Some(current), &next)?;
+            let mut next = admit_change(scope, &admission, &key, next, current)?;
+            let now = timestamp(clock::now());
+            let manager = options.manager.as_ref();
+            if let Some(managed) = fields::managed_after_update(current, &next, manager, now)? {
+                next.metadata_mut().managed_fields = managed;
+            }
             Ok(next)
         })
         .await
@@ -317,6 +319,25 @@ fn validate<K: Kind>(object: &K, mut violations: Vec<Violation>) -> Result<(), A
     })
 }
 
+/// Holds what is to become of an object to all that an update is held to; its status stays.
+fn admit_change<K: Kind>(
+    scope: &Scope,
+    admission: &Admission,
+    key: &Key<K>,
+    mut next: K,
+    current: &K,
+) -> Result<K, ApiError> {
+    next.set_defaults();
+    *next.metadata_mut() = replace_metadata(&next, current)?;
+    next.take_status(current);
+    scope.check(&next, "update")?;
+    let mut violations = admission.complete(&mut next, Some(current));
+    violations.extend(next.validate_update(current));
+    validate(&next, violations)?;
+    admission.check_room(key, Some(current), &next)?;
+    Ok(next)
+}
+
 /// What a writer may change of the metadata, on top of what it may not.
 fn replace_metadata<K: Kind>(asked: &K, current: &K) -> Result<ObjectMeta, ApiError> {
     let mut meta = current.metadata().cloned().unwrap_or_default();
@@ -324,7 +345,7 @@ fn replace_metadata<K: Kind>(asked: &K, current: &K) -> Result<ObjectMeta, ApiEr
     let deleting = meta.deletion_timestamp.is_some();
     if deleting && let Some(added) = new.finalizers.iter().find(|name| !meta.finalizers.contains(name)) {
         return Err(ApiError::field(
-            what(asked),
+            what(current),
             "metadata.finalizers",
             format!("{added:?} cannot be added: the object is being deleted"),
         ));

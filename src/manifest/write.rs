@@ -7,6 +7,12 @@ use serde_yaml::{Mapping, Value};
 use super::shape::PORTS;
 use crate::{descriptors, object::AnyObject};
 
+/// What the apiserver notes for itself: it is no part of what somebody wants, and long.
+const NOTES: [&str; 2] = [
+    "clone8s.v1.ObjectMeta.managed_fields",
+    "clone8s.v1.ObjectMeta.handled_requests",
+];
+
 /// A YAML document.
 pub fn to_yaml(object: &AnyObject) -> String {
     serde_yaml::to_string(&to_yaml_value(object)).expect("a tree of plain values can be written")
@@ -36,15 +42,16 @@ fn message(value: Value, descriptor: &MessageDescriptor) -> Value {
     let Value::Mapping(fields) = value else {
         return value;
     };
-    let shaped = fields.into_iter().map(|(name, value)| {
+    let shaped = fields.into_iter().filter_map(|(name, value)| {
         let field = name
             .as_str()
             .and_then(|name| descriptor.get_field_by_json_name(name));
         let value = match field {
+            Some(field) if NOTES.contains(&field.full_name()) => return None,
             Some(field) => self::field(value, &field),
             None => value,
         };
-        (name, value)
+        Some((name, value))
     });
     Value::Mapping(shaped.collect())
 }

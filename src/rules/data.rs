@@ -47,14 +47,18 @@ impl Rules for ConfigMap {
 }
 
 impl Rules for Secret {
+    fn normalize(&mut self) {
+        for (key, value) in std::mem::take(&mut self.string_data) {
+            self.data.insert(key, Bytes::from(value));
+        }
+    }
+
     fn set_defaults(&mut self) {
         meta::set_defaults(self);
         if self.r#type.is_empty() {
             "Opaque".clone_into(&mut self.r#type);
         }
-        for (key, value) in std::mem::take(&mut self.string_data) {
-            self.data.insert(key, Bytes::from(value));
-        }
+        self.normalize();
     }
 
     fn validate(&self) -> Vec<Violation> {

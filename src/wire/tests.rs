@@ -80,10 +80,12 @@ fn check(path: &str, contract: &Contract, request: &[(u32, &str)], response: &[(
 fn the_services_of_all_kinds_have_these_messages() {
     let object = [(1, "object")];
     let written = [(1, "object"), (2, "bool validate_only"), (3, "string request_id")];
+    let manager = |number| (number, "string field_manager");
     let mask = (4, "FieldMask update_mask");
     for contract in for_each_kind!(contracts) {
         let calls = contract.calls;
-        check(calls.create, &contract, &written, &object);
+        let created: Vec<_> = written.iter().copied().chain([manager(4)]).collect();
+        check(calls.create, &contract, &created, &object);
         check(calls.get, &contract, &[NAMESPACE, (2, "string name")], &object);
         check(
             calls.list,
@@ -101,7 +103,7 @@ fn the_services_of_all_kinds_have_these_messages() {
                 (3, "int64 resource_version"),
             ],
         );
-        let updated: Vec<_> = written.iter().copied().chain([mask]).collect();
+        let updated: Vec<_> = written.iter().copied().chain([mask, manager(5)]).collect();
         check(calls.update, &contract, &updated, &object);
         let mut delete = vec![
             NAMESPACE,
@@ -116,6 +118,39 @@ fn the_services_of_all_kinds_have_these_messages() {
             delete.push((5, "int32 grace_period_seconds"));
         }
         check(calls.delete, &contract, &delete, &object);
+        let applied: Vec<_> = created.iter().copied().chain([(5, "bool force")]).collect();
+        check(
+            calls.apply,
+            &contract,
+            &applied,
+            &[(1, "object"), (2, "ApplyOutcome outcome")],
+        );
+        let mut delete_many = vec![
+            NAMESPACE,
+            (2, "string label_selector"),
+            (3, "string field_selector"),
+            (4, "int32 page_size"),
+            (5, "string page_token"),
+            (6, "bool all"),
+            (8, "string propagation_policy"),
+            (9, "bool validate_only"),
+            (10, "int64 resource_version"),
+        ];
+        if contract.kind == Pod::KIND {
+            delete_many.push((7, "int32 grace_period_seconds"));
+        }
+        check(
+            calls.delete_many,
+            &contract,
+            &delete_many,
+            &[
+                (1, "repeated ObjectDeletion deletions"),
+                (2, "string next_page_token"),
+                (3, "int32 deleted_count"),
+                (4, "int32 ending_count"),
+                (5, "int32 failed_count"),
+            ],
+        );
         check(
             calls.watch,
             &contract,
@@ -125,11 +160,13 @@ fn the_services_of_all_kinds_have_these_messages() {
                 (3, "string field_selector"),
                 (4, "int64 resource_version"),
                 (5, "bool send_initial_state"),
+                (6, "bool include_previous"),
             ],
             &[
                 (1, "WatchEventType type"),
                 (2, "object"),
                 (3, "int64 resource_version"),
+                (4, "object"),
             ],
         );
         if method(calls.update_status).is_some() {
@@ -156,6 +193,7 @@ fn an_encoded_object_reads_back_as_the_object() {
         r#type: WatchEventType::Modified.into(),
         object: Some(Encoded(pod.encode_to_vec().into())),
         resource_version: 7,
+        previous: None,
     };
     let bytes = sent.encode_to_vec();
     assert_eq!(bytes.len(), sent.encoded_len());

@@ -7,6 +7,7 @@ use crate::{
     access::Scope,
     admission::Admission,
     error::ApiError,
+    fields,
     kind::Kind,
     namespaces,
     store::{Precondition, StoreError},
@@ -52,6 +53,10 @@ impl Registry {
                 format!("is {asked_for}; an object that is to be created has none"),
             ));
         }
+        let managed_fields = match &options.manager {
+            Some(manager) => fields::managed_at_creation(&object, manager, timestamp(clock::now()))?,
+            None => Vec::new(),
+        };
         object.set_defaults();
         let key = Key::<K>::of(&object)?;
         let meta = object.metadata_mut();
@@ -61,8 +66,9 @@ impl Registry {
         meta.creation_timestamp = Some(timestamp(clock::now()));
         meta.deletion_timestamp = None;
         meta.deletion_grace_period_seconds = None;
+        meta.managed_fields = managed_fields;
+        meta.handled_requests.clear();
         object.start_status();
-        object.metadata_mut().handled_requests.clear();
         scope.check(&object, "create")?;
         if let Some(request) = &options.request {
             // First of all: what it has made may be what leaves no room for another.

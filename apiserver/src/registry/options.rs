@@ -3,7 +3,14 @@
 use clone8s::v1::ObjectMeta;
 
 use super::{Key, RequestId};
-use crate::{error::ApiError, kind::Kind};
+use crate::{
+    error::ApiError,
+    fields::{Manager, Operation},
+    kind::Kind,
+};
+
+/// The reason for refusing a write of an object that has another uid.
+pub(super) const UID_MISMATCH: &str = "UID_MISMATCH";
 
 /// Whether a write is to happen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,6 +25,8 @@ pub(crate) enum Commit {
 pub(crate) struct WriteOptions {
     pub(crate) commit: Commit,
     pub(crate) request: Option<RequestId>,
+    /// Whose fields what is written becomes.
+    pub(crate) manager: Option<Manager>,
 }
 
 impl WriteOptions {
@@ -30,6 +39,15 @@ impl WriteOptions {
                 Commit::Store
             },
             request: RequestId::parse(request_id, call)?,
+            manager: None,
+        })
+    }
+
+    /// The same, by a field manager; empty means nobody in particular.
+    pub(crate) fn by(self, field_manager: &str, operation: Operation) -> Result<Self, ApiError> {
+        Ok(Self {
+            manager: Manager::parse(field_manager, operation)?,
+            ..self
         })
     }
 }
@@ -51,11 +69,15 @@ impl Seen {
         }
     }
 
+    pub(super) fn is_nothing(&self) -> bool {
+        self.uid.is_empty() && self.resource_version == 0
+    }
+
     pub(super) fn check<K: Kind>(&self, key: &Key<K>, current: &K) -> Result<(), ApiError> {
         if !self.uid.is_empty() && self.uid != current.uid() {
             return Err(ApiError::WrongState {
                 object: key.name(),
-                reason: "UID_MISMATCH",
+                reason: UID_MISMATCH,
                 description: format!(
                     "its uid is {}, not {}: it is another object of that name",
                     current.uid(),

@@ -55,8 +55,11 @@ impl Registry {
         let watcher = Watcher {
             registry: self.clone(),
             stopping: Box::pin(self.shutdown.clone().cancelled_owned()),
-            part,
-            filter,
+            view: View {
+                part,
+                filter,
+                previous: Previous::asked_for(request.include_previous),
+            },
             phase,
         };
         Ok(stream::unfold(Some(watcher), |watcher| async {
@@ -136,9 +139,28 @@ impl Start {
 struct Watcher<K: Kind> {
     registry: Registry,
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    view: View<K>,
+    phase: Phase<K>,
+}
+
+/// What a watcher sees.
+struct View<K: Kind> {
     part: Part,
     filter: Filter<K>,
-    phase: Phase<K>,
+    previous: Previous,
+}
+
+/// Whether events tell what an object was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Previous {
+    LeftOut,
+    Included,
+}
+
+impl Previous {
+    fn asked_for(include: bool) -> Self {
+        if include { Self::Included } else { Self::LeftOut }
+    }
 }
 
 enum Phase<K> {
@@ -159,26 +181,26 @@ impl<K: Kind> Watcher<K> {
         tokio::select! {
             biased;
             () = &mut self.stopping => Err(ApiError::Stopping),
-            next = next(&self.registry, &self.part, &self.filter, &mut self.phase) => next,
+            next = next(&self.registry, &self.view, &mut self.phase) => next,
         }
     }
 }
 
 async fn next<K: Kind>(
     registry: &Registry,
-    part: &Part,
-    filter: &Filter<K>,
+    view: &View<K>,
     phase: &mut Phase<K>,
 ) -> Result<WatchEvent, ApiError> {
     loop {
         match phase {
             Phase::State { entries, at } => {
                 for entry in entries.by_ref() {
-                    if filter.admits(&entry)? {
+                    if view.filter.admits(&entry)? {
                         return Ok(WatchEvent {
                             r#type: WatchEventType::Added.into(),
                             object: Some(entry.encoded::<K>()?),
                             resource_version: entry.revision().0,
+                            previous: None,
                         });
                     }
                 }
@@ -202,13 +224,13 @@ async fn next<K: Kind>(
                     continue;
                 };
                 *latest = change.revision;
-                if change.key.starts_with(&part.prefix)
-                    && let Some(event) = seen_through(filter, part, &ObjectEvent::of(&change))?
+                if change.key.starts_with(&view.part.prefix)
+                    && let Some(event) = view.of(&ObjectEvent::of(&change))?
                 {
                     return Ok(event);
                 }
             }
-            Phase::Live(live) => return live.next(&registry.caches, part, filter).await,
+            Phase::Live(live) => return live.next(&registry.caches, view).await,
         }
     }
 }
@@ -223,28 +245,33 @@ fn without_object(kind: WatchEventType, revision: Revision) -> WatchEvent {
         r#type: kind.into(),
         object: None,
         resource_version: revision.0,
+        previous: None,
     }
 }
 
-/// An event as a watcher with selectors sees it: what comes into the selection is added, what leaves it is deleted,
-/// as it was last seen.
-fn seen_through<K: Kind>(
-    filter: &Filter<K>,
-    part: &Part,
-    event: &ObjectEvent<K>,
-) -> Result<Option<WatchEvent>, ApiError> {
-    if !event.key().starts_with(&part.prefix) {
-        return Ok(None);
+impl<K: Kind> View<K> {
+    /// An event as a watcher with selectors sees it: what comes into the selection is added, what leaves it is
+    /// deleted, as it was last seen.
+    fn of(&self, event: &ObjectEvent<K>) -> Result<Option<WatchEvent>, ApiError> {
+        if !event.key().starts_with(&self.part.prefix) {
+            return Ok(None);
+        }
+        let (kind, object) = match self.filter.admits_sides(event)? {
+            (false, false) => return Ok(None),
+            (false, true) => (WatchEventType::Added, event.state()?),
+            (true, true) => (WatchEventType::Modified, event.state()?),
+            (true, false) => (WatchEventType::Deleted, event.last_state()?),
+        };
+        // What comes into the selection was not seen before.
+        let previous = match self.previous {
+            Previous::Included if kind != WatchEventType::Added => event.before(),
+            Previous::Included | Previous::LeftOut => None,
+        };
+        Ok(Some(WatchEvent {
+            r#type: kind.into(),
+            object,
+            resource_version: event.revision().0,
+            previous: previous.map(Entry::encoded::<K>).transpose()?,
+        }))
     }
-    let (kind, object) = match filter.admits_sides(event)? {
-        (false, false) => return Ok(None),
-        (false, true) => (WatchEventType::Added, event.state()?),
-        (true, true) => (WatchEventType::Modified, event.state()?),
-        (true, false) => (WatchEventType::Deleted, event.last_state()?),
-    };
-    Ok(Some(WatchEvent {
-        r#type: kind.into(),
-        object,
-        resource_version: event.revision().0,
-    }))
 }

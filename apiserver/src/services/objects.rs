@@ -13,8 +13,9 @@ use std::{
 };
 
 use clone8s::wire::{
-    CreateRequest, DeleteRequest, Encoded, GetRequest, ListRequest, ListResponse, ObjectResponse,
-    UpdateRequest, UpdateStatusRequest, WatchRequest,
+    ApplyRequest, ApplyResponse, CreateRequest, DeleteManyRequest, DeleteManyResponse, DeleteRequest,
+    Encoded, GetRequest, ListRequest, ListResponse, ObjectResponse, UpdateRequest, UpdateStatusRequest,
+    WatchRequest,
 };
 use futures::StreamExt as _;
 use prost::Message;
@@ -33,10 +34,10 @@ use crate::{
     access::{self, Scope},
     cache::Entry,
     error::ApiError,
-    fields::Mask,
+    fields::{Mask, Operation},
     kind::Kind,
     references,
-    registry::{DeleteOptions, Key, Propagation, Registry, Seen, WatchEvent, WriteOptions},
+    registry::{Conflicts, DeleteOptions, Key, Propagation, Registry, Seen, WatchEvent, WriteOptions},
 };
 
 /// A service for what a kind has beside the calls of all kinds.
@@ -101,6 +102,8 @@ impl<K: Kind> Service<http::Request<Body>> for ObjectService<K> {
             path if path == calls.list => unary(backend, request, list::<K>),
             path if path == calls.update => unary(backend, request, update::<K>),
             path if path == calls.delete => unary(backend, request, delete::<K>),
+            path if path == calls.delete_many => unary(backend, request, delete_many::<K>),
+            path if path == calls.apply => unary(backend, request, apply::<K>),
             path if path == calls.watch => watch::<K>(backend, request),
             path if path == calls.update_status && K::WRITES_STATUS => {
                 unary(backend, request, update_status::<K>)
@@ -121,7 +124,8 @@ async fn create<K: Kind>(
     scope: Scope,
     request: CreateRequest<K>,
 ) -> Result<ObjectResponse<K>, ApiError> {
-    let options = WriteOptions::parse("Create", request.validate_only, &request.request_id)?;
+    let options = WriteOptions::parse("Create", request.validate_only, &request.request_id)?
+        .by(&request.field_manager, Operation::Update)?;
     Ok(one(registry.create(&scope, request.object, &options).await?))
 }
 
@@ -156,7 +160,8 @@ async fn update<K: Kind>(
     scope: Scope,
     request: UpdateRequest<K>,
 ) -> Result<ObjectResponse<K>, ApiError> {
-    let options = WriteOptions::parse("Update", request.validate_only, &request.request_id)?;
+    let options = WriteOptions::parse("Update", request.validate_only, &request.request_id)?
+        .by(&request.field_manager, Operation::Update)?;
     let mask = Mask::parse(request.update_mask.as_ref())?;
     let updated = registry
         .update(&scope, request.object, mask.as_ref(), &options)
@@ -193,6 +198,44 @@ async fn delete<K: Kind>(
         write: WriteOptions::parse("Delete", request.validate_only, &request.request_id)?,
     };
     Ok(one(registry.delete(&scope, &key, &options).await?))
+}
+
+async fn delete_many<K: Kind>(
+    registry: Registry,
+    scope: Scope,
+    request: DeleteManyRequest,
+) -> Result<DeleteManyResponse, ApiError> {
+    let options = DeleteOptions {
+        grace: request.grace_period_seconds,
+        propagation: Propagation::parse(&request.propagation_policy)?,
+        seen: Seen {
+            uid: String::new(),
+            resource_version: request.resource_version,
+        },
+        write: WriteOptions::parse("Delete", request.validate_only, "")?,
+    };
+    registry.delete_many::<K>(&scope, &request, &options).await
+}
+
+async fn apply<K: Kind>(
+    registry: Registry,
+    scope: Scope,
+    request: ApplyRequest<K>,
+) -> Result<ApplyResponse<K>, ApiError> {
+    let options = WriteOptions::parse("Apply", request.validate_only, &request.request_id)?
+        .by(&request.field_manager, Operation::Apply)?;
+    let conflicts = if request.force {
+        Conflicts::TakeOver
+    } else {
+        Conflicts::Refuse
+    };
+    let (object, outcome) = registry
+        .apply(&scope, request.object, conflicts, &options)
+        .await?;
+    Ok(ApplyResponse {
+        object: Some(object),
+        outcome: outcome.into(),
+    })
 }
 
 fn one<K: Kind>(object: K) -> ObjectResponse<K> {

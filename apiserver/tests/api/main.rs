@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![allow(clippy::unnecessary_wraps, reason = "messages' fields are optional")]
 
+mod applies;
 mod deletion;
 mod doors;
 mod harness;
@@ -14,6 +15,7 @@ mod ownership;
 mod policies;
 mod registration;
 mod repeats;
+mod selections;
 mod tls;
 mod tunnel;
 mod updates;

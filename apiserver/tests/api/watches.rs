@@ -336,3 +336,41 @@ async fn a_watch_that_is_not_read_is_cut_off_slows_no_other_and_goes_on_from_the
     assert_eq!(versions, expected);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_watch_that_asks_for_it_gets_what_objects_were_before() {
+    let server = Server::start().await;
+    let root = server.root();
+    let request = WatchPodsRequest {
+        include_previous: true,
+        ..WatchPodsRequest::default()
+    };
+    let mut watch = pods(&root).watch_pods(request).await.unwrap().into_inner();
+    let created = create_pod(&root, pod("web")).await;
+    let added = next(&mut watch).await.unwrap();
+    assert_eq!((added.pod.as_ref(), added.previous), (Some(&created), None));
+
+    let mut changed = created.clone();
+    changed
+        .metadata
+        .as_mut()
+        .unwrap()
+        .labels
+        .insert("a".into(), "1".into());
+    let request = UpdatePodRequest {
+        pod: Some(changed),
+        ..UpdatePodRequest::default()
+    };
+    let updated = pods(&root).update_pod(request).await.unwrap().into_inner().pod;
+    let modified = next(&mut watch).await.unwrap();
+    assert_eq!(
+        (modified.pod.as_ref(), modified.previous),
+        (updated.as_ref(), Some(created))
+    );
+
+    delete(&root, "web").await;
+    let deleted = next(&mut watch).await.unwrap();
+    assert_eq!(deleted.r#type(), WatchEventType::Deleted);
+    assert_eq!(deleted.previous, updated);
+    server.stop().await;
+}

@@ -175,6 +175,7 @@ fn encoding(pod: &Pod) -> Duration {
             r#type: WatchEventType::Modified.into(),
             object: Some(pod.clone()),
             resource_version: 1,
+            previous: None,
         };
         std::hint::black_box(message.encode_to_vec());
     }

@@ -82,10 +82,7 @@ fn a_key_with_dots_stands_in_backticks() {
 #[test]
 fn both_spellings_of_a_name_are_taken() {
     let given = Node {
-        spec: Some(NodeSpec {
-            unschedulable: true,
-            ..NodeSpec::default()
-        }),
+        spec: Some(NodeSpec { unschedulable: true }),
         ..Node::default()
     };
     let next = mask::<Node>(&["spec.unschedulable"])

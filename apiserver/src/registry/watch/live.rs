@@ -8,12 +8,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{WatchEvent, seen_through, without_object};
+use super::{View, WatchEvent, without_object};
 use crate::{
-    cache::{Caches, ObjectEvent, Part},
+    cache::{Caches, ObjectEvent},
     error::ApiError,
     kind::Kind,
-    registry::filter::Filter,
     store::Revision,
 };
 
@@ -45,15 +44,10 @@ impl<K: Kind> Live<K> {
         }
     }
 
-    pub(super) async fn next(
-        &mut self,
-        caches: &Caches,
-        part: &Part,
-        filter: &Filter<K>,
-    ) -> Result<WatchEvent, ApiError> {
+    pub(super) async fn next(&mut self, caches: &Caches, view: &View<K>) -> Result<WatchEvent, ApiError> {
         loop {
             while let Some(event) = self.pending.pop_front() {
-                if let Some(seen) = seen_through(filter, part, &event)? {
+                if let Some(seen) = view.of(&event)? {
                     self.told = event.revision();
                     return Ok(seen);
                 }

@@ -67,6 +67,7 @@ impl Apiserver {
             r#type: kind.into(),
             pod: Some(pod),
             resource_version: revision,
+            previous: None,
         };
         events.send(Ok(event)).await.unwrap();
     }

@@ -8,6 +8,7 @@ fn event(kind: WatchEventType, pod: Option<Pod>, revision: i64) -> WatchPodsResp
         r#type: kind.into(),
         pod,
         resource_version: revision,
+        previous: None,
     }
 }
 
