@@ -5,15 +5,12 @@ use std::io::Write;
 use anyhow::{Result, anyhow};
 use clap::Args;
 use clone8s::{
-    client::Resource,
+    client::{ApplyOptions, Resource},
     for_each_kind,
-    object::{AnyObject, Object},
-    v1::{
-        ConfigMap, Event, Lease, LimitRange, Namespace, Node, ObjectMeta, Pod, PriorityClass, ResourceQuota,
-        Secret, ServiceAccount,
-    },
+    object::AnyObject,
+    v1::ApplyOutcome,
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Status, transport::Channel};
 
 use crate::{
     files::{Declared, FileArgs},
@@ -21,51 +18,46 @@ use crate::{
     status,
 };
 
+/// Whose fields the manifests' are, where nobody says otherwise.
+const FIELD_MANAGER: &str = "c8s";
+
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   c8s apply -f pod.yaml
   c8s apply -f manifests/ -R
+  c8s apply -f pod.yaml --dry-run
   generate | c8s apply -f -
 
-Labels and annotations are added to those that the object has; the rest is replaced.")]
+What a manifest named before and does not name any more is removed from the object; what others have set stays. A field
+that another field manager has, with another value, is refused: --force-conflicts takes it over.")]
 pub struct ApplyArgs {
     #[command(flatten)]
     files: FileArgs,
     #[command(flatten)]
     namespace: NamespaceArgs,
-}
-
-/// How often to start over when somebody else writes the object in between.
-const ATTEMPTS: usize = 5;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Created,
-    Configured,
-    Unchanged,
-}
-
-impl Outcome {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Configured => "configured",
-            Self::Unchanged => "unchanged",
-        }
-    }
+    /// Whose fields these are: applied under another name, they stay beside those of the first
+    #[arg(long, value_name = "NAME", default_value = FIELD_MANAGER)]
+    field_manager: String,
+    /// Take over the fields that other field managers have
+    #[arg(long)]
+    force_conflicts: bool,
+    /// Let the server do everything but store
+    #[arg(long, visible_alias = "server-dry-run")]
+    dry_run: bool,
 }
 
 /// Goes through all objects even when some fail, then fails with what failed.
 pub async fn run(args: &ApplyArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
     let mut errors = Vec::new();
+    let note = if args.dry_run { " (dry run)" } else { "" };
     for declared in args.files.read_valid()? {
         let label = format!(
             "{}/{}",
             declared.document.object.kind().to_lowercase(),
             declared.document.object.name()
         );
-        match apply_any(channel, &declared, &args.namespace).await {
-            Ok(outcome) => writeln!(out, "{label} {}", outcome.word())?,
+        match apply_any(channel, &declared, args).await {
+            Ok(outcome) => writeln!(out, "{label} {}{note}", word(outcome))?,
             Err(status) => errors.push(explain_at(&declared, &label, &status)),
         }
     }
@@ -73,6 +65,16 @@ pub async fn run(args: &ApplyArgs, channel: &Channel, out: &mut impl Write) -> R
         Ok(())
     } else {
         Err(anyhow!(errors.join("\n")))
+    }
+}
+
+fn word(outcome: ApplyOutcome) -> &'static str {
+    match outcome {
+        ApplyOutcome::Created => "created",
+        ApplyOutcome::Configured => "configured",
+        ApplyOutcome::Unchanged => "unchanged",
+        // Of a server that knows more than this.
+        ApplyOutcome::Unspecified => "applied",
     }
 }
 
@@ -88,137 +90,34 @@ fn explain_at(declared: &Declared, label: &str, status: &Status) -> String {
 
 macro_rules! apply_one {
     (
-        [$object:expr, $channel:ident, $namespace:ident]
+        [$object:expr, $channel:ident, $args:ident]
         $($kind:ident, $many:ident, $plural:ident, $namespaced:literal;)*
     ) => {
         match $object {
-            $(AnyObject::$kind(object) => apply($channel, object, $namespace).await,)*
+            $(AnyObject::$kind(object) => apply($channel, object, $args).await,)*
         }
     };
 }
 
-async fn apply_any(
-    channel: &Channel,
-    declared: &Declared,
-    namespace: &NamespaceArgs,
-) -> Result<Outcome, Status> {
-    for_each_kind!(apply_one [declared.document.object.clone(), channel, namespace])
+async fn apply_any(channel: &Channel, declared: &Declared, args: &ApplyArgs) -> Result<ApplyOutcome, Status> {
+    for_each_kind!(apply_one [declared.document.object.clone(), channel, args])
 }
 
-async fn apply<O: Resource + KeepsStored>(
+async fn apply<O: Resource>(
     channel: &Channel,
     mut desired: O,
-    namespace: &NamespaceArgs,
-) -> Result<Outcome, Status> {
+    args: &ApplyArgs,
+) -> Result<ApplyOutcome, Status> {
     if O::NAMESPACED && desired.namespace().is_empty() {
-        namespace
+        args.namespace
             .of::<O>()
             .clone_into(&mut desired.metadata_mut().namespace);
     }
-    let mut last = Status::aborted("never tried");
-    for _ in 0..ATTEMPTS {
-        let attempt = match O::get(channel, desired.namespace(), desired.name()).await {
-            Ok(stored) => {
-                let seen = stored.resource_version();
-                let written = O::update(channel, desired.clone().over(&stored)).await;
-                written.map(|new| {
-                    if new.resource_version() == seen {
-                        Outcome::Unchanged
-                    } else {
-                        Outcome::Configured
-                    }
-                })
-            }
-            Err(status) if status.code() == Code::NotFound => O::create(channel, desired.clone())
-                .await
-                .map(|_| Outcome::Created),
-            Err(status) => Err(status),
-        };
-        match attempt {
-            Err(status) if matches!(status.code(), Code::Aborted | Code::AlreadyExists) => last = status,
-            done => return done,
-        }
-    }
-    Err(last)
-}
-
-/// What a file leaves to others: an update must not take it away.
-trait KeepsStored: Object {
-    /// This object as an update of the stored one.
-    fn over(mut self, stored: &Self) -> Self {
-        let empty = ObjectMeta::default();
-        let old = stored.metadata().unwrap_or(&empty);
-        let new = self.metadata_mut();
-        new.resource_version = old.resource_version;
-        let keep = |old: &std::collections::BTreeMap<String, String>,
-                    new: &mut std::collections::BTreeMap<_, _>| {
-            for (key, value) in old {
-                new.entry(key.clone()).or_insert_with(|| value.clone());
-            }
-        };
-        keep(&old.labels, &mut new.labels);
-        keep(&old.annotations, &mut new.annotations);
-        if new.finalizers.is_empty() {
-            new.finalizers.clone_from(&old.finalizers);
-        }
-        if new.owner_references.is_empty() {
-            new.owner_references.clone_from(&old.owner_references);
-        }
-        self.keep_placement(stored);
-        self
-    }
-
-    fn keep_placement(&mut self, _stored: &Self) {}
-}
-
-impl KeepsStored for Pod {
-    /// The scheduler has said where the pod runs.
-    fn keep_placement(&mut self, stored: &Self) {
-        let (Some(new), Some(old)) = (self.spec.as_mut(), stored.spec.as_ref()) else {
-            return;
-        };
-        if new.node_name.is_empty() {
-            new.node_name.clone_from(&old.node_name);
-        }
-    }
-}
-
-impl KeepsStored for Node {}
-impl KeepsStored for Namespace {}
-impl KeepsStored for ConfigMap {}
-impl KeepsStored for Secret {}
-impl KeepsStored for Event {}
-impl KeepsStored for Lease {}
-impl KeepsStored for ServiceAccount {}
-impl KeepsStored for PriorityClass {}
-impl KeepsStored for ResourceQuota {}
-impl KeepsStored for LimitRange {}
-
-#[cfg(test)]
-mod tests {
-    use clone8s::v1::PodSpec;
-
-    use super::*;
-
-    fn pod(labels: &[(&str, &str)], node: &str, revision: i64) -> Pod {
-        Pod {
-            metadata: Some(ObjectMeta {
-                name: "web".into(),
-                resource_version: revision,
-                labels: labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-                ..Default::default()
-            }),
-            spec: Some(PodSpec {
-                node_name: node.into(),
-                ..Default::default()
-            }),
-            status: None,
-        }
-    }
-
-    #[test]
-    fn an_update_keeps_the_node_and_other_peoples_labels() {
-        let updated = pod(&[("app", "new")], "", 0).over(&pod(&[("app", "old"), ("team", "a")], "n1", 7));
-        assert_eq!(updated, pod(&[("app", "new"), ("team", "a")], "n1", 7));
-    }
+    let options = ApplyOptions {
+        field_manager: args.field_manager.clone(),
+        force: args.force_conflicts,
+        validate_only: args.dry_run,
+    };
+    let (_, outcome) = O::apply(channel, desired, &options).await?;
+    Ok(outcome)
 }

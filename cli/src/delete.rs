@@ -1,15 +1,17 @@
 //! `c8s delete`: by kind and name, or whatever files declare.
 
-use std::{io::Write, path::PathBuf, time::Duration};
+mod chosen;
+mod wait;
+
+use std::{collections::HashSet, io::Write, path::PathBuf, time::Duration};
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use clone8s::{
-    client::{DeleteOptions, From, Query, Resource},
+    client::{DeleteOptions, Query, Resource},
     object::AnyObject,
-    v1::WatchEventType,
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, transport::Channel};
 
 use crate::{
     files::FileArgs,
@@ -23,6 +25,8 @@ use crate::{
   c8s delete pod hello
   c8s delete pod/hello --grace-period 0
   c8s delete pods -l app=web
+  c8s delete pods --field-selector status.phase=Failed
+  c8s delete configmaps --all -n staging
   c8s delete -f manifests/")]
 pub struct DeleteArgs {
     #[command(flatten)]
@@ -41,6 +45,12 @@ pub struct DeleteArgs {
         conflicts_with = "files"
     )]
     label_selector: Option<String>,
+    /// Delete the objects of the kind with these fields, such as "status.phase=Failed"
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "files")]
+    field_selector: Option<String>,
+    /// Delete every object of the kind in the namespace
+    #[arg(long, conflicts_with_all = ["files", "label_selector", "field_selector"])]
+    all: bool,
     #[command(flatten)]
     namespace: NamespaceArgs,
     /// Seconds between a pod's stop signal and the kill [default: the pod's own; 0 removes the object at once]
@@ -58,6 +68,31 @@ pub struct DeleteArgs {
     /// An object that is gone already is fine
     #[arg(long)]
     ignore_not_found: bool,
+    /// Let the server do everything but delete
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl DeleteArgs {
+    fn options(&self) -> DeleteOptions {
+        DeleteOptions {
+            grace_period_seconds: self.grace_period,
+            propagation_policy: policy(&self.cascade),
+            validate_only: self.dry_run,
+            ..Default::default()
+        }
+    }
+
+    /// Whether selectors say what is to be deleted. An empty one would mean every object.
+    fn chooses(&self) -> bool {
+        let chooses = |selector: &Option<String>| selector.as_ref().is_some_and(|it| !it.trim().is_empty());
+        self.all || chooses(&self.label_selector) || chooses(&self.field_selector)
+    }
+
+    /// What stands behind "deleted".
+    fn note(&self) -> &'static str {
+        if self.dry_run { " (dry run)" } else { "" }
+    }
 }
 
 struct Target {
@@ -68,8 +103,15 @@ struct Target {
 
 /// Goes through all objects even when some fail, then fails with what failed.
 pub async fn run(args: &DeleteArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
+    if args.files.is_empty() && args.chooses() {
+        let (kind, names) = args.what.parse()?;
+        if !names.is_empty() {
+            bail!("say which by name, by selector or by --all, not by two of them");
+        }
+        return with_kind!(kind, O => chosen::delete::<O>(args, channel, out).await);
+    }
     let mut errors = Vec::new();
-    for target in targets(args, channel).await? {
+    for target in targets(args)? {
         let result = with_kind!(target.kind, O => delete::<O>(args, channel, &target, out).await);
         if let Err(error) = result {
             errors.push(error.to_string());
@@ -82,7 +124,7 @@ pub async fn run(args: &DeleteArgs, channel: &Channel, out: &mut impl Write) -> 
     }
 }
 
-async fn targets(args: &DeleteArgs, channel: &Channel) -> Result<Vec<Target>> {
+fn targets(args: &DeleteArgs) -> Result<Vec<Target>> {
     if !args.files.is_empty() {
         let files = FileArgs {
             files: args.files.clone(),
@@ -96,15 +138,9 @@ async fn targets(args: &DeleteArgs, channel: &Channel) -> Result<Vec<Target>> {
             .map(|declared| target_of(&declared.document.object))
             .collect());
     }
-    let (kind, mut names) = args.what.parse()?;
-    match (&args.label_selector, names.is_empty()) {
-        // The empty selector would mean every object.
-        (Some(selector), true) if !selector.trim().is_empty() => {
-            names = with_kind!(kind, O => selected::<O>(args, selector, channel).await?);
-        }
-        (None, false) => {}
-        (Some(_), false) => bail!("say which by name or by --selector, not both"),
-        (_, true) => bail!("say which: c8s delete KIND NAME, KIND -l SELECTOR, or -f FILE"),
+    let (kind, names) = args.what.parse()?;
+    if names.is_empty() {
+        bail!("say which: c8s delete KIND NAME, KIND -l SELECTOR, KIND --all, or -f FILE");
     }
     Ok(names
         .into_iter()
@@ -114,18 +150,6 @@ async fn targets(args: &DeleteArgs, channel: &Channel) -> Result<Vec<Target>> {
             name,
         })
         .collect())
-}
-
-async fn selected<O: Resource>(args: &DeleteArgs, selector: &str, channel: &Channel) -> Result<Vec<String>> {
-    let query = Query {
-        namespace: args.namespace.of::<O>().to_owned(),
-        label_selector: selector.to_owned(),
-        field_selector: String::new(),
-    };
-    let (objects, _) = O::list_all(channel, &query)
-        .await
-        .map_err(|status| anyhow!(explain(&status)))?;
-    Ok(objects.iter().map(|object| object.name().to_owned()).collect())
 }
 
 fn target_of(object: &AnyObject) -> Target {
@@ -150,27 +174,23 @@ async fn delete<O: Resource>(
         .as_deref()
         .unwrap_or_else(|| args.namespace.of::<O>());
     let label = format!("{}/{}", O::KIND.to_lowercase(), target.name);
-    let options = DeleteOptions {
-        grace_period_seconds: args.grace_period,
-        propagation_policy: policy(&args.cascade),
-        ..Default::default()
-    };
-    let deleted = match O::delete(channel, namespace, &target.name, &options).await {
+    let deleted = match O::delete(channel, namespace, &target.name, &args.options()).await {
         Ok(deleted) => deleted,
         Err(status) if args.ignore_not_found && status.code() == Code::NotFound => return Ok(()),
         Err(status) => bail!("{label}: {}", explain(&status)),
     };
-    if !args.no_wait {
-        let gone = until_gone::<O>(channel, namespace, &target.name, deleted.uid());
-        match tokio::time::timeout(Duration::from_secs(args.timeout), gone).await {
-            Ok(result) => result.map_err(|status| anyhow!("{label}: {}", explain(&status)))?,
-            Err(_) => bail!(
-                "{label}: marked for deletion, but still there after {} s; see `c8s describe {label}`",
-                args.timeout
-            ),
-        }
+    if !(args.no_wait || args.dry_run) {
+        let query = Query {
+            namespace: namespace.to_owned(),
+            field_selector: format!("metadata.name={}", target.name),
+            ..Default::default()
+        };
+        let uids = HashSet::from([deleted.uid().to_owned()]);
+        wait::until_gone::<O>(channel, &query, uids, Duration::from_secs(args.timeout))
+            .await
+            .map_err(|error| anyhow!("{label}: {error}"))?;
     }
-    writeln!(out, "{label} deleted")?;
+    writeln!(out, "{label} deleted{}", args.note())?;
     Ok(())
 }
 
@@ -178,30 +198,4 @@ async fn delete<O: Resource>(
 fn policy(cascade: &str) -> String {
     let (first, rest) = cascade.split_at(1);
     first.to_uppercase() + rest
-}
-
-/// Waits until the object with this uid is gone; another object of that name may be there.
-async fn until_gone<O: Resource>(
-    channel: &Channel,
-    namespace: &str,
-    name: &str,
-    uid: &str,
-) -> Result<(), Status> {
-    let query = Query {
-        namespace: namespace.to_owned(),
-        field_selector: format!("metadata.name={name}"),
-        ..Default::default()
-    };
-    let mut watch = O::watch(channel, &query, From::InitialState).await?;
-    let mut present = false;
-    while let Some(event) = watch.next().await? {
-        let is_it = event.object.is_some_and(|object| object.uid() == uid);
-        match event.kind {
-            WatchEventType::Added if is_it => present = true,
-            WatchEventType::Deleted if is_it => return Ok(()),
-            WatchEventType::Synced if !present => return Ok(()),
-            _ => {}
-        }
-    }
-    Err(Status::unavailable("the server ended the watch"))
 }

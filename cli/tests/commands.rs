@@ -146,6 +146,46 @@ async fn applying_creates_then_changes_then_leaves_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_manifest_names_no_more_is_removed_and_what_others_set_stays() {
+    let cluster = Cluster::start().await;
+    let annotated = POD.replace("app: hello}}", "app: hello, old: x}, annotations: {note: n}}");
+    let file = cluster.file("pod.yaml", &annotated);
+    cluster.ok(&["apply", "-f", &file]).await;
+    let theirs = POD.replace("app: hello", "team: a");
+    let theirs = cluster.file("theirs.yaml", &theirs);
+    cluster
+        .ok(&["apply", "-f", &theirs, "--field-manager", "team"])
+        .await;
+    cluster.file("pod.yaml", POD);
+    assert_eq!(
+        cluster.ok(&["apply", "-f", &file, "--dry-run"]).await,
+        "pod/hello configured (dry run)\n"
+    );
+    cluster.ok(&["apply", "-f", &file]).await;
+    let shown = cluster.ok(&["get", "pod/hello", "-o", "yaml"]).await;
+    assert!(
+        shown.contains("app: hello") && shown.contains("team: a"),
+        "{shown}"
+    );
+    for gone in ["old:", "annotations", "note", "managedFields"] {
+        assert!(!shown.contains(gone), "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_of_another_manager_is_taken_over_by_force_alone() {
+    let cluster = Cluster::start().await;
+    let file = cluster.file("pod.yaml", POD);
+    cluster.ok(&["apply", "-f", &file]).await;
+    let theirs = cluster.file("theirs.yaml", &POD.replace("1.36", "1.37"));
+    let by_other = ["apply", "-f", &theirs, "--field-manager", "other"];
+    let said = cluster.refused(&by_other).await;
+    assert!(said.contains("spec.containers[web].image is c8s's"), "{said}");
+    let forced = [&by_other[..], &["--force-conflicts"]].concat();
+    assert_eq!(cluster.ok(&forced).await, "pod/hello configured\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_comes_from_standard_input_too() {
     let cluster = Cluster::start().await;
     let mut command = cluster.command(&["apply", "-f", "-"]);
@@ -266,6 +306,27 @@ async fn objects_are_deleted_by_their_labels() {
     assert_eq!(cluster.ok(&["get", "pods", "-o", "name"]).await, "pod/hello\n");
     let said = cluster.refused(&["delete", "pods"]).await;
     assert!(said.contains("say which"), "{said}");
+    let said = cluster.refused(&["delete", "pod", "hello", "--all"]).await;
+    assert!(said.contains("not by two of them"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_objects_of_a_kind_are_deleted_once_that_is_said() {
+    let cluster = Cluster::start().await;
+    let other = POD.replace("hello", "other");
+    let file = cluster.file("pods.yaml", &format!("{POD}---\n{other}"));
+    cluster.ok(&["apply", "-f", &file]).await;
+    assert_eq!(
+        cluster.ok(&["delete", "pods", "--all", "--dry-run"]).await,
+        "pod/hello deleted (dry run)\npod/other deleted (dry run)\n"
+    );
+    let by_field = ["delete", "pods", "--field-selector", "metadata.name=other"];
+    assert_eq!(cluster.ok(&by_field).await, "pod/other deleted\n");
+    assert_eq!(
+        cluster.ok(&["delete", "pods", "--all"]).await,
+        "pod/hello deleted\n"
+    );
+    assert_eq!(cluster.ok(&["get", "pods", "-o", "name"]).await, "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
