@@ -43,6 +43,7 @@ pub struct Calls {
     pub delete: &'static str,
     pub delete_many: &'static str,
     pub apply: &'static str,
+    pub batch: &'static str,
     pub watch: &'static str,
     /// Not every kind has it.
     pub update_status: &'static str,
@@ -141,6 +142,7 @@ macro_rules! kinds {
                 delete: call!($kind "Delete" $kind),
                 delete_many: call!($kind "Delete" $many),
                 apply: call!($kind "Apply" $kind),
+                batch: call!($kind "BatchWrite" $many),
                 watch: call!($kind "Watch" $many),
                 update_status: call!($kind "Update" $kind "Status"),
             };

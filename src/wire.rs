@@ -13,7 +13,7 @@ use prost::{
     encoding::{DecodeContext, WireType, skip_field},
 };
 
-use crate::v1::{ApplyOutcome, ObjectDeletion, WatchEventType};
+use crate::v1::{ApplyOutcome, CallError, ObjectDeletion, WatchEventType};
 
 /// What may stand for an object in a message: an object, or its [`Encoded`] form.
 pub trait Payload: Message + Default + Clone + PartialEq + fmt::Debug + 'static {}
@@ -184,6 +184,41 @@ pub struct ApplyResponse<O: Payload> {
     pub object: Option<O>,
     #[prost(enumeration = "ApplyOutcome", tag = "2")]
     pub outcome: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct BatchRequest<O: Payload> {
+    #[prost(message, repeated, tag = "1")]
+    pub writes: Vec<Write<O>>,
+}
+
+/// One of these; the contract says so by a oneof, which is the same on the wire.
+#[derive(Clone, PartialEq, Message)]
+pub struct Write<O: Payload> {
+    #[prost(message, optional, tag = "1")]
+    pub create: Option<CreateRequest<O>>,
+    #[prost(message, optional, tag = "2")]
+    pub update: Option<UpdateRequest<O>>,
+    #[prost(message, optional, tag = "3")]
+    pub delete: Option<DeleteRequest>,
+    #[prost(message, optional, tag = "4")]
+    pub apply: Option<ApplyRequest<O>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct BatchResponse<O: Payload> {
+    #[prost(message, repeated, tag = "1")]
+    pub results: Vec<WriteResult<O>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct WriteResult<O: Payload> {
+    #[prost(message, optional, tag = "1")]
+    pub object: Option<O>,
+    #[prost(enumeration = "ApplyOutcome", tag = "2")]
+    pub outcome: i32,
+    #[prost(message, optional, tag = "3")]
+    pub error: Option<CallError>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -96,6 +96,13 @@ pub(crate) trait Kind: Object + Rules + Cached {
         None
     }
 
+    /// Which object it is, without what it holds.
+    fn metadata_alone(&self) -> Self {
+        let mut alone = Self::default();
+        *alone.metadata_mut() = self.metadata().cloned().unwrap_or_default();
+        alone
+    }
+
     /// The object without metadata and status: what generation counts the changes of.
     fn content(&self) -> Self {
         let mut content = self.clone();

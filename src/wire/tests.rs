@@ -125,6 +125,7 @@ fn the_services_of_all_kinds_have_these_messages() {
             &applied,
             &[(1, "object"), (2, "ApplyOutcome outcome")],
         );
+        check_batch(&contract);
         let mut delete_many = vec![
             NAMESPACE,
             (2, "string label_selector"),
@@ -177,6 +178,29 @@ fn the_services_of_all_kinds_have_these_messages() {
             check(calls.update_status, &contract, &status, &object);
         }
     }
+}
+
+/// Its messages have the kind in their names.
+fn check_batch(contract: &Contract) {
+    let kind = contract.kind;
+    let (writes, results) = (
+        format!("repeated {kind}Write writes"),
+        format!("repeated {kind}WriteResult results"),
+    );
+    check(contract.calls.batch, contract, &[(1, &writes)], &[(1, &results)]);
+    let message = |name: &str| {
+        let name = format!("clone8s.v1.{kind}{name}");
+        shapes(&descriptors().get_message_by_name(&name).unwrap(), kind)
+    };
+    let calls = ["Create", "Update", "Delete", "Apply"].map(|call| {
+        let field = call.to_lowercase();
+        format!("{call}{kind}Request {field}")
+    });
+    assert_eq!(message("Write"), (1..).zip(calls).collect());
+    assert_eq!(
+        message("WriteResult"),
+        expected(&[(1, "object"), (2, "ApplyOutcome outcome"), (3, "CallError error")])
+    );
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.PodService/DeletePod", Access::Node),
     ("/clone8s.v1.PodService/DeletePods", Access::Admin),
     ("/clone8s.v1.PodService/ApplyPod", Access::Admin),
+    ("/clone8s.v1.PodService/BatchWritePods", Access::Admin),
     ("/clone8s.v1.PodService/WatchPods", Access::Node),
     ("/clone8s.v1.PodService/UpdatePodStatus", Access::Node),
     ("/clone8s.v1.PodService/BindPod", Access::Admin),
@@ -31,6 +32,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.NodeService/DeleteNode", Access::Admin),
     ("/clone8s.v1.NodeService/DeleteNodes", Access::Admin),
     ("/clone8s.v1.NodeService/ApplyNode", Access::Admin),
+    ("/clone8s.v1.NodeService/BatchWriteNodes", Access::Admin),
     ("/clone8s.v1.NodeService/WatchNodes", Access::Node),
     ("/clone8s.v1.NodeService/UpdateNodeStatus", Access::Node),
     ("/clone8s.v1.NamespaceService/CreateNamespace", Access::Admin),
@@ -40,6 +42,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.NamespaceService/DeleteNamespace", Access::Admin),
     ("/clone8s.v1.NamespaceService/DeleteNamespaces", Access::Admin),
     ("/clone8s.v1.NamespaceService/ApplyNamespace", Access::Admin),
+    ("/clone8s.v1.NamespaceService/BatchWriteNamespaces", Access::Admin),
     ("/clone8s.v1.NamespaceService/WatchNamespaces", Access::Admin),
     ("/clone8s.v1.ConfigMapService/CreateConfigMap", Access::Admin),
     ("/clone8s.v1.ConfigMapService/GetConfigMap", Access::Node),
@@ -48,6 +51,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.ConfigMapService/DeleteConfigMap", Access::Admin),
     ("/clone8s.v1.ConfigMapService/DeleteConfigMaps", Access::Admin),
     ("/clone8s.v1.ConfigMapService/ApplyConfigMap", Access::Admin),
+    ("/clone8s.v1.ConfigMapService/BatchWriteConfigMaps", Access::Admin),
     ("/clone8s.v1.ConfigMapService/WatchConfigMaps", Access::Node),
     ("/clone8s.v1.SecretService/CreateSecret", Access::Admin),
     ("/clone8s.v1.SecretService/GetSecret", Access::Node),
@@ -56,6 +60,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.SecretService/DeleteSecret", Access::Admin),
     ("/clone8s.v1.SecretService/DeleteSecrets", Access::Admin),
     ("/clone8s.v1.SecretService/ApplySecret", Access::Admin),
+    ("/clone8s.v1.SecretService/BatchWriteSecrets", Access::Admin),
     ("/clone8s.v1.SecretService/WatchSecrets", Access::Node),
     ("/clone8s.v1.EventService/CreateEvent", Access::Node),
     ("/clone8s.v1.EventService/GetEvent", Access::Node),
@@ -64,6 +69,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.EventService/DeleteEvent", Access::Admin),
     ("/clone8s.v1.EventService/DeleteEvents", Access::Admin),
     ("/clone8s.v1.EventService/ApplyEvent", Access::Admin),
+    ("/clone8s.v1.EventService/BatchWriteEvents", Access::Admin),
     ("/clone8s.v1.EventService/WatchEvents", Access::Admin),
     ("/clone8s.v1.LeaseService/CreateLease", Access::Admin),
     ("/clone8s.v1.LeaseService/GetLease", Access::Admin),
@@ -72,6 +78,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.LeaseService/DeleteLease", Access::Admin),
     ("/clone8s.v1.LeaseService/DeleteLeases", Access::Admin),
     ("/clone8s.v1.LeaseService/ApplyLease", Access::Admin),
+    ("/clone8s.v1.LeaseService/BatchWriteLeases", Access::Admin),
     ("/clone8s.v1.LeaseService/WatchLeases", Access::Admin),
     (
         "/clone8s.v1.ServiceAccountService/CreateServiceAccount",
@@ -99,6 +106,10 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ),
     (
         "/clone8s.v1.ServiceAccountService/ApplyServiceAccount",
+        Access::Admin,
+    ),
+    (
+        "/clone8s.v1.ServiceAccountService/BatchWriteServiceAccounts",
         Access::Admin,
     ),
     (
@@ -131,6 +142,10 @@ pub(super) const RPCS: &[(&str, Access)] = &[
         Access::Admin,
     ),
     (
+        "/clone8s.v1.PriorityClassService/BatchWritePriorityClasses",
+        Access::Admin,
+    ),
+    (
         "/clone8s.v1.PriorityClassService/WatchPriorityClasses",
         Access::Admin,
     ),
@@ -160,6 +175,10 @@ pub(super) const RPCS: &[(&str, Access)] = &[
         Access::Admin,
     ),
     (
+        "/clone8s.v1.ResourceQuotaService/BatchWriteResourceQuotas",
+        Access::Admin,
+    ),
+    (
         "/clone8s.v1.ResourceQuotaService/WatchResourceQuotas",
         Access::Admin,
     ),
@@ -170,6 +189,10 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.LimitRangeService/DeleteLimitRange", Access::Admin),
     ("/clone8s.v1.LimitRangeService/DeleteLimitRanges", Access::Admin),
     ("/clone8s.v1.LimitRangeService/ApplyLimitRange", Access::Admin),
+    (
+        "/clone8s.v1.LimitRangeService/BatchWriteLimitRanges",
+        Access::Admin,
+    ),
     ("/clone8s.v1.LimitRangeService/WatchLimitRanges", Access::Admin),
     ("/clone8s.v1.RegistrationService/CreateJoinToken", Access::Admin),
     // The join token is what it asks for.

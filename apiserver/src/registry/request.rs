@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a write that leaves the object ─► the id goes into its metadata, in the same write of the store
-//! a write that removes the object ─► the object is kept aside under the id, then it is removed
+//! a write that removes the object ─► its metadata are kept aside under the id, then it is removed
 //! ```
 //! So a repeated write is known after a restart and on another apiserver too. Of each object the last
 //! [`REMEMBERED`] ids are known, and what was removed for [`KEPT`].
@@ -109,13 +109,13 @@ impl RequestId {
 struct Removed {
     #[prost(message, optional, tag = "1")]
     time: Option<Timestamp>,
-    /// Its last state.
+    /// Its metadata alone: what it held is to be gone.
     #[prost(bytes = "bytes", tag = "2")]
     object: Bytes,
 }
 
 impl Registry {
-    /// The object that the request has removed before, unless that was begun and not ended.
+    /// The object that the request has removed before, by its metadata, unless that was begun and not ended.
     pub(super) async fn removed_by<K: Kind>(
         &self,
         request: &RequestId,
@@ -146,7 +146,7 @@ impl Registry {
     ) -> Result<(), StoreError> {
         let removed = Removed {
             time: Some(timestamp(clock::now())),
-            object: object.encode_to_vec().into(),
+            object: object.metadata_alone().encode_to_vec().into(),
         };
         self.store
             .put(

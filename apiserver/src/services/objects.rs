@@ -2,6 +2,8 @@
 //!
 //! What is read goes out as the bytes that the registry has; only what is written is decoded.
 
+mod batch;
+
 use std::{
     convert::Infallible,
     fmt,
@@ -104,6 +106,7 @@ impl<K: Kind> Service<http::Request<Body>> for ObjectService<K> {
             path if path == calls.delete => unary(backend, request, delete::<K>),
             path if path == calls.delete_many => unary(backend, request, delete_many::<K>),
             path if path == calls.apply => unary(backend, request, apply::<K>),
+            path if path == calls.batch => unary(backend, request, batch::write::<K>),
             path if path == calls.watch => watch::<K>(backend, request),
             path if path == calls.update_status && K::WRITES_STATUS => {
                 unary(backend, request, update_status::<K>)

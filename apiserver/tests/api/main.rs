@@ -4,6 +4,7 @@
 #![allow(clippy::unnecessary_wraps, reason = "messages' fields are optional")]
 
 mod applies;
+mod batches;
 mod deletion;
 mod doors;
 mod harness;

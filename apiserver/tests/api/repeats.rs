@@ -114,7 +114,9 @@ async fn a_deletion_that_is_repeated_leaves_the_next_object_of_that_name() {
     let old = create_pod(&root, pod("web")).await;
     let deleted = delete(&root, "web", ID).await.unwrap();
     assert_eq!(uid(&deleted), uid(&old));
-    assert_eq!(uid(&delete(&root, "web", ID).await.unwrap()), uid(&old));
+    let again = delete(&root, "web", ID).await.unwrap();
+    assert_eq!(uid(&again), uid(&old));
+    assert_eq!(again.spec, None, "what it held is gone");
 
     let new = create_pod(&root, pod("web")).await;
     let server = Server::start_in(server.stop().await).await;
