@@ -11,6 +11,7 @@
 
 use std::future::Future;
 
+use pbjson_types::FieldMask;
 use prost::Message;
 use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
@@ -148,6 +149,24 @@ pub trait Resource: Object {
     fn update(channel: &Channel, object: Self) -> impl Future<Output = Result<Self, Status>> + Send {
         let request = wire::UpdateRequest {
             object: Some(object),
+            ..Default::default()
+        };
+        one(channel, Self::CALLS.update, request)
+    }
+
+    /// Replaces the fields with these paths, such as "spec.unschedulable", and no others.
+    fn update_fields(
+        channel: &Channel,
+        object: Self,
+        paths: &[&str],
+        field_manager: &str,
+    ) -> impl Future<Output = Result<Self, Status>> + Send {
+        let request = wire::UpdateRequest {
+            object: Some(object),
+            update_mask: Some(FieldMask {
+                paths: paths.iter().map(ToString::to_string).collect(),
+            }),
+            field_manager: field_manager.to_owned(),
             ..Default::default()
         };
         one(channel, Self::CALLS.update, request)

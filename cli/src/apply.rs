@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Whose fields the manifests' are, where nobody says otherwise.
-const FIELD_MANAGER: &str = "c8s";
+pub(crate) const FIELD_MANAGER: &str = "c8s";
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

@@ -4,9 +4,9 @@ use clap::{Parser, Subcommand};
 use clone8s_daemon::telemetry::Telemetry;
 
 use crate::{
-    apply::ApplyArgs, completions::CompletionsArgs, connection::ConnectionArgs, delete::DeleteArgs,
-    describe::DescribeArgs, down::DownArgs, get::GetArgs, image::ImageArgs, logs::LogsArgs, push::PushArgs,
-    token::TokenArgs, up::UpArgs, watch::WatchArgs,
+    apply::ApplyArgs, completions::CompletionsArgs, connection::ConnectionArgs, cordon::NodesArgs,
+    delete::DeleteArgs, describe::DescribeArgs, down::DownArgs, get::GetArgs, image::ImageArgs,
+    logs::LogsArgs, push::PushArgs, token::TokenArgs, up::UpArgs, watch::WatchArgs,
 };
 
 /// Clone8s: pods on containerd hosts, driven over gRPC
@@ -53,6 +53,16 @@ pub enum Call {
     Describe(DescribeArgs),
     /// Delete objects and wait until they are gone
     Delete(DeleteArgs),
+    /// Give nodes no new pods
+    #[command(after_help = "Examples:
+  c8s cordon node-1
+
+The pods that run there go on; `c8s uncordon` takes it back.")]
+    Cordon(NodesArgs),
+    /// Give nodes new pods again
+    #[command(after_help = "Examples:
+  c8s uncordon node-1")]
+    Uncordon(NodesArgs),
     /// Show what a container wrote
     Logs(LogsArgs),
     /// Show objects as they change

@@ -6,6 +6,7 @@ pub mod apply;
 pub mod args;
 pub mod completions;
 pub mod connection;
+pub mod cordon;
 pub mod delete;
 pub mod describe;
 pub mod down;
@@ -31,6 +32,7 @@ use std::{
 use args::{Args, Call, Command};
 use clone8s_daemon::process;
 use connection::ConnectionArgs;
+use cordon::Taking;
 
 /// Runs one command to its end.
 pub fn run(args: Args) -> ExitCode {
@@ -62,6 +64,8 @@ fn run_call(call: Call, connection: &ConnectionArgs) -> anyhow::Result<()> {
             Call::Get(args) => get::run(&args, &connection.connect()?, out).await,
             Call::Describe(args) => describe::run(&args, &connection.connect()?, out).await,
             Call::Delete(args) => delete::run(&args, &connection.connect()?, out).await,
+            Call::Cordon(args) => cordon::run(&args, Taking::NoPods, &connection.connect()?, out).await,
+            Call::Uncordon(args) => cordon::run(&args, Taking::Pods, &connection.connect()?, out).await,
             Call::Logs(args) => logs::run(&args, &connection.connect()?, out).await,
             Call::Watch(args) => watch::run(&args, &connection.connect()?, out).await,
             Call::Token(args) => token::run(&args, &connection.connect()?, out).await,

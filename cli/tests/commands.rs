@@ -330,6 +330,38 @@ async fn all_objects_of_a_kind_are_deleted_once_that_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_cordoned_and_taken_back() {
+    let cluster = Cluster::start().await;
+    let node = "apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {zone: a}}\n";
+    let file = cluster.file("node.yaml", node);
+    cluster.ok(&["apply", "-f", &file]).await;
+    assert_eq!(cluster.ok(&["cordon", "n1"]).await, "node/n1 cordoned\n");
+    let shown = cluster.ok(&["get", "node", "n1", "-o", "yaml"]).await;
+    assert!(
+        shown.contains("unschedulable: true") && shown.contains("zone: a"),
+        "{shown}"
+    );
+    // The manifest does not name it, so that applying leaves it.
+    cluster.ok(&["apply", "-f", &file]).await;
+    let chosen = [
+        "get",
+        "nodes",
+        "-o",
+        "name",
+        "--field-selector",
+        "spec.unschedulable=true",
+    ];
+    assert_eq!(cluster.ok(&chosen).await, "node/n1\n");
+    assert_eq!(cluster.ok(&["uncordon", "n1"]).await, "node/n1 uncordoned\n");
+    assert_eq!(cluster.ok(&chosen).await, "");
+    let said = cluster.refused(&["cordon", "n1", "nowhere"]).await;
+    assert!(
+        said.contains("node/nowhere: ") && said.contains("not found"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_description_tells_the_spec_and_says_that_there_are_no_events() {
     let cluster = Cluster::start().await;
     let file = cluster.file("pod.yaml", POD);
@@ -444,7 +476,7 @@ async fn the_version_is_one_line() {
 #[tokio::test]
 async fn every_command_has_help_with_an_example() {
     for command in [
-        "apply", "get", "describe", "delete", "logs", "watch", "push", "token",
+        "apply", "get", "describe", "delete", "cordon", "uncordon", "logs", "watch", "push", "token",
     ] {
         let output = c8s("unix:///nowhere/api.sock", &[command, "--help"])
             .output()

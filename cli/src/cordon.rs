@@ -1,0 +1,62 @@
+//! `c8s cordon` and `c8s uncordon`: whether a node takes new pods.
+
+use std::io::Write;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use clone8s::{
+    client::Resource as _,
+    v1::{Node, NodeSpec, ObjectMeta},
+};
+use tonic::transport::Channel;
+
+use crate::{apply::FIELD_MANAGER, status::explain};
+
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    /// The nodes
+    #[arg(value_name = "NODE", required = true)]
+    names: Vec<String>,
+}
+
+/// What a node says to new pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    NoPods,
+    Pods,
+}
+
+impl Taking {
+    fn word(self) -> &'static str {
+        match self {
+            Self::NoPods => "cordoned",
+            Self::Pods => "uncordoned",
+        }
+    }
+}
+
+/// Goes through all nodes even when some fail, then fails with what failed.
+pub async fn run(args: &NodesArgs, taking: Taking, channel: &Channel, out: &mut impl Write) -> Result<()> {
+    let mut errors = Vec::new();
+    for name in &args.names {
+        let node = Node {
+            metadata: Some(ObjectMeta {
+                name: name.clone(),
+                ..ObjectMeta::default()
+            }),
+            spec: Some(NodeSpec {
+                unschedulable: taking == Taking::NoPods,
+            }),
+            status: None,
+        };
+        match Node::update_fields(channel, node, &["spec.unschedulable"], FIELD_MANAGER).await {
+            Ok(_) => writeln!(out, "node/{name} {}", taking.word())?,
+            Err(status) => errors.push(format!("node/{name}: {}", explain(&status))),
+        }
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(anyhow!(errors.join("\n")))
+    }
+}
