@@ -13,6 +13,12 @@ impl PodSpec {
         self.all_containers().find(|container| container.name == name)
     }
 
+    /// The container that a caller means who may have named none.
+    pub fn choose_container(&self, wanted: &str) -> Result<&str, ContainerChoiceError> {
+        let names = self.all_containers().map(|container| container.name.as_str());
+        choose(&names.collect::<Vec<_>>(), self.init_containers.len(), wanted)
+    }
+
     /// Init containers that stay beside the others.
     pub fn sidecars(&self) -> impl Iterator<Item = &Container> {
         self.init_containers
@@ -60,5 +66,59 @@ impl PodStatus {
         self.init_container_statuses
             .iter()
             .chain(&self.container_statuses)
+    }
+}
+
+/// The name that is wanted, or with none the only one beside the `init` first names, which are of init containers.
+pub fn choose<'a>(names: &[&'a str], init: usize, wanted: &str) -> Result<&'a str, ContainerChoiceError> {
+    let joined = || names.join(", ");
+    if wanted.is_empty() {
+        return match names.get(init..) {
+            Some([only]) => Ok(only),
+            _ => Err(ContainerChoiceError::Open { names: joined() }),
+        };
+    }
+    let found = names.iter().find(|name| **name == wanted);
+    found.copied().ok_or_else(|| ContainerChoiceError::Unknown {
+        wanted: wanted.to_owned(),
+        names: joined(),
+    })
+}
+
+/// Why it is not clear which container is meant; said of the field that names it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContainerChoiceError {
+    #[error("is empty; name one of {names}")]
+    Open { names: String },
+    #[error("{wanted:?} is not in the pod; it has {names}")]
+    Unknown { wanted: String, names: String },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_pod_with_init_containers_the_only_other_is_meant() {
+        let named = |name: &str| Container {
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        let mut spec = PodSpec {
+            init_containers: vec![named("first")],
+            containers: vec![named("web")],
+            ..Default::default()
+        };
+        assert_eq!(spec.choose_container(""), Ok("web"));
+        assert_eq!(spec.choose_container("first"), Ok("first"));
+        spec.containers.push(named("side"));
+        assert_eq!(
+            spec.choose_container("").unwrap_err().to_string(),
+            "is empty; name one of first, web, side"
+        );
+        assert_eq!(
+            spec.choose_container("wen").unwrap_err().to_string(),
+            "\"wen\" is not in the pod; it has first, web, side"
+        );
     }
 }

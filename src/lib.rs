@@ -40,7 +40,7 @@ pub mod cri {
 }
 
 pub mod client;
-mod containers;
+pub mod containers;
 pub mod manifest;
 pub mod names;
 pub mod object;

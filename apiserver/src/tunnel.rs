@@ -4,11 +4,13 @@
 //! caller ─► call ──────► the node's line (WatchNodeCalls) ─► node
 //!           waiting ◄─── answer stream (AnswerNodeCall) ◄─── node
 //!           relaying ◄── frames, as fast as the caller reads
+//!           input ─────► as fast as the node takes it
 //! ```
 //! A call ends when the node ends it, when the caller goes, or when the node is lost; the two streams tell the
 //! other side which. Nothing here is stored: after a restart nodes connect again and callers ask again.
 
 mod answer;
+mod input;
 mod line;
 
 use std::{
@@ -20,12 +22,14 @@ use std::{
 use bytes::Bytes;
 use clone8s::v1::{WatchNodeCallsResponse, watch_node_calls_response::Call};
 use clone8s_daemon::Shutdown;
+use futures::{Stream, stream};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::timeout,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 
+pub(crate) use self::input::Input;
 use crate::{error::ApiError, pki::hex};
 
 /// Calls that a node has not picked up yet; one more is refused with RESOURCE_EXHAUSTED.
@@ -61,14 +65,26 @@ struct WaitingCall {
     node: String,
     line: u64,
     frames: mpsc::Sender<Frame>,
+    input: Input,
+}
+
+/// What a caller hears.
+#[derive(Debug)]
+enum Frame {
+    Part(Part),
+    /// OK ends the answer; anything else is the reason for which it failed.
+    End(Code, String),
+    /// The caller's own input cannot be used.
+    Refused(ApiError),
 }
 
 /// A part of a node's answer.
-#[derive(Debug)]
-enum Frame {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Part {
+    Started,
     Data(Bytes),
-    /// OK ends the answer; anything else is the reason for which it failed.
-    End(Code, String),
+    Stderr(Bytes),
+    ExitCode(i32),
 }
 
 impl Tunnels {
@@ -80,7 +96,7 @@ impl Tunnels {
     }
 
     /// Sends a call to a node. The answer is what the node sends back for it, from now on.
-    pub(crate) fn call(self: &Arc<Self>, node: &str, call: Call) -> Result<Answer, ApiError> {
+    pub(crate) fn call(self: &Arc<Self>, node: &str, call: Call, input: Input) -> Result<Answer, ApiError> {
         let call_id = hex(&rand::random::<[u8; 16]>());
         let (frames, answer) = mpsc::channel(FRAMES_WAITING);
         let mut table = self.table();
@@ -109,6 +125,7 @@ impl Tunnels {
             node: node.to_owned(),
             line: line.id,
             frames,
+            input,
         };
         table.waiting.insert(call_id.clone(), waiting);
         drop(table);
@@ -119,6 +136,14 @@ impl Tunnels {
             tunnels: Arc::clone(self),
             call_id,
         })
+    }
+
+    /// The outcome of what may take long, unless the apiserver stops first.
+    pub(crate) async fn unless_stopping<T>(&self, outcome: impl Future<Output = T>) -> Result<T, ApiError> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => Err(ApiError::Stopping),
+            outcome = outcome => Ok(outcome),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -138,16 +163,26 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The next data, or None at the answer's good end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
-        let shutdown = self.tunnels.shutdown.clone();
-        let next = tokio::select! {
-            () = shutdown.cancelled() => return Err(ApiError::Stopping),
-            next = self.receive() => next?,
-        };
+    /// The answer's parts, and the error that ends it if it does not end well.
+    pub(crate) fn parts(self) -> impl Stream<Item = Result<Part, Status>> + Send {
+        stream::unfold(Some(self), async |answer| {
+            let mut answer = answer?;
+            match answer.next().await {
+                Ok(Some(part)) => Some((Ok(part), Some(answer))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error.into()), None)),
+            }
+        })
+    }
+
+    /// The next part, or None at the answer's good end.
+    async fn next(&mut self) -> Result<Option<Part>, ApiError> {
+        let tunnels = Arc::clone(&self.tunnels);
+        let next = tunnels.unless_stopping(self.receive()).await??;
         self.begun = true;
         match next {
-            Some(Frame::Data(data)) => Ok(Some(data)),
+            Some(Frame::Part(part)) => Ok(Some(part)),
+            Some(Frame::Refused(error)) => Err(error),
             Some(Frame::End(Code::Ok, _)) => Ok(None),
             Some(Frame::End(code, message)) => Err(ApiError::NodeAnswered {
                 node: self.node.clone(),

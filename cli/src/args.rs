@@ -4,9 +4,10 @@ use clap::{Parser, Subcommand};
 use clone8s_daemon::telemetry::Telemetry;
 
 use crate::{
-    apply::ApplyArgs, completions::CompletionsArgs, connection::ConnectionArgs, cordon::NodesArgs,
-    delete::DeleteArgs, describe::DescribeArgs, down::DownArgs, get::GetArgs, image::ImageArgs,
-    logs::LogsArgs, push::PushArgs, token::TokenArgs, up::UpArgs, watch::WatchArgs,
+    apply::ApplyArgs, attach::AttachArgs, completions::CompletionsArgs, connection::ConnectionArgs,
+    cordon::NodesArgs, cp::CpArgs, delete::DeleteArgs, describe::DescribeArgs, down::DownArgs, exec::ExecArgs,
+    get::GetArgs, image::ImageArgs, logs::LogsArgs, port_forward::PortForwardArgs, push::PushArgs,
+    token::TokenArgs, up::UpArgs, watch::WatchArgs,
 };
 
 /// Clone8s: pods on containerd hosts, driven over gRPC
@@ -65,6 +66,14 @@ The pods that run there go on; `c8s uncordon` takes it back.")]
     Uncordon(NodesArgs),
     /// Show what a container wrote
     Logs(LogsArgs),
+    /// Run a command in a container
+    Exec(ExecArgs),
+    /// Join what a container reads and writes
+    Attach(AttachArgs),
+    /// Reach ports of a pod on this machine's loopback
+    PortForward(PortForwardArgs),
+    /// Copy files and folders to and from a container
+    Cp(CpArgs),
     /// Show objects as they change
     Watch(WatchArgs),
     /// Make the tokens that nodes join with

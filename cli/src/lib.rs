@@ -4,12 +4,15 @@
 
 pub mod apply;
 pub mod args;
+pub mod attach;
 pub mod completions;
 pub mod connection;
 pub mod cordon;
+pub mod cp;
 pub mod delete;
 pub mod describe;
 pub mod down;
+pub mod exec;
 pub mod files;
 pub mod get;
 pub mod image;
@@ -17,9 +20,12 @@ pub mod kind;
 pub mod logs;
 pub mod namespace;
 pub mod output;
+pub mod port_forward;
 pub mod push;
 pub mod select;
+pub mod session;
 pub mod status;
+pub mod terminal;
 pub mod token;
 pub mod up;
 pub mod watch;
@@ -43,7 +49,7 @@ pub fn run(args: Args) -> ExitCode {
             completions::run(&completions, &mut io::stdout());
             ExitCode::SUCCESS
         }
-        Command::Image(image) => finish(image::run(&image, &mut io::stdout())),
+        Command::Image(image) => finish(done(image::run(&image, &mut io::stdout()))),
         Command::Version => {
             println!("c8s {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -52,35 +58,47 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-fn run_call(call: Call, connection: &ConnectionArgs) -> anyhow::Result<()> {
+fn run_call(call: Call, connection: &ConnectionArgs) -> anyhow::Result<ExitCode> {
     process::install_tls_provider();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let out = &mut BufWriter::new(io::stdout().lock());
         let result = match call {
-            Call::Apply(args) => apply::run(&args, &connection.connect()?, out).await,
-            Call::Get(args) => get::run(&args, &connection.connect()?, out).await,
-            Call::Describe(args) => describe::run(&args, &connection.connect()?, out).await,
-            Call::Delete(args) => delete::run(&args, &connection.connect()?, out).await,
-            Call::Cordon(args) => cordon::run(&args, Taking::NoPods, &connection.connect()?, out).await,
-            Call::Uncordon(args) => cordon::run(&args, Taking::Pods, &connection.connect()?, out).await,
-            Call::Logs(args) => logs::run(&args, &connection.connect()?, out).await,
-            Call::Watch(args) => watch::run(&args, &connection.connect()?, out).await,
-            Call::Token(args) => token::run(&args, &connection.connect()?, out).await,
-            Call::Push(args) => push::run(&args, out).await,
+            Call::Apply(args) => done(apply::run(&args, &connection.connect()?, out).await),
+            Call::Get(args) => done(get::run(&args, &connection.connect()?, out).await),
+            Call::Describe(args) => done(describe::run(&args, &connection.connect()?, out).await),
+            Call::Delete(args) => done(delete::run(&args, &connection.connect()?, out).await),
+            Call::Cordon(args) => done(cordon::run(&args, Taking::NoPods, &connection.connect()?, out).await),
+            Call::Uncordon(args) => done(cordon::run(&args, Taking::Pods, &connection.connect()?, out).await),
+            Call::Logs(args) => done(logs::run(&args, &connection.connect()?, out).await),
+            Call::Exec(args) => exec::run(&args, &connection.connect()?, out).await,
+            Call::Attach(args) => done(attach::run(&args, &connection.connect()?, out).await),
+            Call::PortForward(args) => done(port_forward::run(&args, connection, out).await),
+            Call::Cp(args) => done(cp::run(&args, &connection.connect()?).await),
+            Call::Watch(args) => done(watch::run(&args, &connection.connect()?, out).await),
+            Call::Token(args) => done(token::run(&args, &connection.connect()?, out).await),
+            Call::Push(args) => done(push::run(&args, out).await),
         };
         // What was printed before an error is worth seeing.
         let flushed = out.flush();
-        result?;
-        Ok(flushed?)
-    })
+        let code = result?;
+        flushed?;
+        Ok(code)
+    });
+    // A read of the standard input cannot be given up: the process ends without waiting for it.
+    runtime.shutdown_background();
+    result
 }
 
-fn finish(result: anyhow::Result<()>) -> ExitCode {
+fn done(result: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The reader, such as `head`, has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -10,6 +10,8 @@ use crate::process;
 #[derive(Debug)]
 pub struct Output {
     pub success: bool,
+    /// None after a signal.
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -24,6 +26,7 @@ pub fn output(command: &mut Command) -> anyhow::Result<Output> {
     let output = output.with_context(|| format!("wait for {}", command.get_program().display()))?;
     Ok(Output {
         success: output.status.success(),
+        code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })

@@ -5,6 +5,7 @@
 
 mod cri;
 pub mod fake;
+mod session;
 
 use std::{fmt, time::Duration};
 
@@ -14,10 +15,12 @@ use clone8s::cri::{
     LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxStatus, StatusResponse, VersionResponse,
 };
 use futures::stream::BoxStream;
+use tonic::Status;
 
 use crate::desired::PodKey;
 
 pub use cri::CriRuntime;
+pub use session::{Input, Inputs, Output, Outputs, Session};
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
@@ -52,7 +55,7 @@ ids! {
     ImageRef,
 }
 
-/// The CRI calls that the kubelet makes. Each ends within a deadline of its own.
+/// The CRI calls that the kubelet makes, and sessions. Each call ends within a deadline of its own.
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
     async fn version(&self) -> Result<VersionResponse, RuntimeError>;
@@ -98,6 +101,9 @@ pub trait Runtime: Send + Sync + 'static {
         command: &[String],
         limit: Duration,
     ) -> Result<ExecOutput, RuntimeError>;
+
+    /// Opens a session, which lasts as long as both ends like; `input` is taken as fast as the other end takes it.
+    async fn open(&self, session: Session, input: Inputs) -> Result<Outputs, Status>;
 
     /// None when the runtime does not have the image.
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError>;

@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! waiting for a channel ──► waiting for calls ──(stream ends)──► pause ──► waiting for a channel
-//!                             └─ call ─► a task: log file ─► frames ─► end
+//!                             └─ call ─► a task: log file or session ─► frames ─► end
 //! ```
 
 mod answer;
 mod logs;
+mod place;
+mod sessions;
 
 use std::{convert::Infallible, time::Duration};
 
@@ -20,11 +22,13 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Status, transport::Channel};
 
 use self::{
-    answer::Reply,
+    answer::{Frames, Inputs, Reply},
     logs::{LogSources, send_logs},
+    place::Pods,
+    sessions::Sessions,
 };
 use crate::{Shared, outage::Outage};
 
@@ -38,20 +42,38 @@ const LASTING: Duration = Duration::from_secs(10);
 pub struct Tunnel {
     node: String,
     api: crate::ApiChannel,
-    sources: LogSources,
+    answers: Answers,
     calls: JoinSet<()>,
     outage: Outage,
 }
 
+/// What answers are made of.
+#[derive(Debug, Clone)]
+struct Answers {
+    node: String,
+    logs: LogSources,
+    sessions: Sessions,
+}
+
 impl Tunnel {
     pub fn new(shared: &Shared) -> Self {
+        let pods = Pods {
+            desired: shared.desired.clone(),
+            statuses: shared.statuses.clone(),
+        };
         Self {
             node: shared.config.node_name.clone(),
             api: shared.api.clone(),
-            sources: LogSources {
-                root: shared.config.log_root.clone(),
-                desired: shared.desired.clone(),
-                statuses: shared.statuses.clone(),
+            answers: Answers {
+                node: shared.config.node_name.clone(),
+                logs: LogSources {
+                    root: shared.config.log_root.clone(),
+                    pods: pods.clone(),
+                },
+                sessions: Sessions {
+                    runtime: shared.runtime.clone(),
+                    pods,
+                },
             },
             calls: JoinSet::new(),
             outage: Outage::new("tunnel to the apiserver"),
@@ -116,34 +138,39 @@ impl Tunnel {
     }
 
     fn take(&mut self, message: WatchNodeCallsResponse, channel: Channel) {
-        let sources = self.sources.clone();
+        let answers = self.answers.clone();
         let full = self.calls.len() >= CALLS_AT_A_TIME;
-        let node = self.node.clone();
         self.calls.spawn(async move {
-            let refused = match message.call {
-                _ if full => {
-                    let words = format!("{node} answers {CALLS_AT_A_TIME} calls already; try again later");
-                    Err(Status::resource_exhausted(words))
-                }
-                Some(Call::GetPodLogs(request)) => Ok(request),
-                None => Err(Status::unimplemented(format!(
-                    "the kubelet on {node} does not know this call"
-                ))),
-            };
-            let reply = Reply::new(channel, message.call_id);
+            let WatchNodeCallsResponse { call_id, call } = message;
+            let reply = Reply::new(channel, call_id);
             reply
-                .send(async |frames| match refused {
-                    Ok(request) => send_logs(&sources, request, frames).await,
-                    Err(status) => Err(status),
+                .send(async |frames, inputs| {
+                    if full {
+                        let node = answers.node;
+                        let words =
+                            format!("{node} answers {CALLS_AT_A_TIME} calls already; try again later");
+                        return Err(Status::resource_exhausted(words));
+                    }
+                    answers.answer(call, frames, inputs).await
                 })
                 .await;
         });
     }
 }
 
-/// What a log call cannot give.
-fn not_found(words: String) -> Status {
-    Status::new(Code::NotFound, words)
+impl Answers {
+    async fn answer(self, call: Option<Call>, frames: &Frames, inputs: Inputs) -> Result<(), Status> {
+        match call {
+            Some(Call::GetPodLogs(request)) => send_logs(&self.logs, request, frames).await,
+            Some(Call::ExecPod(start)) => self.sessions.exec(start, frames, inputs).await,
+            Some(Call::AttachPod(start)) => self.sessions.attach(start, frames, inputs).await,
+            Some(Call::PortForwardPod(start)) => self.sessions.port_forward(start, frames, inputs).await,
+            None => Err(Status::unimplemented(format!(
+                "the kubelet on {} does not know this call",
+                self.node
+            ))),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,18 @@
 //! What pods have beside the calls of all kinds, which `objects` answers.
 
 use clone8s::v1::{
-    BindPodRequest, BindPodResponse, GetPodLogsRequest, GetPodLogsResponse, pod_service_server::PodService,
+    AttachPodRequest, AttachPodResponse, BindPodRequest, BindPodResponse, ExecPodRequest, ExecPodResponse,
+    GetPodLogsRequest, GetPodLogsResponse, PortForwardPodRequest, PortForwardPodResponse,
+    pod_service_server::PodService,
 };
-use tonic::{Request, Response, Status, codegen::BoxStream};
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
-use crate::{access, binding, logs, services::Backend};
+use crate::{
+    access::{self, Scope},
+    binding,
+    pod_calls::{logs, streams::PodStreams},
+    services::Backend,
+};
 
 #[tonic::async_trait]
 impl PodService for Backend {
@@ -22,5 +29,42 @@ impl PodService for Backend {
         let scope = access::scope(&request)?;
         let frames = logs::relay(&self.registry, &self.tunnels, &scope, request.into_inner()).await?;
         Ok(Response::new(Box::pin(frames)))
+    }
+
+    async fn exec_pod(
+        &self,
+        request: Request<Streaming<ExecPodRequest>>,
+    ) -> Result<Response<BoxStream<ExecPodResponse>>, Status> {
+        let scope = access::scope(&request)?;
+        let answer = self.streams(&scope).exec(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(answer)))
+    }
+
+    async fn attach_pod(
+        &self,
+        request: Request<Streaming<AttachPodRequest>>,
+    ) -> Result<Response<BoxStream<AttachPodResponse>>, Status> {
+        let scope = access::scope(&request)?;
+        let answer = self.streams(&scope).attach(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(answer)))
+    }
+
+    async fn port_forward_pod(
+        &self,
+        request: Request<Streaming<PortForwardPodRequest>>,
+    ) -> Result<Response<BoxStream<PortForwardPodResponse>>, Status> {
+        let scope = access::scope(&request)?;
+        let answer = self.streams(&scope).port_forward(request.into_inner()).await?;
+        Ok(Response::new(Box::pin(answer)))
+    }
+}
+
+impl Backend {
+    fn streams<'a>(&'a self, scope: &'a Scope) -> PodStreams<'a> {
+        PodStreams {
+            registry: &self.registry,
+            tunnels: &self.tunnels,
+            scope,
+        }
     }
 }

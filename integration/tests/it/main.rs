@@ -13,6 +13,7 @@ mod namespaces;
 mod order;
 mod outages;
 mod outbox;
+mod pod_streams;
 mod probes;
 mod registration;
 mod resize;

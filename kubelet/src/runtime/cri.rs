@@ -1,6 +1,13 @@
 //! Any CRI v1 runtime on a unix socket.
 
-use std::{collections::BTreeMap, future::Future, path::Path, time::Duration};
+mod sessions;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use clone8s::cri::{
@@ -17,7 +24,10 @@ use clone8s::cri::{
 use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Code, Response, Status, transport::Channel};
 
-use super::{ContainerId, ExecOutput, ImageRef, Runtime, RuntimeError, RuntimeErrorReason, SandboxId};
+use super::{
+    ContainerId, ExecOutput, ImageRef, Inputs, Outputs, Runtime, RuntimeError, RuntimeErrorReason, SandboxId,
+    Session,
+};
 use crate::{desired::PodKey, identity};
 
 /// Reads and small changes.
@@ -34,6 +44,7 @@ const LARGEST_REPLY: usize = 64 << 20;
 pub struct CriRuntime {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    socket: PathBuf,
 }
 
 impl CriRuntime {
@@ -42,6 +53,7 @@ impl CriRuntime {
         Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST_REPLY),
             images: ImageServiceClient::new(channel).max_decoding_message_size(LARGEST_REPLY),
+            socket: socket.to_owned(),
         }
     }
 }
@@ -287,6 +299,11 @@ impl Runtime for CriRuntime {
             exit_code: response.exit_code,
             text,
         })
+    }
+
+    async fn open(&self, session: Session, input: Inputs) -> Result<Outputs, Status> {
+        let channel = clone8s_daemon::unix::channel(&self.socket);
+        sessions::open(channel, session, input).await
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {

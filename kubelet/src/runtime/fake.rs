@@ -1,6 +1,7 @@
 //! A runtime in memory: it keeps time by a clock, makes containers exit when told, and fails on request.
 
 mod calls;
+mod sessions;
 
 use std::{
     collections::BTreeMap,

@@ -9,20 +9,20 @@ use std::{
     time::Duration,
 };
 
-use clone8s::{object::Object as _, v1::GetPodLogsRequest};
+use clone8s::v1::GetPodLogsRequest;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    sync::{Notify, watch},
+    sync::Notify,
     time::sleep,
 };
 use tonic::Status;
 
-use super::{answer::Frames, not_found};
+use super::{answer::Frames, place::Pods};
 use crate::{
-    desired::{Desired, DesiredPod, PodKey, PodUid},
+    desired::PodKey,
     logs::{self, Joiner, Start},
-    status::{PodEntry, PodStatuses},
+    status::PodStatuses,
 };
 
 /// Lines are sent together until they are this long.
@@ -34,8 +34,7 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub(super) struct LogSources {
     pub(super) root: PathBuf,
-    pub(super) desired: watch::Receiver<Desired>,
-    pub(super) statuses: watch::Receiver<PodStatuses>,
+    pub(super) pods: Pods,
 }
 
 /// One run of one container.
@@ -79,7 +78,7 @@ pub(super) async fn send_logs(
             .await
             .map_err(|error| error.status(&run))?;
     }
-    let mut statuses = sources.statuses.clone();
+    let mut statuses = sources.pods.statuses.clone();
     loop {
         // Asked before the file is read to its end: what was written before the container ended is then in it.
         let ended = !request.follow || has_ended(&run, &statuses.borrow_and_update());
@@ -107,28 +106,10 @@ pub(super) async fn send_logs(
 
 impl LogSources {
     fn find(&self, request: &GetPodLogsRequest) -> Result<Run, Status> {
-        let key = PodKey::new(&request.namespace, &request.name);
-        let desired = self.desired.borrow().pods.get(&key).cloned();
-        let entry = self.statuses.borrow().get(&key).cloned();
-        let uid = entry.as_ref().map(|entry| entry.uid.clone());
-        let uid = uid.or_else(|| desired.as_ref().map(|desired| PodUid::new(desired.pod.uid())));
-        let Some(uid) = uid else {
-            return Err(not_found(format!("pod {key} is not on this node")));
-        };
-        let spec = desired.as_ref().map(DesiredPod::spec);
-        let mut names: Vec<&str> = spec
-            .iter()
-            .flat_map(|spec| spec.all_containers())
-            .map(|container| container.name.as_str())
-            .collect();
-        let mut main = spec.map_or(0, |spec| spec.containers.len());
-        if let Some(entry) = entry.as_ref().filter(|_| names.is_empty()) {
-            let known = entry.status.all_container_statuses();
-            names = known.map(|container| container.name.as_str()).collect();
-            main = entry.status.container_statuses.len();
-        }
-        let container = choose(&key, &names, main, &request.container)?;
-        let dir = logs::pod_dir(&self.root, &key, &uid).join(container);
+        let pod = self.pods.find(&request.namespace, &request.name)?;
+        let container = pod.container(&request.container)?;
+        let key = pod.key();
+        let dir = logs::pod_dir(&self.root, key, pod.uid()).join(&container);
         let runs = runs(&dir);
         let number = match (request.previous, &runs[..]) {
             (false, [.., last]) => *last,
@@ -136,43 +117,22 @@ impl LogSources {
             (true, _) => {
                 let words =
                     format!("container {container} of pod {key} has no earlier run whose log is kept");
-                return Err(not_found(words));
+                return Err(Status::not_found(words));
             }
             (false, []) => {
                 let words = format!(
                     "container {container} of pod {key} has not started yet{}",
-                    waiting_for(entry.as_ref(), container)
+                    pod.waiting_for(&container)
                 );
                 return Err(Status::failed_precondition(words));
             }
         };
         Ok(Run {
-            container: container.to_owned(),
-            key,
+            key: key.clone(),
+            container,
             dir,
             number,
         })
-    }
-}
-
-/// The named container, or the only one beside init containers; the last `main` names are not of init containers.
-fn choose<'a>(key: &PodKey, names: &[&'a str], main: usize, wanted: &str) -> Result<&'a str, Status> {
-    match (wanted, &names[names.len().saturating_sub(main)..]) {
-        ("", [only]) => Ok(only),
-        ("", _) => Err(Status::invalid_argument(format!(
-            "pod {key} has several containers; name one of: {}",
-            names.join(", ")
-        ))),
-        _ => names
-            .iter()
-            .find(|name| **name == wanted)
-            .copied()
-            .ok_or_else(|| {
-                not_found(format!(
-                    "pod {key} has no container {wanted:?}; it has: {}",
-                    names.join(", ")
-                ))
-            }),
     }
 }
 
@@ -193,25 +153,6 @@ fn runs(dir: &Path) -> Vec<u32> {
         .collect();
     runs.sort_unstable();
     runs
-}
-
-fn waiting_for(entry: Option<&PodEntry>, container: &str) -> String {
-    use clone8s::v1::container_state::State;
-    entry
-        .and_then(|entry| {
-            entry
-                .status
-                .all_container_statuses()
-                .find(|status| status.name == container)
-        })
-        .and_then(|status| match status.state.as_ref()?.state.as_ref()? {
-            State::Waiting(waiting) if !waiting.message.is_empty() => {
-                Some(format!(" ({}: {})", waiting.reason, waiting.message))
-            }
-            State::Waiting(waiting) => Some(format!(" ({})", waiting.reason)),
-            _ => None,
-        })
-        .unwrap_or_default()
 }
 
 /// True when the run writes no more. A status that is older than the run says nothing of it.

@@ -1,3 +1,5 @@
+mod sessions;
+
 use std::{collections::BTreeMap, fs, io::Write as _, path::PathBuf, sync::Arc};
 
 use clone8s::v1::{
@@ -9,7 +11,7 @@ use clone8s::v1::{
 };
 use futures::StreamExt as _;
 use tokio::{
-    sync::{Mutex, mpsc, oneshot, watch},
+    sync::{Mutex, mpsc, watch},
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,7 +19,9 @@ use tonic::{Request, Response, Streaming, codegen::BoxStream, transport::Server}
 
 use super::*;
 use crate::{
+    clock::Clock,
     desired::{Desired, DesiredPod, PodKey, PodUid, Source},
+    runtime::fake::FakeRuntime,
     status::{PodEntry, PodStatuses},
 };
 
@@ -28,8 +32,8 @@ const T: &str = "2026-01-02T03:04:05.000000001Z";
 struct FakeTunnel {
     calls: Mutex<Option<mpsc::Receiver<WatchNodeCallsResponse>>>,
     answers: mpsc::Sender<AnswerNodeCallRequest>,
-    /// Dropped when the caller goes.
-    caller: Mutex<Option<oneshot::Receiver<()>>>,
+    /// Ends when the caller goes.
+    caller: Mutex<Option<mpsc::Receiver<AnswerNodeCallResponse>>>,
 }
 
 #[tonic::async_trait]
@@ -55,26 +59,16 @@ impl TunnelService for FakeTunnel {
         let answers = self.answers.clone();
         let caller = self.caller.lock().await.take().unwrap();
         let relay = async move {
-            let read = async {
-                while let Some(Ok(frame)) = frames.next().await {
-                    let last = matches!(frame.frame, Some(Frame::End(_)));
-                    answers.send(frame).await.unwrap();
-                    if last {
-                        break;
-                    }
+            while let Some(Ok(frame)) = frames.next().await {
+                let last = matches!(frame.frame, Some(Frame::End(_)));
+                // The test has seen enough.
+                if answers.send(frame).await.is_err() || last {
+                    break;
                 }
-            };
-            tokio::select! {
-                () = read => {}
-                _ = caller => {}
             }
-            None
         };
-        Ok(Response::new(
-            futures::stream::once(relay)
-                .filter_map(|end| async move { end })
-                .boxed(),
-        ))
+        let inputs = ReceiverStream::new(caller).map(Ok).take_until(Box::pin(relay));
+        Ok(Response::new(inputs.boxed()))
     }
 }
 
@@ -84,7 +78,8 @@ struct Node {
     statuses: watch::Sender<PodStatuses>,
     calls: mpsc::Sender<WatchNodeCallsResponse>,
     answers: mpsc::Receiver<AnswerNodeCallRequest>,
-    caller: Option<oneshot::Sender<()>>,
+    caller: Option<mpsc::Sender<AnswerNodeCallResponse>>,
+    runtime: FakeRuntime,
     _desired: watch::Sender<Desired>,
     _api: watch::Sender<Option<Channel>>,
     _tunnel: JoinSet<()>,
@@ -95,11 +90,11 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let (calls, call_receiver) = mpsc::channel(4);
         let (answer_sender, answers) = mpsc::channel(64);
-        let (caller, caller_gone) = oneshot::channel();
+        let (caller, inputs) = mpsc::channel(1);
         let fake = FakeTunnel {
             calls: Mutex::new(Some(call_receiver)),
             answers: answer_sender,
-            caller: Mutex::new(Some(caller_gone)),
+            caller: Mutex::new(Some(inputs)),
         };
         let socket = dir.path().join("api.sock");
         let incoming = clone8s_daemon::unix::listen(&socket).await.unwrap();
@@ -127,13 +122,24 @@ impl Node {
         });
         let (statuses, status_receiver) = watch::channel(PodStatuses::default());
         let (api, api_receiver) = watch::channel(Some(clone8s_daemon::unix::channel(socket)));
+        let runtime = FakeRuntime::new(Clock::Wall);
+        let pods = Pods {
+            desired: desired_receiver,
+            statuses: status_receiver,
+        };
         let node = Tunnel {
             node: "node-1".to_owned(),
             api: api_receiver,
-            sources: LogSources {
-                root: dir.path().join("logs"),
-                desired: desired_receiver,
-                statuses: status_receiver,
+            answers: Answers {
+                node: "node-1".to_owned(),
+                logs: LogSources {
+                    root: dir.path().join("logs"),
+                    pods: pods.clone(),
+                },
+                sessions: Sessions {
+                    runtime: Arc::new(runtime.clone()),
+                    pods,
+                },
             },
             calls: JoinSet::new(),
             outage: Outage::new("test"),
@@ -145,6 +151,7 @@ impl Node {
             calls,
             answers,
             caller: Some(caller),
+            runtime,
             _desired: desired,
             _api: api,
             _tunnel: tunnel,
@@ -200,15 +207,28 @@ impl Node {
             },
             ..request
         };
+        self.call(Call::GetPodLogs(request)).await;
+    }
+
+    async fn call(&self, call: Call) {
         let call = WatchNodeCallsResponse {
             call_id: "call-1".to_owned(),
-            call: Some(Call::GetPodLogs(request)),
+            call: Some(call),
         };
         self.calls.send(call).await.unwrap();
     }
 
     /// The next data, or how the call ended.
     async fn next(&mut self) -> Result<String, NodeCallEnd> {
+        match self.frame().await {
+            Frame::Data(data) => Ok(String::from_utf8(data.to_vec()).unwrap()),
+            Frame::End(end) => Err(end),
+            other => panic!("not of a log: {other:?}"),
+        }
+    }
+
+    /// The next frame of the answer.
+    async fn frame(&mut self) -> Frame {
         loop {
             let answer = timeout(SOON, self.answers.recv())
                 .await
@@ -216,8 +236,7 @@ impl Node {
                 .unwrap();
             match answer.frame {
                 None => assert_eq!(answer.call_id, "call-1"),
-                Some(Frame::Data(data)) => return Ok(String::from_utf8(data.to_vec()).unwrap()),
-                Some(Frame::End(end)) => return Err(end),
+                Some(frame) => return frame,
             }
         }
     }
@@ -330,10 +349,12 @@ async fn an_answer_ends_when_its_caller_goes() {
     let mut node = Node::new().await;
     let channel = clone8s_daemon::unix::channel(node.dir.path().join("api.sock"));
     let mut answer = JoinSet::new();
-    answer.spawn(Reply::new(channel, "call-1".to_owned()).send(async |frames| {
-        frames.data("one".into()).await?;
-        std::future::pending().await
-    }));
+    answer.spawn(
+        Reply::new(channel, "call-1".to_owned()).send(async |frames, _inputs| {
+            frames.data("one".into()).await?;
+            std::future::pending().await
+        }),
+    );
     assert_eq!(node.next().await.unwrap(), "one");
     assert!(answer.try_join_next().is_none());
     drop(node.caller.take());
@@ -359,9 +380,9 @@ async fn what_is_not_there_is_named_beside_what_is() {
                 container: "mian".to_owned(),
                 ..main_log()
             },
-            "it has: main, side",
+            "it has main, side",
         ),
-        (GetPodLogsRequest::default(), "name one of: main, side"),
+        (GetPodLogsRequest::default(), "name one of main, side"),
         (
             GetPodLogsRequest {
                 container: "side".to_owned(),

@@ -11,13 +11,17 @@ use clone8s::cri::{
 };
 use futures::{StreamExt as _, stream::BoxStream};
 use tokio_stream::wrappers::BroadcastStream;
+use tonic::Status;
 
 use super::{CommandBehavior, FakeContainer, FakeRuntime, FakeSandbox, KILLED, TERMINATED};
 use crate::{
     clock::to_nanos,
     desired::PodKey,
     identity,
-    runtime::{ContainerId, ExecOutput, ImageRef, Runtime, RuntimeError, RuntimeErrorReason, SandboxId},
+    runtime::{
+        ContainerId, ExecOutput, ImageRef, Inputs, Outputs, Runtime, RuntimeError, RuntimeErrorReason,
+        SandboxId, Session,
+    },
 };
 
 #[async_trait]
@@ -327,21 +331,9 @@ impl Runtime for FakeRuntime {
     ) -> Result<ExecOutput, RuntimeError> {
         let line = command.join(" ");
         self.enter("ExecSync", Some(&line)).await?;
-        let behavior = {
-            let state = self.state();
-            let container = state
-                .containers
-                .get(id.as_str())
-                .filter(|one| one.state == ContainerState::ContainerRunning)
-                .ok_or_else(|| missing("ExecSync", id.as_str()))?;
-            let name = container
-                .config
-                .metadata
-                .as_ref()
-                .map(|metadata| metadata.name.clone());
-            state.commands.get(&(name.unwrap_or_default(), line)).copied()
-        };
-        let CommandBehavior { takes, exit_code } = behavior.unwrap_or_default();
+        let behavior = self.behavior_of_command(id, line);
+        let CommandBehavior { takes, exit_code } =
+            behavior.ok_or_else(|| missing("ExecSync", id.as_str()))?;
         tokio::time::sleep(takes.min(limit)).await;
         if takes > limit {
             return Err(RuntimeError {
@@ -354,6 +346,10 @@ impl Runtime for FakeRuntime {
             exit_code,
             text: String::new(),
         })
+    }
+
+    async fn open(&self, session: Session, input: Inputs) -> Result<Outputs, Status> {
+        self.open_session(session, input).await
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {

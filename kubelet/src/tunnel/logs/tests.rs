@@ -7,7 +7,10 @@ use clone8s::v1::{
 use rstest::rstest;
 
 use super::*;
-use crate::desired::Source;
+use crate::{
+    desired::{PodUid, Source},
+    status::PodEntry,
+};
 
 fn running() -> State {
     State::Running(ContainerStateRunning::default())
@@ -84,27 +87,4 @@ fn runs_are_found_by_their_number_and_rotated_files_are_no_runs() {
         std::fs::write(dir.path().join(file), "").unwrap();
     }
     assert_eq!(runs(dir.path()), [9, 10]);
-}
-
-#[test]
-fn why_a_container_has_not_started_is_told() {
-    let statuses = statuses(0, waiting(), None);
-    let entry = statuses.values().next();
-    assert_eq!(waiting_for(entry, "main"), " (CrashLoopBackOff: back-off 10s)");
-    assert_eq!(waiting_for(entry, "side"), "");
-}
-
-#[rstest]
-#[case::the_only_one_beside_init_containers("", 1, Some("web"))]
-#[case::one_of_several("", 2, None)]
-#[case::an_init_container("first", 1, Some("first"))]
-#[case::nobody("wen", 1, None)]
-fn a_log_is_the_named_containers_or_the_only_ones(
-    #[case] wanted: &str,
-    #[case] main: usize,
-    #[case] expected: Option<&str>,
-) {
-    let names = ["first", "proxy", "web"];
-    let found = choose(&PodKey::new("default", "p"), &names, main, wanted);
-    assert_eq!(found.ok(), expected);
 }

@@ -1,0 +1,133 @@
+//! Exec, attach, port-forward and copies on real containers, of a node that listens on nothing.
+
+use std::{
+    io::{Read as _, Write as _},
+    process::{Command, Stdio},
+};
+
+use clone8s_integration::{ControlPlane, Image, Node, Registry, Sandbox, command, pods, programs::program};
+
+/// A node with one pod "box" of the containers "main" and "side".
+struct Cluster {
+    // In this order they end.
+    node: Node,
+    plane: ControlPlane,
+    registry: Registry,
+    sandbox: Sandbox,
+}
+
+impl Cluster {
+    async fn start(manifest: impl Fn(&str) -> String) -> Self {
+        let sandbox = Sandbox::new();
+        let registry = Registry::start(&sandbox).await;
+        let mut image = Image::busybox();
+        for applet in ["sha256sum", "stty", "tar", "yes"] {
+            image = image.link(&format!("/bin/{applet}"), "busybox");
+        }
+        let image = image.push(&registry, "box:1").unwrap();
+        let plane = ControlPlane::start(&sandbox, None).await;
+        let mut node = Node::start(&sandbox, "streams").await;
+        node.join(&plane, None).await;
+        plane.node_ready("streams").await;
+        plane.create(pods::from_yaml(&manifest(&image))).await;
+        plane.running("box").await;
+        Self {
+            node,
+            plane,
+            registry,
+            sandbox,
+        }
+    }
+
+    async fn end(self) {
+        self.plane.delete("box").await;
+        self.plane.gone("box").await;
+        let Self {
+            node,
+            plane,
+            registry,
+            sandbox,
+        } = self;
+        drop((node, plane, registry));
+        sandbox.assert_nothing_left().await;
+    }
+
+    fn c8s(&self, args: &[&str]) -> Command {
+        let mut c8s = Command::new(program("c8s"));
+        c8s.args(["--server", &format!("unix://{}", self.plane.socket().display())]);
+        c8s.args(args).stdin(Stdio::null());
+        c8s
+    }
+
+    fn run(&self, args: &[&str]) -> command::Output {
+        command::output(&mut self.c8s(args)).unwrap()
+    }
+}
+
+fn two_containers(image: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: box}}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 1
+  containers:
+    - {{name: main, image: {image}}}
+    - {{name: side, image: {image}}}
+"
+    )
+}
+
+#[tokio::test]
+async fn a_command_runs_in_a_container_and_its_streams_and_exit_code_are_the_callers() {
+    let cluster = Cluster::start(two_containers).await;
+
+    let both = cluster.run(&[
+        "exec",
+        "box",
+        "-c",
+        "main",
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 7",
+    ]);
+    assert_eq!(
+        (both.code, both.stdout.as_str(), both.stderr.as_str()),
+        (Some(7), "out\n", "err\n")
+    );
+
+    // Several MiB through a pipe, to the end of the input.
+    let bytes: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let mut cat = cluster
+        .c8s(&["exec", "-i", "box", "-c", "side", "--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = cat.stdin.take().unwrap();
+    let sent = bytes.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent));
+    let mut got = Vec::new();
+    cat.stdout.take().unwrap().read_to_end(&mut got).unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(cat.wait().unwrap().success());
+    assert!(got == bytes, "{} bytes came back of {}", got.len(), bytes.len());
+
+    for (args, expected) in [
+        (&["exec", "box", "--", "ls"][..], "name one of main, side"),
+        (&["exec", "box", "-c", "sied", "--", "ls"], "it has main, side"),
+        (&["exec", "bax", "-c", "main", "--", "ls"], "not found"),
+        (
+            &["exec", "box", "-c", "main", "--", "no-such-program"],
+            "no-such-program",
+        ),
+    ] {
+        let refused = cluster.run(args);
+        assert_ne!(refused.code, Some(0), "{args:?}");
+        assert!(refused.stderr.contains(expected), "{args:?}: {}", refused.stderr);
+    }
+    cluster.end().await;
+}

@@ -1,0 +1,148 @@
+//! Exec, attach and port-forward: sessions of the runtime with the container or the sandbox that a call means.
+
+use std::{fmt, sync::Arc};
+
+use clone8s::v1::{AttachPodStart, ExecPodStart, PortForwardPodStart};
+use futures::StreamExt as _;
+use tonic::Status;
+
+use super::{
+    answer::{Frames, Inputs},
+    place::{KnownPod, Pods},
+};
+use crate::{
+    pod::observed::{Run, RunState, Sandbox},
+    runtime::{ContainerId, Output, Runtime, RuntimeError, SandboxId, Session},
+};
+
+/// Opens sessions with the pods of the node.
+#[derive(Clone)]
+pub(super) struct Sessions {
+    pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) pods: Pods,
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    pub(super) async fn exec(
+        &self,
+        start: ExecPodStart,
+        frames: &Frames,
+        inputs: Inputs,
+    ) -> Result<(), Status> {
+        let pod = self.pods.find(&start.namespace, &start.name)?;
+        let session = Session::Exec {
+            container: self.running(&pod, &start.container).await?,
+            command: start.command,
+            stdin: start.stdin,
+            tty: start.tty,
+        };
+        match self.carry(session, frames, inputs).await? {
+            Some(Output::ExitCode(code)) => Ok(frames.exit_code(code).await?),
+            _ => Err(Status::unavailable(
+                "the container runtime let go of the command before its end",
+            )),
+        }
+    }
+
+    pub(super) async fn attach(
+        &self,
+        start: AttachPodStart,
+        frames: &Frames,
+        inputs: Inputs,
+    ) -> Result<(), Status> {
+        let pod = self.pods.find(&start.namespace, &start.name)?;
+        let session = Session::Attach {
+            container: self.running(&pod, &start.container).await?,
+            stdin: start.stdin,
+        };
+        self.carry(session, frames, inputs).await.map(drop)
+    }
+
+    pub(super) async fn port_forward(
+        &self,
+        start: PortForwardPodStart,
+        frames: &Frames,
+        inputs: Inputs,
+    ) -> Result<(), Status> {
+        let pod = self.pods.find(&start.namespace, &start.name)?;
+        let session = Session::PortForward {
+            sandbox: self.sandbox(&pod).await?,
+            port: start.port,
+        };
+        self.carry(session, frames, inputs).await.map(drop)
+    }
+
+    /// Sends what the session says until it ends or tells an exit code.
+    async fn carry(
+        &self,
+        session: Session,
+        frames: &Frames,
+        inputs: Inputs,
+    ) -> Result<Option<Output>, Status> {
+        let mut outputs = self.runtime.open(session, inputs.into_stream().boxed()).await?;
+        while let Some(output) = outputs.next().await {
+            match output? {
+                Output::Started => frames.started().await?,
+                Output::Data(bytes) => frames.data(bytes).await?,
+                Output::Stderr(bytes) => frames.stderr(bytes).await?,
+                last @ Output::ExitCode(_) => return Ok(Some(last)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The present run of a container.
+    async fn running(&self, pod: &KnownPod, container: &str) -> Result<ContainerId, Status> {
+        let name = pod.container(container)?;
+        let key = pod.key();
+        let listed = self
+            .runtime
+            .list_containers(Some(key))
+            .await
+            .map_err(unavailable)?;
+        let runs = listed
+            .iter()
+            .filter_map(|listed| Run::parse(listed, None))
+            .filter(|(owner, run)| owner == key && run.uid == *pod.uid() && run.name == name);
+        let running = runs
+            .map(|(_, run)| run)
+            .filter(|run| matches!(run.state, RunState::Running { .. }));
+        match running.max_by(|a, b| a.age_order().cmp(&b.age_order())) {
+            Some(run) => Ok(run.id),
+            None => Err(Status::failed_precondition(format!(
+                "container {name} of pod {key} is not running{}; c8s describe pod tells what became of it",
+                pod.waiting_for(&name)
+            ))),
+        }
+    }
+
+    /// Where the pod's ports are.
+    async fn sandbox(&self, pod: &KnownPod) -> Result<SandboxId, Status> {
+        let key = pod.key();
+        let listed = self
+            .runtime
+            .list_sandboxes(Some(key))
+            .await
+            .map_err(unavailable)?;
+        let ready = listed
+            .iter()
+            .filter_map(Sandbox::parse)
+            .filter(|(owner, sandbox)| owner == key && sandbox.uid == *pod.uid() && sandbox.ready);
+        match ready.max_by_key(|(_, sandbox)| (sandbox.attempt, sandbox.created_at)) {
+            Some((_, sandbox)) => Ok(sandbox.id),
+            None => Err(Status::failed_precondition(format!(
+                "pod {key} is not running; c8s describe pod tells what became of it"
+            ))),
+        }
+    }
+}
+
+fn unavailable(error: RuntimeError) -> Status {
+    Status::unavailable(error.to_string())
+}
