@@ -34,6 +34,11 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 /// A connection may carry this many calls at once, open watches among them.
 const STREAMS_PER_CONNECTION: u32 = 1_000;
 
+/// Bytes that a call may have sent and that nobody has read. What stands still, as an exec whose caller reads nothing,
+/// keeps so much of its connection's room and no more: there is enough for 256 such calls beside those that go on.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 64 << 20;
+
 /// Everything that one server answers to.
 pub(crate) fn routes(backend: &Arc<Backend>, health: HealthServer<impl Health>) -> Routes {
     services::routes(backend)
@@ -84,6 +89,8 @@ where
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(GrpcWebLayer::new())
         .layer(DoorLayer::new(metrics))
         .add_routes(routes)

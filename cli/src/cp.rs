@@ -18,9 +18,9 @@ use crate::namespace::NamespaceArgs;
 /// given. The container needs tar.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  c8s cp index.html hello:/www/
-  c8s cp hello:/etc/hosts ./hosts -c web
-  c8s cp ./site other-namespace/hello:/www/site")]
+  c8s cp index.html web:/www/
+  c8s cp web:/etc/hosts ./hosts -c main
+  c8s cp ./site other-namespace/web:/www/site")]
 pub struct CpArgs {
     /// From where: PATH, or [NAMESPACE/]POD:PATH
     #[arg(value_name = "FROM")]

@@ -21,7 +21,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use crate::{
     namespace::NamespaceArgs,
@@ -142,7 +142,7 @@ pub fn requests() -> (mpsc::Sender<ToPod>, impl Stream<Item = ToPod> + Send + 's
 }
 
 /// Writes what comes to its end; the exit code, if one has come.
-pub async fn receive<T>(
+async fn receive<T>(
     mut responses: Streaming<T>,
     told: impl Fn(T) -> Option<FromPod>,
     out: &mut impl Write,
@@ -182,17 +182,10 @@ impl ReceiveError {
             Self::Io(error) => error.into(),
         }
     }
-
-    pub fn code(&self) -> Option<Code> {
-        match self {
-            Self::Call(status) => Some(status.code()),
-            Self::Io(_) => None,
-        }
-    }
 }
 
 /// Sends all that there is to read, and its end.
-pub async fn send_bytes(mut from: impl AsyncRead + Unpin, to: &mpsc::Sender<ToPod>) -> io::Result<()> {
+async fn send_bytes(mut from: impl AsyncRead + Unpin, to: &mpsc::Sender<ToPod>) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(PART);

@@ -17,6 +17,7 @@ mod policies;
 mod registration;
 mod repeats;
 mod selections;
+mod streams;
 mod tls;
 mod tunnel;
 mod updates;

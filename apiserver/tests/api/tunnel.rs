@@ -9,7 +9,7 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 
 use crate::harness::*;
 
-async fn line(channel: &Channel, node: &str) -> Streaming<WatchNodeCallsResponse> {
+pub(crate) async fn line(channel: &Channel, node: &str) -> Streaming<WatchNodeCallsResponse> {
     tunnel(channel)
         .watch_node_calls(WatchNodeCallsRequest {
             node_name: node.into(),
@@ -37,13 +37,13 @@ async fn call(line: &mut Streaming<WatchNodeCallsResponse>) -> (String, GetPodLo
 }
 
 /// A node's side of one answer.
-struct Answering {
+pub(crate) struct Answering {
     call_id: String,
     frames: mpsc::Sender<AnswerNodeCallRequest>,
-    back: Streaming<AnswerNodeCallResponse>,
+    pub(crate) back: Streaming<AnswerNodeCallResponse>,
 }
 
-async fn answer(channel: &Channel, call_id: &str) -> Result<Answering, Status> {
+pub(crate) async fn answer(channel: &Channel, call_id: &str) -> Result<Answering, Status> {
     let (frames, receiver) = mpsc::channel(1);
     let first = AnswerNodeCallRequest {
         call_id: call_id.into(),
@@ -62,7 +62,7 @@ async fn answer(channel: &Channel, call_id: &str) -> Result<Answering, Status> {
 }
 
 impl Answering {
-    async fn send(&self, frame: Frame) {
+    pub(crate) async fn send(&self, frame: Frame) {
         let message = AnswerNodeCallRequest {
             call_id: self.call_id.clone(),
             frame: Some(frame),
@@ -70,11 +70,11 @@ impl Answering {
         self.frames.send(message).await.unwrap();
     }
 
-    async fn data(&self, text: &str) {
+    pub(crate) async fn data(&self, text: &str) {
         self.send(Frame::Data(text.as_bytes().to_vec().into())).await;
     }
 
-    async fn end(&self, code: Code, message: &str) {
+    pub(crate) async fn end(&self, code: Code, message: &str) {
         self.send(Frame::End(NodeCallEnd {
             code: code.into(),
             message: message.into(),
@@ -83,7 +83,7 @@ impl Answering {
     }
 
     /// Waits until the apiserver has ended the stream.
-    async fn ended(mut self) {
+    pub(crate) async fn ended(mut self) {
         let ended = timeout(PATIENCE, self.back.message()).await.unwrap();
         assert_eq!(ended.unwrap(), None);
     }
@@ -94,7 +94,7 @@ async fn text(logs: &mut Streaming<GetPodLogsResponse>) -> Result<Option<String>
     Ok(message.map(|frame| String::from_utf8(frame.data.to_vec()).unwrap()))
 }
 
-async fn with_pod_on_n1() -> (Server, Channel) {
+pub(crate) async fn with_pod_on_n1() -> (Server, Channel) {
     let server = Server::start().await;
     let root = server.root();
     create_node(&root, "n1").await;

@@ -196,6 +196,9 @@ pub fn container_config(
         log_path: logs::container_file(&container.name, run.restart_count)
             .to_string_lossy()
             .into_owned(),
+        stdin: container.stdin,
+        stdin_once: container.stdin_once,
+        tty: container.tty,
         linux: Some(LinuxContainerConfig {
             resources: Some(resources::limits(spec, container, node.memory)?),
             security_context: Some(security_context(spec, container.security_context.as_ref(), node)),
