@@ -2,11 +2,14 @@
 
 use std::{future::ready, io::Write};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use clone8s::v1::{
-    AttachPodRequest, AttachPodResponse, AttachPodStart, PodStdinEnd, attach_pod_request,
-    attach_pod_response, pod_service_client::PodServiceClient,
+use clone8s::{
+    client::Resource as _,
+    v1::{
+        AttachPodRequest, AttachPodResponse, AttachPodStart, Pod, PodStdinEnd, attach_pod_request,
+        attach_pod_response, pod_service_client::PodServiceClient,
+    },
 };
 use futures::{Stream, StreamExt as _, stream};
 use tonic::{Status, Streaming, transport::Channel};
@@ -31,11 +34,32 @@ pub async fn run(args: &AttachArgs, channel: &Channel, out: &mut impl Write) -> 
         container: session.container.clone(),
         stdin: session.stdin,
     };
+    if session.tty {
+        check_terminal(session, channel).await?;
+    }
     let (sender, requests) = session::requests();
     let responses = open(channel, start, requests)
         .await
         .map_err(|status| session.failed(&status))?;
     session.talk(sender, responses, told, out).await?;
+    Ok(())
+}
+
+/// Keys and lines as they are make sense to a terminal alone.
+async fn check_terminal(session: &SessionArgs, channel: &Channel) -> Result<()> {
+    let name = session.pod_name();
+    let pod = Pod::get(channel, &session.namespace.namespace, &name).await;
+    let spec = pod
+        .map_err(|status| session.failed(&status))?
+        .spec
+        .unwrap_or_default();
+    let container = spec.choose_container(&session.container);
+    let container = container.map_err(|error| anyhow!("pod/{name}: --container {error}"))?;
+    if spec.container(container).is_some_and(|container| !container.tty) {
+        bail!(
+            "pod/{name}: container {container} has no terminal, as its spec does not say tty: attach without -t"
+        );
+    }
     Ok(())
 }
 

@@ -7,6 +7,10 @@ use tonic_types::StatusExt as _;
 /// One line for the error, and one for each bad field.
 pub fn explain(status: &Status) -> String {
     let mut text = match status.code() {
+        // Whoever gives a reason was reached.
+        Code::Unavailable | Code::Unimplemented if status.get_details_error_info().is_some() => {
+            status.message().to_owned()
+        }
         Code::Unavailable => format!(
             "the apiserver cannot be reached or cannot serve this now: {}",
             with_causes(status)
@@ -56,6 +60,14 @@ mod tests {
     use tonic_types::{ErrorDetails, FieldViolation};
 
     use super::*;
+
+    #[test]
+    fn an_answer_is_told_from_no_answer() {
+        let details = ErrorDetails::with_error_info("NODE_LOST", "clone8s.io", []);
+        let answered = Status::with_error_details(Code::Unavailable, "node n1 was lost", details);
+        assert_eq!(explain(&answered), "node n1 was lost");
+        assert!(explain(&Status::unavailable("refused")).contains("cannot be reached"));
+    }
 
     #[test]
     fn every_bad_field_gets_its_line() {

@@ -51,9 +51,24 @@ pub async fn listen(path: &Path) -> Result<UnixListenerStream, ListenError> {
 
 /// A channel to the server on a unix socket, connected on first use and again after every break.
 pub fn channel(path: impl Into<PathBuf>) -> Channel {
-    let path = path.into();
-    // The name is never resolved: the connector below ignores it.
-    Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_| {
+    connect(endpoint(), path.into())
+}
+
+/// The same for one call alone, which has at most so many bytes on their way here that nobody has read.
+pub fn channel_of_window(path: impl Into<PathBuf>, bytes: u32) -> Channel {
+    let endpoint = endpoint()
+        .initial_stream_window_size(bytes)
+        .initial_connection_window_size(bytes);
+    connect(endpoint, path.into())
+}
+
+/// The name is never resolved: [`connect`] ignores it.
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://localhost")
+}
+
+fn connect(endpoint: Endpoint, path: PathBuf) -> Channel {
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
         let path = path.clone();
         async move {
             let connected = UnixStream::connect(&path).await.map(TokioIo::new);

@@ -302,8 +302,7 @@ impl Runtime for CriRuntime {
     }
 
     async fn open(&self, session: Session, input: Inputs) -> Result<Outputs, Status> {
-        let channel = clone8s_daemon::unix::channel(&self.socket);
-        sessions::open(channel, session, input).await
+        sessions::open(&self.socket, session, input).await
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {

@@ -3,6 +3,7 @@
 
 use std::{
     future::ready,
+    path::Path,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -21,10 +22,13 @@ use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
 use crate::runtime::session::{Input, Inputs, Output, Outputs, Session};
 
-/// The channel is to be the session's own: what a slow caller leaves unread must hold up nothing else, least of all the
-/// calls of CRI.
-pub(super) async fn open(channel: Channel, session: Session, input: Inputs) -> Result<Outputs, Status> {
-    let client = StreamingServiceClient::new(channel);
+/// Bytes of a session that its caller has not read.
+const WINDOW: u32 = 256 << 10;
+
+/// Opens a session on a connection of its own: what a slow caller leaves unread must hold up nothing else, least of all
+/// the calls of CRI.
+pub(super) async fn open(socket: &Path, session: Session, input: Inputs) -> Result<Outputs, Status> {
+    let client = StreamingServiceClient::new(clone8s_daemon::unix::channel_of_window(socket, WINDOW));
     match session {
         Session::Exec {
             container,
@@ -191,14 +195,10 @@ mod tests {
             container: crate::runtime::ContainerId::new("c1"),
             stdin: false,
         };
-        let refused = open(
-            clone8s_daemon::unix::channel(socket),
-            session,
-            stream::pending().boxed(),
-        )
-        .await
-        .err()
-        .unwrap();
+        let refused = open(&socket, session, stream::pending().boxed())
+            .await
+            .err()
+            .unwrap();
         assert_eq!(refused.code(), Code::Unimplemented);
         assert!(refused.message().contains("runtime-shim"), "{refused}");
     }

@@ -1,0 +1,155 @@
+//! A person's terminal in front of c8s, and the container's behind it.
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    process::{Child, Command},
+    sync::mpsc,
+    time::Duration,
+};
+
+use rustix::{pty::OpenptFlags, termios::Winsize};
+
+use super::Cluster;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn with_a_terminal(image: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: box}}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: main
+      image: {image}
+      stdin: true
+      tty: true
+      command: [sh]
+"
+    )
+}
+
+/// A terminal in front of c8s: what it shows, and where to type.
+struct Terminal {
+    controller: File,
+    shown: mpsc::Receiver<String>,
+    child: Child,
+}
+
+impl Terminal {
+    fn open(c8s: &Command, columns: u16) -> Self {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let controller = File::from(rustix::pty::openpt(flags).unwrap());
+        rustix::pty::unlockpt(&controller).unwrap();
+        let name = rustix::pty::ptsname(&controller, Vec::new()).unwrap();
+        let open = || {
+            let mut options = File::options();
+            options
+                .read(true)
+                .write(true)
+                .open(name.to_str().unwrap())
+                .unwrap()
+        };
+        let terminal = open();
+        set_size(&terminal, columns);
+        // The session's own terminal: a change of the window then reaches c8s as a signal.
+        let mut session = Command::new("setsid");
+        session
+            .args(["--ctty", "--wait"])
+            .arg(c8s.get_program())
+            .args(c8s.get_args());
+        let child = session
+            .stdin(terminal)
+            .stdout(open())
+            .stderr(open())
+            .spawn()
+            .unwrap();
+        let (sender, shown) = mpsc::channel();
+        let mut reader = controller.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            // A terminal that no program has open is an error.
+            while let Ok(read @ 1..) = reader.read(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..read]).into_owned();
+                if sender.send(text).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            controller,
+            shown,
+            child,
+        }
+    }
+
+    fn resize(&self, columns: u16) {
+        set_size(&self.controller, columns);
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.controller.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until the text has been shown.
+    fn shows(&self, text: &str) {
+        let mut all = String::new();
+        while !all.contains(text) {
+            match self.shown.recv_timeout(PATIENCE) {
+                Ok(shown) => all.push_str(&shown),
+                Err(_) => panic!("no {text:?} in {all:?}"),
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A test that fails must leave nothing; one that has ended it is no error.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn set_size(terminal: &File, columns: u16) {
+    let size = Winsize {
+        ws_row: 40,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    rustix::termios::tcsetwinsize(terminal, size).unwrap();
+}
+
+#[tokio::test]
+async fn a_persons_terminal_is_the_containers_with_its_keys_and_its_size() {
+    let cluster = Cluster::start(with_a_terminal).await;
+
+    let mut exec = Terminal::open(&cluster.c8s(&["exec", "-it", "box", "--", "sh"]), 111);
+    exec.type_in("stty size\n");
+    exec.shows("40 111");
+    exec.resize(77);
+    // The size is on its way beside what is typed: ask until it is there.
+    exec.type_in("until stty size | grep '40 77'; do true; done; echo re''sized\n");
+    exec.shows("resized");
+    // Ctrl-C is the command's, not that of c8s.
+    exec.type_in("sh -c 'echo sl\"\"eeping; sleep 1000'\n");
+    exec.shows("sleeping");
+    exec.type_in("\u{3}");
+    exec.type_in("echo st''ill; exit 5\n");
+    exec.shows("still");
+    assert_eq!(exec.child.wait().unwrap().code(), Some(5));
+
+    // The container's own shell; its end is the end of the container.
+    let mut attach = Terminal::open(&cluster.c8s(&["attach", "-it", "box"]), 99);
+    attach.type_in("echo at''tached; until stty size | grep '40 99'; do true; done; exit\n");
+    attach.shows("attached");
+    attach.shows("40 99");
+    assert_eq!(attach.child.wait().unwrap().code(), Some(0));
+    cluster.end().await;
+}
