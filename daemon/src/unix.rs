@@ -51,7 +51,7 @@ pub async fn listen(path: &Path) -> Result<UnixListenerStream, ListenError> {
 
 /// A channel to the server on a unix socket, connected on first use and again after every break.
 pub fn channel(path: impl Into<PathBuf>) -> Channel {
-    connect(endpoint(), path.into())
+    connect(&endpoint(), path.into())
 }
 
 /// The same for one call alone, which has at most so many bytes on their way here that nobody has read.
@@ -59,7 +59,7 @@ pub fn channel_of_window(path: impl Into<PathBuf>, bytes: u32) -> Channel {
     let endpoint = endpoint()
         .initial_stream_window_size(bytes)
         .initial_connection_window_size(bytes);
-    connect(endpoint, path.into())
+    connect(&endpoint, path.into())
 }
 
 /// The name is never resolved: [`connect`] ignores it.
@@ -67,7 +67,7 @@ fn endpoint() -> Endpoint {
     Endpoint::from_static("http://localhost")
 }
 
-fn connect(endpoint: Endpoint, path: PathBuf) -> Channel {
+fn connect(endpoint: &Endpoint, path: PathBuf) -> Channel {
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
         let path = path.clone();
         async move {

@@ -17,7 +17,7 @@ use crate::session::ToPod;
 const PART: usize = 32 << 10;
 
 /// Sends a file or folder with all that is in it, under `name`. Links stay links. It blocks while the container is slow.
-pub(super) fn send(from: &Path, name: &str, to: mpsc::Sender<ToPod>) -> Result<()> {
+pub(super) fn send(from: &Path, name: &str, to: &mpsc::Sender<ToPod>) -> Result<()> {
     let mut archive = Builder::new(BufWriter::with_capacity(PART, Sending(to.clone())));
     archive.follow_symlinks(false);
     let failed = || format!("cannot copy {}", from.display());

@@ -56,7 +56,7 @@ impl Tree<'_> {
         let failed = || format!("cannot write {}", target.display());
         match entry.header().entry_type() {
             EntryType::Directory => {
-                if self.has_folder(&relative, &target) {
+                if has_folder(&relative, &target) {
                     return Ok(None);
                 }
                 fs::create_dir(&target).with_context(failed)?;
@@ -93,14 +93,6 @@ impl Tree<'_> {
             ),
         }
         Ok(None)
-    }
-
-    /// The target itself may be a link of whoever asked; nothing below it.
-    fn has_folder(&self, relative: &Path, target: &Path) -> bool {
-        if relative.as_os_str().is_empty() {
-            return target.is_dir();
-        }
-        fs::symlink_metadata(target).is_ok_and(|found| found.is_dir())
     }
 
     /// An entry's path below the target.
@@ -147,6 +139,14 @@ impl Tree<'_> {
         }
         Ok(place)
     }
+}
+
+/// The target itself may be a link of whoever asked; nothing below it.
+fn has_folder(relative: &Path, target: &Path) -> bool {
+    if relative.as_os_str().is_empty() {
+        return target.is_dir();
+    }
+    fs::symlink_metadata(target).is_ok_and(|found| found.is_dir())
 }
 
 /// Whether a link at `relative` points to something of the copy. It may go up only at first: after a name, which may be

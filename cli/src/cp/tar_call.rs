@@ -54,7 +54,7 @@ impl Container {
     /// Copies a file or folder into a folder of the container, under `name`.
     pub(super) async fn put(&self, from: PathBuf, folder: &str, name: String) -> Result<()> {
         let (sender, input) = session::requests();
-        let archived = spawn_blocking(move || archive::send(&from, &name, sender));
+        let archived = spawn_blocking(move || archive::send(&from, &name, &sender));
         let extracted = self
             .tar(&["-xmf", "-", "-C", folder], Some(input.boxed()), None)
             .await;

@@ -5,6 +5,7 @@ mod ports;
 mod terminal;
 
 use std::{
+    fmt::Write as _,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     process::{Command, Stdio},
 };
@@ -78,8 +79,10 @@ impl Cluster {
 
 /// As sha256sum writes it.
 fn sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
 }
 
 fn two_containers(image: &str) -> String {

@@ -105,7 +105,7 @@ impl Sessions {
             .runtime
             .list_containers(Some(key))
             .await
-            .map_err(unavailable)?;
+            .map_err(|error| unavailable(&error))?;
         let runs = listed
             .iter()
             .filter_map(|listed| Run::parse(listed, None))
@@ -129,7 +129,7 @@ impl Sessions {
             .runtime
             .list_sandboxes(Some(key))
             .await
-            .map_err(unavailable)?;
+            .map_err(|error| unavailable(&error))?;
         let ready = listed
             .iter()
             .filter_map(Sandbox::parse)
@@ -143,6 +143,6 @@ impl Sessions {
     }
 }
 
-fn unavailable(error: RuntimeError) -> Status {
+fn unavailable(error: &RuntimeError) -> Status {
     Status::unavailable(error.to_string())
 }

@@ -89,7 +89,7 @@ async fn ports_of_a_pod_are_reached_by_many_connections_at_once() {
 
     // The end of what is sent reaches the server, whose answer comes after it.
     let mut connection = TcpStream::connect(("127.0.0.1", count)).unwrap();
-    connection.write_all(&[b'x'; 100_000]).unwrap();
+    connection.write_all(&vec![b'x'; 100_000]).unwrap();
     connection.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).unwrap();

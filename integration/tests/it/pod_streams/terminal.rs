@@ -13,7 +13,7 @@ use rustix::{pty::OpenptFlags, termios::Winsize};
 use super::Cluster;
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn with_a_terminal(image: &str) -> String {
     format!(
@@ -102,7 +102,7 @@ impl Terminal {
         while !all.contains(text) {
             match self.shown.recv_timeout(PATIENCE) {
                 Ok(shown) => all.push_str(&shown),
-                Err(_) => panic!("no {text:?} in {all:?}"),
+                Err(why) => panic!("no {text:?} in {all:?}: {why}"),
             }
         }
     }
