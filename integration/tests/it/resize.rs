@@ -10,7 +10,7 @@ use rstest::rstest;
 /// Writes the memory limit that the kernel holds it to into a file of the node, again and again.
 fn manifest(image: &str, folder: &Path) -> Pod {
     pods::from_yaml(&format!(
-        r#"
+        r"
 apiVersion: v1
 kind: Pod
 metadata:
@@ -34,7 +34,7 @@ spec:
     - name: log
       hostPath:
         path: {folder}
-"#,
+",
         folder = folder.display()
     ))
 }
