@@ -96,7 +96,8 @@ type Edit = fn(&mut PodSpec);
         resource_name: "gpu".into(),
         restart_policy: "NotRequired".into(),
     }],
-    "spec.containers[0].resizePolicy[0].resourceName: must be \"cpu\" or \"memory\", but is \"gpu\""
+    "spec.containers[0].resizePolicy[0].resourceName: must be \"cpu\" or \"memory\", but is \"gpu\"; did you \
+     mean \"cpu\"?"
 )]
 #[case::startup_probe(
     |spec: &mut PodSpec| spec.init_containers.push(Container { startup_probe: Some(asks()), ..container("a") }),
