@@ -38,6 +38,8 @@ spec:
 struct Terminal {
     controller: File,
     shown: mpsc::Receiver<String>,
+    /// What of it no test has waited for yet.
+    unseen: String,
     child: Child,
 }
 
@@ -84,6 +86,7 @@ impl Terminal {
         Self {
             controller,
             shown,
+            unseen: String::new(),
             child,
         }
     }
@@ -96,15 +99,18 @@ impl Terminal {
         self.controller.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits until the text has been shown.
-    fn shows(&self, text: &str) {
-        let mut all = String::new();
-        while !all.contains(text) {
-            match self.shown.recv_timeout(PATIENCE) {
-                Ok(shown) => all.push_str(&shown),
-                Err(why) => panic!("no {text:?} in {all:?}: {why}"),
+    /// Waits until the text has been shown, after what was waited for before.
+    fn shows(&mut self, text: &str) {
+        let end = loop {
+            if let Some(start) = self.unseen.find(text) {
+                break start + text.len();
             }
-        }
+            match self.shown.recv_timeout(PATIENCE) {
+                Ok(shown) => self.unseen.push_str(&shown),
+                Err(why) => panic!("no {text:?} in {:?}: {why}", self.unseen),
+            }
+        };
+        self.unseen.drain(..end);
     }
 }
 
