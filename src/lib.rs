@@ -2,7 +2,11 @@
 
 use std::sync::LazyLock;
 
-use prost_reflect::DescriptorPool;
+use prost::Message as _;
+use prost_reflect::{
+    DescriptorPool,
+    prost_types::{FileDescriptorProto, FileDescriptorSet},
+};
 
 /// The objects and services of Clone8s (`proto/clone8s/v1`).
 #[allow(
@@ -57,8 +61,28 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 /// Every contract, to look things up in.
 pub fn descriptors() -> &'static DescriptorPool {
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| pool(|_| true));
+    &POOL
+}
+
+/// What objects are made of, to look things up in: a fraction of all contracts, for processes that stay.
+pub fn object_descriptors() -> &'static DescriptorPool {
     static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-        DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build wrote a whole descriptor set")
+        pool(|file| {
+            let is_service = !file.service.is_empty();
+            !is_service && ["clone8s.v1", "google.protobuf"].contains(&file.package())
+        })
     });
     &POOL
+}
+
+/// Without the comments, which nobody looks up.
+fn pool(keep: impl Fn(&FileDescriptorProto) -> bool) -> DescriptorPool {
+    const WHOLE: &str = "the build wrote a whole descriptor set";
+    let mut set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect(WHOLE);
+    set.file.retain(keep);
+    for file in &mut set.file {
+        file.source_code_info = None;
+    }
+    DescriptorPool::from_file_descriptor_set(set).expect(WHOLE)
 }

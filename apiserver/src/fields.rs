@@ -14,7 +14,7 @@ mod schema;
 mod set;
 mod tree;
 
-use clone8s::{descriptors, v1::ManagedFields};
+use clone8s::{object_descriptors, v1::ManagedFields};
 use pbjson_types::Timestamp;
 use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
 
@@ -114,7 +114,7 @@ pub(crate) fn managed_at_creation<K: Kind>(
 }
 
 fn descriptor<K: Kind>() -> MessageDescriptor {
-    descriptors()
+    object_descriptors()
         .get_message_by_name(&format!("clone8s.v1.{}", K::KIND))
         .expect("every kind is a message of the contract")
 }

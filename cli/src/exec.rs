@@ -1,6 +1,10 @@
 //! `c8s exec`: a command in a running container.
 
-use std::{future::ready, io::Write, process::ExitCode};
+use std::{
+    future::ready,
+    io::{IsTerminal as _, Write, stdin},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -35,8 +39,12 @@ pub async fn run(args: &ExecArgs, channel: &Channel, out: &mut impl Write) -> Re
         container: session.container.clone(),
         command: args.command.clone(),
         stdin: session.stdin,
-        tty: session.tty,
+        // The end of a file or pipe would not reach a program behind a terminal.
+        tty: session.tty && (!session.stdin || stdin().is_terminal()),
     };
+    if session.tty && !start.tty {
+        eprintln!("no terminal for the command: the input of c8s is none");
+    }
     let (sender, requests) = session::requests();
     let responses = open(channel, start, requests)
         .await

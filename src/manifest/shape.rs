@@ -6,7 +6,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor};
 use serde_json::{Map, Value};
 
 use super::error::{Finding, Target};
-use crate::{descriptors, path::FieldPath};
+use crate::{object_descriptors, path::FieldPath};
 
 /// Fields of text where a number means itself, as in Kubernetes.
 const QUANTITIES: [&str; 12] = [
@@ -39,7 +39,7 @@ pub(super) fn object(
 ) -> Value {
     fields.remove("apiVersion");
     fields.remove("kind");
-    let descriptor = descriptors()
+    let descriptor = object_descriptors()
         .get_message_by_name(&format!("clone8s.v1.{kind}"))
         .expect("every kind is a message of the contract");
     let mut shape = Shape {

@@ -5,7 +5,7 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_yaml::{Mapping, Value};
 
 use super::shape::PORTS;
-use crate::{descriptors, object::AnyObject};
+use crate::{object::AnyObject, object_descriptors};
 
 /// What the apiserver notes for itself: it is no part of what somebody wants, and long.
 const NOTES: [&str; 2] = [
@@ -28,7 +28,7 @@ pub fn to_yaml_value(object: &AnyObject) -> Value {
     let mut document = Mapping::new();
     document.insert("apiVersion".into(), "v1".into());
     document.insert("kind".into(), object.kind().into());
-    let descriptor = descriptors()
+    let descriptor = object_descriptors()
         .get_message_by_name(&format!("clone8s.v1.{}", object.kind()))
         .expect("every kind is a message of the contract");
     if let Value::Mapping(fields) = message(object.to_value(), &descriptor) {

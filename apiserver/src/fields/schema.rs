@@ -136,7 +136,7 @@ pub(super) fn elements(value: &Value) -> impl Iterator<Item = &DynamicMessage> {
 
 #[cfg(test)]
 mod tests {
-    use clone8s::{descriptors, object::KINDS};
+    use clone8s::{object::KINDS, object_descriptors};
 
     use super::*;
 
@@ -144,7 +144,7 @@ mod tests {
     fn the_tables_name_lists_of_the_contract() {
         let list = |name: &str| {
             let (message, field) = name.rsplit_once('.').unwrap();
-            let message = descriptors().get_message_by_name(message).unwrap();
+            let message = object_descriptors().get_message_by_name(message).unwrap();
             let field = message.get_field_by_name(field).unwrap();
             assert!(field.is_list(), "{name}");
             field
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn every_map_of_every_kind_has_words_for_keys() {
         for kind in KINDS {
-            let descriptor = descriptors()
+            let descriptor = object_descriptors()
                 .get_message_by_name(&format!("clone8s.v1.{kind}"))
                 .unwrap();
             check_maps(&descriptor, 0);
