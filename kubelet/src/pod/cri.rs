@@ -155,9 +155,10 @@ pub fn container_config(
         (identity::BACKOFF_STEP.to_owned(), run.backoff_step.to_string()),
         (identity::IMAGE.to_owned(), container.image.clone()),
     ]);
+    let limits = resources::limits(spec, container, node.memory)?;
     annotations.insert(
         identity::ALLOCATION.to_owned(),
-        Allocation::wanted(container)?.to_string(),
+        Allocation::told(&limits).to_string(),
     );
     if let Some(Role::Sidecar(place)) = Role::of(spec, &container.name) {
         annotations.insert(identity::SIDECAR.to_owned(), place.to_string());
@@ -200,7 +201,7 @@ pub fn container_config(
         stdin_once: container.stdin_once,
         tty: container.tty,
         linux: Some(LinuxContainerConfig {
-            resources: Some(resources::limits(spec, container, node.memory)?),
+            resources: Some(limits),
             security_context: Some(security_context(spec, container.security_context.as_ref(), node)),
         }),
         ..Default::default()

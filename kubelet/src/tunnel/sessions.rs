@@ -11,7 +11,8 @@ use super::{
     place::{KnownPod, Pods},
 };
 use crate::{
-    pod::observed::{Run, RunState, Sandbox},
+    desired::PodKey,
+    pod::observed::{Observed, Run, RunState, Sandbox},
     runtime::{ContainerId, Output, Runtime, RuntimeError, SandboxId, Session},
 };
 
@@ -106,15 +107,15 @@ impl Sessions {
             .list_containers(Some(key))
             .await
             .map_err(|error| unavailable(&error))?;
-        let runs = listed
-            .iter()
-            .filter_map(|listed| Run::parse(listed, None))
-            .filter(|(owner, run)| owner == key && run.uid == *pod.uid() && run.name == name);
-        let running = runs
-            .map(|(_, run)| run)
-            .filter(|run| matches!(run.state, RunState::Running { .. }));
-        match running.max_by(|a, b| a.age_order().cmp(&b.age_order())) {
-            Some(run) => Ok(run.id),
+        let runs = listed.iter().filter_map(|listed| Run::parse(listed, None));
+        let observed = Observed {
+            containers: of(key, runs),
+            ..Default::default()
+        };
+        let runs = observed.runs_of(pod.uid(), &name);
+        let is_running = |run: &&&Run| matches!(run.state, RunState::Running { .. });
+        match runs.iter().find(is_running) {
+            Some(run) => Ok(run.id.clone()),
             None => Err(Status::failed_precondition(format!(
                 "container {name} of pod {key} is not running{}; c8s describe pod tells what became of it",
                 pod.waiting_for(&name)
@@ -130,17 +131,23 @@ impl Sessions {
             .list_sandboxes(Some(key))
             .await
             .map_err(|error| unavailable(&error))?;
-        let ready = listed
-            .iter()
-            .filter_map(Sandbox::parse)
-            .filter(|(owner, sandbox)| owner == key && sandbox.uid == *pod.uid() && sandbox.ready);
-        match ready.max_by_key(|(_, sandbox)| (sandbox.attempt, sandbox.created_at)) {
-            Some((_, sandbox)) => Ok(sandbox.id),
+        let observed = Observed {
+            sandboxes: of(key, listed.iter().filter_map(Sandbox::parse)),
+            ..Default::default()
+        };
+        match observed.ready_sandbox(pod.uid()) {
+            Some(sandbox) => Ok(sandbox.id.clone()),
             None => Err(Status::failed_precondition(format!(
                 "pod {key} is not running; c8s describe pod tells what became of it"
             ))),
         }
     }
+}
+
+/// A runtime may ignore the filter of a list; the labels decide.
+fn of<T>(key: &PodKey, listed: impl Iterator<Item = (PodKey, T)>) -> Vec<T> {
+    let own = listed.filter(|(owner, _)| owner == key);
+    own.map(|(_, one)| one).collect()
 }
 
 fn unavailable(error: &RuntimeError) -> Status {
