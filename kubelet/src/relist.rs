@@ -154,24 +154,32 @@ impl Relist {
 
     async fn list(&self) -> Result<(), RuntimeError> {
         let taken = Instant::now();
-        let (sandboxes, containers) = tokio::try_join!(
+        let (version, sandboxes, containers) = tokio::try_join!(
+            self.version(),
             self.runtime.list_sandboxes(None),
             self.runtime.list_containers(None)
         )?;
+        // The version comes first: the pods of the list are told with the runtime's name in their containers' IDs.
+        self.health.send_if_modified(|health| {
+            let is_new = health.version != version;
+            health.version.clone_from(&version);
+            is_new
+        });
         let snapshot = Snapshot::of(taken, &sandboxes, &containers);
         self.snapshot.send_replace(Some(Arc::new(snapshot)));
         let status = self.runtime.status().await?;
-        let RuntimeHealth { ready, version, .. } = self.health.borrow().clone();
-        let version = if ready {
-            version
-        } else {
-            // Another runtime may have taken the place of the one before.
-            let answer = self.runtime.version().await?;
-            format!("{}://{}", answer.runtime_name, answer.runtime_version)
-        };
-        let health = judge(&status, version);
-        self.set_health(health);
+        self.set_health(judge(&status, version));
         Ok(())
+    }
+
+    async fn version(&self) -> Result<String, RuntimeError> {
+        let RuntimeHealth { ready, version, .. } = self.health.borrow().clone();
+        if ready {
+            return Ok(version);
+        }
+        // Another runtime may have taken the place of the one before.
+        let answer = self.runtime.version().await?;
+        Ok(format!("{}://{}", answer.runtime_name, answer.runtime_version))
     }
 
     fn note_outage(&self, error: &RuntimeError, last_answer: Option<Instant>) {

@@ -820,6 +820,25 @@ async fn a_restarted_kubelet_adopts_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn containers_keep_their_ids_while_a_runtime_does_not_say_how_it_is() {
+    let mut node = Node::start();
+    node.want(&[&web()]);
+    let id = |node: &Node| Some(node.status("p")?.container_statuses.first()?.container_id.clone());
+    node.until("the container is told", |node| {
+        id(node).is_some_and(|id| id.starts_with("fake://"))
+    })
+    .await;
+    let before = id(&node);
+    node.stop_kubelet().await;
+    node.board = StatusBoard::new();
+    node.runtime.inject("Status", Fault::Hang);
+    node.start_kubelet();
+    node.until("the container is told again", |node| id(node).is_some())
+        .await;
+    assert_eq!(id(&node), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nobody_wants_after_a_restart_is_stopped_and_strangers_are_not() {
     let mut node = Node::start();
     node.runtime.add_foreign("stranger");
