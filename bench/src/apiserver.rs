@@ -1,7 +1,13 @@
-//! The apiserver beside the etcd that it stands on: reads from memory, and changes to many watchers.
+//! The apiserver beside what it stands on: reads and writes beside etcd's own, changes to watchers and to the broker,
+//! and memory beside the stored bytes.
 
+pub mod publish;
 pub mod reads;
+pub mod scale;
 pub mod watch;
+pub mod writes;
+
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clone8s::{
@@ -9,8 +15,9 @@ use clone8s::{
     v1::{Container, ObjectMeta, Pod, PodSpec},
 };
 use clone8s_integration::ControlPlane;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use prost::Message;
+use tokio::time::Instant;
 use tonic::{Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
@@ -63,4 +70,27 @@ async fn call<Answer: Message + Default + 'static>(
         .unary(Request::new(request), path, ProstCodec::default())
         .await?;
     Ok(response.into_inner())
+}
+
+/// Calls a second, by so many callers who each call again as soon as they are answered.
+async fn rate<Call>(callers: usize, time: Duration, call: impl Fn(usize) -> Call) -> anyhow::Result<f64>
+where
+    Call: Future<Output = anyhow::Result<()>>,
+{
+    let start = Instant::now();
+    let counts = try_join_all((0..callers).map(|caller| {
+        let call = &call;
+        async move {
+            let mut count: usize = 0;
+            while start.elapsed() < time {
+                // Spread over all keys, each caller in an order of its own.
+                call(caller.wrapping_mul(7_919) + count * 31).await?;
+                count += 1;
+            }
+            anyhow::Ok(count)
+        }
+    }))
+    .await?;
+    let count = u32::try_from(counts.iter().sum::<usize>())?;
+    Ok(f64::from(count) / start.elapsed().as_secs_f64())
 }

@@ -44,6 +44,25 @@ pub(crate) fn process_cpu(pid: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_millis(ticks * 10))
 }
 
+/// A line of /proc/<pid>/status in bytes, such as "VmRSS:" (resident) or "VmHWM:" (the most that ever was).
+pub(crate) fn process_memory(pid: u32, line: &str) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("the server, process {pid}, is gone"))?;
+    kilobytes(&status, line).with_context(|| format!("no {line}"))
+}
+
+/// The first "name   123 kB" of a text of proc(5), in bytes.
+pub(crate) fn kilobytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
+}
+
+/// Of 10^6 bytes.
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
+pub(crate) fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
 /// The first value of "name : value" lines.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;

@@ -10,11 +10,9 @@ use clone8s::{
 };
 use clone8s_integration::{ControlPlane, Sandbox};
 use etcd_client::{GetOptions, KvClient};
-use futures::future::try_join_all;
-use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use super::{call, create_pods};
+use super::{call, create_pods, rate};
 use crate::machine;
 
 #[derive(Debug, clap::Args)]
@@ -114,29 +112,6 @@ impl Sides {
         ensure!(!answer.kvs().is_empty(), "no pods");
         Ok(())
     }
-}
-
-/// Calls a second, by so many callers who each call again as soon as they are answered.
-async fn rate<Call>(callers: usize, time: Duration, call: impl Fn(usize) -> Call) -> anyhow::Result<f64>
-where
-    Call: Future<Output = anyhow::Result<()>>,
-{
-    let start = Instant::now();
-    let counts = try_join_all((0..callers).map(|caller| {
-        let call = &call;
-        async move {
-            let mut count: usize = 0;
-            while start.elapsed() < time {
-                // Spread over all keys, each caller in an order of its own.
-                call(caller.wrapping_mul(7_919) + count * 31).await?;
-                count += 1;
-            }
-            anyhow::Ok(count)
-        }
-    }))
-    .await?;
-    let count = u32::try_from(counts.iter().sum::<usize>())?;
-    Ok(f64::from(count) / start.elapsed().as_secs_f64())
 }
 
 fn row(report: &mut String, what: &str, callers: usize, api: f64, etcd: f64) {

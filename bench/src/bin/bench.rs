@@ -22,6 +22,12 @@ enum Command {
     Reads(clone8s_bench::apiserver::reads::Args),
     /// Changes to many watchers of one kind, beside encoding each change for each of them
     Watch(clone8s_bench::apiserver::watch::Args),
+    /// Creates through the apiserver beside plain puts to its etcd, and on its embedded store
+    Writes(clone8s_bench::apiserver::writes::Args),
+    /// From a write's answer to the change in a queue of RabbitMQ
+    Publish(clone8s_bench::apiserver::publish::Args),
+    /// The apiserver's memory, start and lists with many pods
+    Scale(clone8s_bench::apiserver::scale::Args),
     /// PullImage on two CRI sockets in turn, beside `ctr images pull`
     Pull(clone8s_bench::pull::Args),
 }
@@ -33,6 +39,9 @@ async fn main() -> ExitCode {
         Command::Cri(args) => clone8s_bench::cri::run(&args).await,
         Command::Reads(args) => clone8s_bench::apiserver::reads::run(&args).await,
         Command::Watch(args) => clone8s_bench::apiserver::watch::run(&args).await,
+        Command::Writes(args) => Box::pin(clone8s_bench::apiserver::writes::run(&args)).await,
+        Command::Publish(args) => clone8s_bench::apiserver::publish::run(&args).await,
+        Command::Scale(args) => clone8s_bench::apiserver::scale::run(&args).await,
         Command::Pull(args) => clone8s_bench::pull::run(&args).await,
     };
     match outcome {

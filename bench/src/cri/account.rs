@@ -91,8 +91,7 @@ impl Account {
 
     /// Resident memory of the CRI server's process, in bytes.
     pub(super) fn server_memory(&self) -> anyhow::Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.server))?;
-        kilobytes(&status, "VmRSS:").context("no VmRSS")
+        machine::process_memory(self.server, "VmRSS:")
     }
 
     /// What all of the side's processes outside of pods take, shared pages by halves (PSS), in bytes; none where
@@ -104,7 +103,7 @@ impl Account {
         Some(
             pids.lines()
                 .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok())
-                .filter_map(|rollup| kilobytes(&rollup, "Pss:"))
+                .filter_map(|rollup| machine::kilobytes(&rollup, "Pss:"))
                 .sum(),
         )
     }
@@ -167,9 +166,4 @@ fn usage(dir: &Path) -> anyhow::Result<Duration> {
         .find_map(|line| line.strip_prefix("usage_usec "))
         .context("cpu.stat has no usage_usec")?;
     Ok(Duration::from_micros(micros.parse()?))
-}
-
-fn kilobytes(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
 }

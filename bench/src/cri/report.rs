@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{Network, floor::Floors, load::Load, memory::Memory};
-use crate::samples::{Samples, ms};
+use crate::{
+    machine::megabytes,
+    samples::{Samples, ms},
+};
 
 /// One part of a load.
 type Step = fn(&Load) -> &Samples;
@@ -172,11 +175,6 @@ fn compare(table: &mut String, what: &str, [first, second]: [f64; 2], digits: us
             &format!("{ratio:.2}"),
         ],
     );
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
-fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
 }
 
 fn row(table: &mut String, cells: &[&str]) {

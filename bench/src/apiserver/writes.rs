@@ -1,0 +1,148 @@
+//! Creates through the apiserver, beside plain puts of the same bytes to the same etcd, and through an apiserver on its
+//! embedded store on the same disk.
+
+use std::{
+    fmt::Write as _,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use clone8s::{
+    client::{Query, Resource as _},
+    object::{Object, store_key},
+    v1::Pod,
+    wire::{CreateRequest, Encoded, ObjectResponse},
+};
+use clone8s_integration::{ControlPlane, Process, Sandbox, programs::program, wait};
+use etcd_client::KvClient;
+use tonic::transport::Channel;
+
+use super::{call, pod, rate};
+use crate::machine;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Callers at a time (comma-separated)
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
+    callers: Vec<usize>,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+}
+
+/// Measures, and gives a report in Markdown.
+pub async fn run(args: &Args) -> anyhow::Result<String> {
+    let sandbox = Sandbox::new();
+    let plane = ControlPlane::start(&sandbox, None).await;
+    let embedded = Embedded::start(&sandbox).await;
+    let sides = Sides {
+        api: plane.channel(),
+        etcd: plane.etcd.client().await?.kv_client(),
+        embedded: embedded.channel(),
+        stored: stored(&plane).await?,
+        written: AtomicUsize::new(0),
+    };
+    let mut report = format!(
+        "Pods of {} stored bytes, on: {}\n\n| callers | apiserver on etcd, creates/s | etcd, puts/s | ratio \
+         | apiserver, embedded store, creates/s | ratio |\n|---:|---:|---:|---:|---:|---:|\n",
+        sides.stored.len(),
+        machine::describe()
+    );
+    let time = Duration::from_secs(args.seconds);
+    for &callers in &args.callers {
+        ensure!(callers > 0, "--callers: 0 callers call nothing");
+        // One right after the other, so that whatever else the machine does meets all.
+        let api = rate(callers, time, |_| sides.create(&sides.api)).await?;
+        let etcd = rate(callers, time, |_| sides.put()).await?;
+        let embedded = rate(callers, time, |_| sides.create(&sides.embedded)).await?;
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            report,
+            "| {callers} | {api:.0} | {etcd:.0} | {:.2} | {embedded:.0} | {:.2} |",
+            api / etcd,
+            embedded / etcd
+        );
+    }
+    Ok(report)
+}
+
+/// A pod as the apiserver puts it into etcd.
+async fn stored(plane: &ControlPlane) -> anyhow::Result<Vec<u8>> {
+    Pod::create(&plane.channel(), pod("pod-stored")).await?;
+    let key = store_key::<Pod>("default", "pod-stored");
+    let answer = plane.etcd.client().await?.get(key, None).await?;
+    Ok(answer.kvs().first().context("no pod in etcd")?.value().to_vec())
+}
+
+/// The same writes on all.
+struct Sides {
+    api: Channel,
+    etcd: KvClient,
+    embedded: Channel,
+    stored: Vec<u8>,
+    written: AtomicUsize,
+}
+
+impl Sides {
+    /// Each as long as the others, so that all pods have one size.
+    fn name(&self) -> String {
+        format!("pod-{:06}", self.written.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn create(&self, side: &Channel) -> anyhow::Result<()> {
+        let request = CreateRequest {
+            object: Some(pod(&self.name())),
+            ..CreateRequest::default()
+        };
+        let answer: ObjectResponse<Encoded> = call(side, Pod::CALLS.create, request).await?;
+        answer.object.context("no pod").map(drop)
+    }
+
+    async fn put(&self) -> anyhow::Result<()> {
+        let key = format!("/bench{}", store_key::<Pod>("default", &self.name()));
+        self.etcd.clone().put(key, self.stored.clone(), None).await?;
+        Ok(())
+    }
+}
+
+/// An apiserver on the store in its own file.
+struct Embedded {
+    socket: PathBuf,
+    apiserver: Process,
+}
+
+impl Embedded {
+    async fn start(sandbox: &Sandbox) -> Self {
+        let socket = sandbox.dir().join("embedded.sock");
+        let apiserver = sandbox
+            .process("embedded", program("apiserver"))
+            .arg("--data-dir")
+            .arg(sandbox.make_dir("embedded"))
+            .arg("--socket")
+            .arg(&socket)
+            .started();
+        let mut embedded = Self { socket, apiserver };
+        embedded.ready().await;
+        embedded
+    }
+
+    async fn ready(&mut self) {
+        let channel = self.channel();
+        wait::until("the apiserver on the embedded store answers", || {
+            let alive = self.apiserver.check_running();
+            let channel = channel.clone();
+            async move {
+                alive?;
+                Pod::list_all(&channel, &Query::default()).await?;
+                Ok(())
+            }
+        })
+        .await;
+    }
+
+    fn channel(&self) -> Channel {
+        clone8s_daemon::unix::channel(&self.socket)
+    }
+}
