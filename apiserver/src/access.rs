@@ -6,7 +6,7 @@
 pub(crate) mod identity;
 mod table;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 pub(crate) use self::identity::Identity;
 use crate::{error::ApiError, kind::Kind};
@@ -106,6 +106,14 @@ pub(crate) fn authorize(identity: &Identity, path: &str) -> Result<Scope, ApiErr
 /// The path of a call, if the API has it.
 pub(crate) fn known(path: &str) -> Option<&'static str> {
     table::RPCS.iter().map(|(rpc, _)| *rpc).find(|rpc| *rpc == path)
+}
+
+/// The name of every service, once.
+pub(crate) fn services() -> BTreeSet<&'static str> {
+    let paths = table::RPCS.iter().map(|(rpc, _)| *rpc);
+    paths
+        .filter_map(|path| Some(path.strip_prefix('/')?.split_once('/')?.0))
+        .collect()
 }
 
 /// The scope that the layer in front of every service has given this request.

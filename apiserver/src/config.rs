@@ -1,10 +1,16 @@
 //! What an apiserver needs to know before it starts.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clone8s_daemon::etcd::EtcdArgs;
 
-use crate::store::etcd::{ClientIdentity, EtcdConfig};
+use crate::store::{
+    History,
+    etcd::{ClientIdentity, EtcdConfig},
+};
+
+/// Changes that are kept in etcd where nobody says: some hundred megabytes, in a database that takes 2 GB by default.
+const ETCD_CHANGES: u32 = 250_000;
 
 /// How one apiserver runs. Every path is taken as it is; folders that are missing are made.
 #[derive(Debug, Clone)]
@@ -12,6 +18,7 @@ pub struct Config {
     /// Keeps `pki/`: the cluster's certificates and keys, made where they are missing.
     pub data_dir: PathBuf,
     pub store: StoreConfig,
+    pub history: HistoryArgs,
     /// The unix socket for root: whoever can open it may do everything.
     pub socket: PathBuf,
     /// Serve over TLS too; None means the unix socket alone.
@@ -42,6 +49,34 @@ impl StoreConfig {
             identity: identity.map(|(certificate, key)| ClientIdentity { certificate, key }),
             ..EtcdConfig::new(&etcd.etcd)
         })
+    }
+}
+
+/// How much of the past is kept, as flags.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct HistoryArgs {
+    /// Keep so many seconds of changes, for watches that resume and for a broker that is away [default: 7200]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(60..), value_name = "SECONDS")]
+    history_age: Option<u32>,
+
+    /// Keep so many changes at most [default: 10000 in a file, 250000 in etcd]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1_000..), value_name = "COUNT")]
+    history_changes: Option<u32>,
+}
+
+impl HistoryArgs {
+    pub(crate) fn of(&self, store: &StoreConfig) -> History {
+        let History { changes, age } = History::default();
+        let changes = match store {
+            StoreConfig::Embedded { .. } => changes,
+            StoreConfig::Etcd(_) => ETCD_CHANGES,
+        };
+        History {
+            changes: self.history_changes.unwrap_or(changes),
+            age: self
+                .history_age
+                .map_or(age, |seconds| Duration::from_secs(seconds.into())),
+        }
     }
 }
 

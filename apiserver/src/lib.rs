@@ -27,6 +27,7 @@ mod page_token;
 mod pki;
 mod pod_calls;
 mod pod_status;
+mod readiness;
 mod references;
 mod registration;
 mod registry;
@@ -45,12 +46,12 @@ use clone8s_daemon::{
     supervisor::SupervisorError,
     unix::{self, ListenError},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic_health::ServingStatus;
 
 pub use self::{
-    config::{Config, KeyPairFiles, StoreConfig, TlsConfig},
+    config::{Config, HistoryArgs, KeyPairFiles, StoreConfig, TlsConfig},
     error::ERROR_DOMAIN,
     pki::PkiError,
     tls::TlsError,
@@ -62,7 +63,11 @@ use self::{
     registration::Registrar,
     registry::Registry,
     services::Backend,
-    store::{Store, embedded::EmbeddedStore, etcd::EtcdStore},
+    store::{
+        History, Store,
+        embedded::{self, EmbeddedStore},
+        etcd::{EtcdStore, compaction},
+    },
     tls::TlsListener,
     tunnel::Tunnels,
 };
@@ -117,6 +122,8 @@ pub async fn run(config: Config, bus: Arc<dyn EventBus>, shutdown: Shutdown) -> 
 /// [`Apiserver::serve`] runs.
 pub struct Apiserver {
     registry: Registry,
+    /// None where the store bounds its history itself.
+    compaction: Option<(EtcdStore, History)>,
     backend: Arc<Backend>,
     pki: Arc<Pki>,
     bus: Arc<dyn EventBus>,
@@ -144,7 +151,8 @@ impl Apiserver {
             folder: config.data_dir.clone(),
             cause,
         })?;
-        let store = open_store(&config.store).await?;
+        let history = config.history.of(&config.store);
+        let (store, etcd) = open_store(&config.store, history).await?;
         let registry = Registry::new(store, shutdown.clone());
         wait_for_store(&registry, &shutdown).await?;
         let socket = unix::listen(&config.socket).await?;
@@ -167,6 +175,7 @@ impl Apiserver {
         });
         Ok(Self {
             registry,
+            compaction: etcd.map(|etcd| (etcd, history)),
             backend,
             pki,
             bus,
@@ -195,11 +204,21 @@ impl Apiserver {
         tracing::info!(tls = ?self.tls_address(), "serving the API");
         let shutdown = self.shutdown;
         let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_service_status("", ServingStatus::Serving).await;
+        readiness::tell_alive(&health, ServingStatus::Serving).await;
         let routes = server::routes(&self.backend, health_service);
         let metrics = Arc::new(Metrics::new());
         let mut supervisor = Supervisor::new(shutdown.clone());
-        supervisor.spawn("health", server::tell_stopping(health, shutdown.clone()));
+        let (bus_takes, bus_told) = watch::channel(true);
+        supervisor.spawn(
+            "readiness",
+            readiness::keep(
+                health,
+                Arc::clone(&metrics),
+                Arc::clone(self.registry.store()),
+                bus_told,
+                shutdown.clone(),
+            ),
+        );
         supervisor.spawn(
             "unix-socket",
             server::serve(
@@ -237,9 +256,13 @@ impl Apiserver {
                 Arc::clone(self.registry.store()),
                 self.bus,
                 self.identity,
+                bus_takes,
                 shutdown.clone(),
             ),
         );
+        if let Some((etcd, history)) = self.compaction {
+            supervisor.spawn("compaction", compaction::keep(etcd, history, shutdown.clone()));
+        }
         supervisor.spawn(
             "namespaces",
             namespaces::empty_ending(self.registry.clone(), shutdown.clone()),
@@ -262,10 +285,23 @@ impl Apiserver {
     }
 }
 
-async fn open_store(config: &StoreConfig) -> Result<Arc<dyn Store>, Error> {
+/// The store, and etcd's own where it is one.
+async fn open_store(
+    config: &StoreConfig,
+    history: History,
+) -> Result<(Arc<dyn Store>, Option<EtcdStore>), Error> {
     Ok(match config {
-        StoreConfig::Embedded { path } => Arc::new(EmbeddedStore::open(path)?),
-        StoreConfig::Etcd(etcd) => Arc::new(EtcdStore::connect(etcd).await?),
+        StoreConfig::Embedded { path } => {
+            let options = embedded::Options {
+                history,
+                ..embedded::Options::default()
+            };
+            (Arc::new(EmbeddedStore::open_with(path, &options)?), None)
+        }
+        StoreConfig::Etcd(etcd) => {
+            let etcd = EtcdStore::connect(etcd).await?;
+            (Arc::new(etcd.clone()), Some(etcd))
+        }
     })
 }
 

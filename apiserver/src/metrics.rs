@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,11 +17,13 @@ use prometheus_client::{
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 use tokio::time::Instant;
 use tonic::{Code, body::Body, service::Routes};
 use tower::Service;
+
+use crate::store::Size;
 
 /// From half a millisecond to 16 seconds.
 fn latency() -> Histogram {
@@ -44,6 +46,12 @@ struct Outcome {
     grpc_code: String,
 }
 
+/// What an apiserver needs of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Needed {
+    part: &'static str,
+}
+
 /// The counts of one server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -51,6 +59,9 @@ pub(crate) struct Metrics {
     open: Family<Call, Gauge>,
     handled: Family<Outcome, Counter>,
     seconds: Family<Call, Histogram, fn() -> Histogram>,
+    ready: Family<Needed, Gauge>,
+    store_bytes: Gauge<u64, AtomicU64>,
+    store_revision: Gauge,
 }
 
 impl Metrics {
@@ -70,12 +81,44 @@ impl Metrics {
             "From a call's arrival to its end, for streams too",
             seconds.clone(),
         );
+        let ready = Family::<Needed, Gauge>::default();
+        registry.register(
+            "clone8s_apiserver_ready",
+            "1 while what the apiserver needs is there, otherwise 0",
+            ready.clone(),
+        );
+        let store_bytes = Gauge::<u64, AtomicU64>::default();
+        registry.register_with_unit(
+            "clone8s_store_size",
+            "The store on disk, of one copy",
+            Unit::Bytes,
+            store_bytes.clone(),
+        );
+        let store_revision = Gauge::default();
+        registry.register(
+            "clone8s_store_revision",
+            "The store's newest revision",
+            store_revision.clone(),
+        );
         Self {
             registry,
             open,
             handled,
             seconds,
+            ready,
+            store_bytes,
+            store_revision,
         }
+    }
+
+    /// Whether a part that is needed is there.
+    pub(crate) fn ready(&self, part: &'static str, is_there: bool) {
+        self.ready.get_or_create(&Needed { part }).set(is_there.into());
+    }
+
+    pub(crate) fn store(&self, size: Size) {
+        self.store_bytes.set(size.bytes);
+        self.store_revision.set(size.revision.0);
     }
 
     /// Counts a call from now until the answer is dropped; `path` is None for a call that the API does not have.

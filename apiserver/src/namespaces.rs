@@ -8,10 +8,11 @@ use clone8s::v1::Namespace;
 pub(crate) use self::emptying::empty_ending;
 use crate::{
     access::Scope,
+    cache::Cached as _,
     error::ApiError,
     kind::{DEFAULT_NAMESPACE, Kind, TERMINATING},
     registry::{Key, Registry, WriteOptions},
-    store::Store,
+    store::{Store, Unchanged},
 };
 
 /// Makes the default namespace where it is missing.
@@ -27,27 +28,51 @@ pub(crate) async fn ensure_default(registry: &Registry) -> Result<(), ApiError> 
     }
 }
 
-/// Whether an object may be created in its namespace now.
-pub(crate) async fn check_open<K: Kind>(store: &dyn Store, key: &Key<K>) -> Result<(), ApiError> {
+/// The state of an object's namespace in which the object may be created; None for a kind that has none. It is what
+/// memory has, or the store where memory has no such state, and has to hold when the object is written.
+pub(crate) async fn open<K: Kind>(registry: &Registry, key: &Key<K>) -> Result<Option<Unchanged>, ApiError> {
     if !K::NAMESPACED {
-        return Ok(());
+        return Ok(None);
+    }
+    let path = Key::<Namespace>::parse("", key.namespace())?.path();
+    if let Some(entry) = Namespace::cache(registry.caches()).get(&path)
+        && entry.decode().is_ok_and(|namespace| !is_ending(&namespace))
+    {
+        return Ok(Some(Unchanged {
+            key: path,
+            revision: entry.revision(),
+        }));
+    }
+    open_in_store(registry.store().as_ref(), key).await
+}
+
+/// As [`open`], from the store alone.
+pub(crate) async fn open_in_store<K: Kind>(
+    store: &dyn Store,
+    key: &Key<K>,
+) -> Result<Option<Unchanged>, ApiError> {
+    if !K::NAMESPACED {
+        return Ok(None);
     }
     let namespace_key = Key::<Namespace>::parse("", key.namespace())?;
     let (found, _) = store.get(&namespace_key.path()).await?;
     let Some(found) = found else {
         return Err(ApiError::NotFound(namespace_key.name()));
     };
-    let namespace: Namespace = crate::registry::decode(&found)?;
-    if namespace
-        .status
-        .as_ref()
-        .is_some_and(|status| status.phase == TERMINATING)
-    {
+    if is_ending(&crate::registry::decode(&found)?) {
         return Err(ApiError::WrongState {
             object: namespace_key.name(),
             reason: "NAMESPACE_TERMINATING",
             description: format!("it is being deleted, so {} cannot be created in it", key.name()),
         });
     }
-    Ok(())
+    Ok(Some(Unchanged {
+        key: found.key,
+        revision: found.revision,
+    }))
+}
+
+fn is_ending(namespace: &Namespace) -> bool {
+    let status = namespace.status.as_ref();
+    status.is_some_and(|status| status.phase == TERMINATING)
 }

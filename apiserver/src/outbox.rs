@@ -25,6 +25,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use clone8s_bus::EventBus;
 use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
+use tokio::sync::watch;
 
 use self::{lease::Lease, publish::Publisher, tail::Tail};
 use crate::store::{Store, StoreError};
@@ -70,17 +71,18 @@ impl Timing {
 /// store and the bus.
 ///
 /// `identity` names this apiserver among those of the same store. After a restart under the same identity it goes
-/// on at once; no two that run may share one.
+/// on at once; no two that run may share one. `takes` is told whether the bus takes messages, as far as it is given any.
 pub async fn run(
     store: Arc<dyn Store>,
     bus: Arc<dyn EventBus>,
     identity: String,
+    takes: watch::Sender<bool>,
     shutdown: Shutdown,
 ) -> Result<(), Infallible> {
     let outbox = Outbox {
         timing: Timing::of(&*store),
         store,
-        publisher: Publisher::new(bus),
+        publisher: Publisher::new(bus, takes),
         identity,
     };
     outbox.run(shutdown).await;

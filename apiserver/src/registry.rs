@@ -54,6 +54,15 @@ const ATTEMPTS: usize = 16;
 /// How long the writer of a policy waits for it to hold.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// What became of one attempt to change an object.
+enum Attempt<K> {
+    Written(K),
+    /// There was nothing to write.
+    Left(K),
+    /// It is no longer what the change was made on.
+    Overtaken,
+}
+
 /// The objects of every kind, on the store.
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
@@ -173,29 +182,66 @@ impl Registry {
             scope.check(&removed, "change")?;
             return Ok(removed);
         }
+        // What memory has is nearly always what there is, which saves a question to the store. Where it is not, the
+        // write does not happen; all else that may come out is decided on what the store has.
+        if let Some(current) = self.remembered(key) {
+            match self.change(scope, key, seen, options, &change, current).await {
+                Ok(Attempt::Written(object)) => return Ok(object),
+                // It may have been written.
+                Err(error @ ApiError::StoreUnavailable(_)) => return Err(error),
+                _ => {}
+            }
+        }
         for _ in 0..ATTEMPTS {
             let current = self.read(key).await?;
-            scope.check(&current, "change")?;
-            if let Some(request) = request
-                && request.is_done(&current)?
-            {
-                return Ok(current);
-            }
-            seen.check(key, &current)?;
-            let mut next = change(&current)?;
-            if next.content() != current.content() {
-                next.metadata_mut().generation += 1;
-            }
-            let outcome = self.write(key, &current, next, options).await;
-            match outcome {
+            match self.change(scope, key, seen, options, &change, current).await? {
                 // Read again, it is told to who named a revision.
-                Err(StoreError::Stale { .. }) => {}
-                Err(StoreError::NotFound { .. }) => return Err(ApiError::NotFound(key.name())),
-                Err(error) => return Err(error.into()),
-                Ok(written) => return written,
+                Attempt::Overtaken => {}
+                Attempt::Written(object) | Attempt::Left(object) => return Ok(object),
             }
         }
         Err(ApiError::Contended(key.name()))
+    }
+
+    /// The object as memory has it, which may be less than there is.
+    fn remembered<K: Kind>(&self, key: &Key<K>) -> Option<K> {
+        K::cache(&self.caches).get(&key.path())?.decode().ok()
+    }
+
+    /// One attempt of [`Self::modify`], on what the object is or was.
+    async fn change<K: Kind>(
+        &self,
+        scope: &Scope,
+        key: &Key<K>,
+        seen: &Seen,
+        options: &WriteOptions,
+        change: impl Fn(&K) -> Result<K, ApiError>,
+        current: K,
+    ) -> Result<Attempt<K>, ApiError> {
+        scope.check(&current, "change")?;
+        if let Some(request) = &options.request
+            && request.is_done(&current)?
+        {
+            return Ok(Attempt::Left(current));
+        }
+        seen.check(key, &current)?;
+        let mut next = change(&current)?;
+        if next.content() != current.content() {
+            next.metadata_mut().generation += 1;
+        }
+        if next == current && !is_deletion_done(&next) {
+            return Ok(Attempt::Left(next));
+        }
+        if options.commit == Commit::ValidateOnly {
+            encode(&next, key)?;
+            return Ok(Attempt::Left(next));
+        }
+        match self.write(key, &current, next, options).await {
+            Err(StoreError::Stale { .. }) => Ok(Attempt::Overtaken),
+            Err(StoreError::NotFound { .. }) => Err(ApiError::NotFound(key.name())),
+            Err(error) => Err(error.into()),
+            Ok(written) => Ok(Attempt::Written(written?)),
+        }
     }
 
     /// The outer error is the store's, for the caller to judge; the inner one is the object's own.
@@ -207,10 +253,6 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Result<K, ApiError>, StoreError> {
         let precondition = Precondition::Revision(Revision(current.resource_version()));
-        let ended = is_deletion_done(&next);
-        if !ended && next == *current {
-            return Ok(Ok(next));
-        }
         if let Some(request) = &options.request {
             request.record(&mut next);
         }
@@ -218,17 +260,15 @@ impl Registry {
             Ok(value) => value,
             Err(error) => return Ok(Err(error)),
         };
-        let revision = match options.commit {
-            Commit::ValidateOnly => return Ok(Ok(next)),
-            Commit::Store if ended => {
-                if let Some(request) = &options.request {
-                    self.keep_aside(request, &next).await?;
-                }
-                let revision = self.store.delete(&key.path(), precondition).await?;
-                self.delete_belonging(&next).await?;
-                revision
+        let revision = if is_deletion_done(&next) {
+            if let Some(request) = &options.request {
+                self.keep_aside(request, &next).await?;
             }
-            Commit::Store => self.store.put(&key.path(), value, precondition).await?,
+            let revision = self.store.delete(&key.path(), precondition).await?;
+            self.delete_belonging(&next).await?;
+            revision
+        } else {
+            self.store.put(&key.path(), value, precondition).await?
         };
         next.metadata_mut().resource_version = revision.0;
         self.settle::<K>(revision).await;

@@ -1,6 +1,6 @@
 //! The gRPC server on the unix socket and on TLS.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use clone8s_daemon::Shutdown;
 use prost::Message as _;
@@ -14,11 +14,7 @@ use tonic::{
     service::Routes,
     transport::{Server, server::Connected},
 };
-use tonic_health::{
-    ServingStatus,
-    pb::health_server::{Health, HealthServer},
-    server::HealthReporter,
-};
+use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_web::GrpcWebLayer;
 
 use crate::{
@@ -63,13 +59,6 @@ fn described() -> FileDescriptorSet {
     set.file
         .retain(|file| !matches!(file.package(), "runtime.v1" | "clone8s.runtime.v1"));
     set
-}
-
-/// Tells health checks of the shutdown.
-pub(crate) async fn tell_stopping(health: HealthReporter, shutdown: Shutdown) -> Result<(), Infallible> {
-    shutdown.cancelled().await;
-    health.set_service_status("", ServingStatus::NotServing).await;
-    Ok(())
 }
 
 /// Serves until shutdown; then takes no new connection, and ends once the open calls have ended.

@@ -9,7 +9,7 @@
 pub mod embedded;
 pub mod etcd;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -46,6 +46,13 @@ pub enum Precondition {
     Revision(Revision),
     /// Whatever there is; a delete still needs the key to exist.
     Any,
+}
+
+/// A key whose last write must still be this one for another key to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unchanged {
+    pub key: String,
+    pub revision: Revision,
 }
 
 /// A part of a listing.
@@ -87,6 +94,33 @@ pub enum WatchItem {
     Progress(Revision),
 }
 
+/// How much of its past a store keeps: for watches that resume, lists at earlier revisions, and changes that the bus
+/// has not taken yet. What is older by either is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    pub changes: u32,
+    pub age: Duration,
+}
+
+impl Default for History {
+    /// What a file takes without growing much beyond its objects.
+    fn default() -> Self {
+        Self {
+            changes: 10_000,
+            age: Duration::from_hours(2),
+        }
+    }
+}
+
+/// What a store takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// On disk, of one copy.
+    pub bytes: u64,
+    /// The newest revision.
+    pub revision: Revision,
+}
+
 /// Ends with an error or with the store, never silently.
 pub type Watch = BoxStream<'static, Result<WatchItem, StoreError>>;
 
@@ -98,10 +132,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError>;
     /// Returns the revision of the write once it is durable.
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError>;
+    /// [`Store::put`] while another key is unchanged; where it is not, [`StoreError::Stale`] or
+    /// [`StoreError::NotFound`] with that key, whatever the precondition.
+    async fn put_while(
+        &self,
+        unchanged: Unchanged,
+        key: &str,
+        value: Bytes,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError>;
     /// Returns the revision of the delete once it is durable.
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError>;
     /// The writes under a prefix after a revision.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError>;
+    /// What the store takes now; an answer shows too that the store can be read.
+    async fn size(&self) -> Result<Size, StoreError>;
     /// True when no other process can use the store while this one has it open.
     fn is_exclusive(&self) -> bool {
         false

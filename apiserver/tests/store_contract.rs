@@ -19,6 +19,8 @@ macro_rules! every_claim {
             suite::a_write_is_read_back_at_its_revision,
             suite::a_put_that_needs_absence_creates_once,
             suite::a_put_at_a_revision_needs_that_very_revision,
+            suite::a_put_while_another_key_is_unchanged_needs_that_too,
+            suite::the_size_is_at_the_newest_revision,
             suite::a_delete_keeps_its_precondition_and_needs_the_key,
             suite::a_refused_write_changes_nothing,
             suite::of_racing_writers_with_one_precondition_one_wins,

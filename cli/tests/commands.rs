@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use clone8s_apiserver::{Apiserver, Config, StoreConfig};
+use clone8s_apiserver::{Apiserver, Config, HistoryArgs, StoreConfig};
 use clone8s_bus::local::LocalBus;
 use clone8s_daemon::Shutdown;
 use tempfile::TempDir;
@@ -54,6 +54,7 @@ impl Cluster {
             store: StoreConfig::Embedded {
                 path: self.folder.path().join("store"),
             },
+            history: HistoryArgs::default(),
             socket: self.socket(),
             tls: None,
             metrics: None,

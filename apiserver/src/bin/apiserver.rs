@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Parser;
-use clone8s_apiserver::{Config, KeyPairFiles, StoreConfig, TlsConfig};
+use clone8s_apiserver::{Config, HistoryArgs, KeyPairFiles, StoreConfig, TlsConfig};
 use clone8s_bus::{EventBus, amqp::AmqpArgs, local::LocalBus};
 use clone8s_daemon::{etcd::EtcdArgs, process, telemetry::Telemetry};
 
@@ -69,6 +69,9 @@ struct Args {
     etcd: EtcdArgs,
 
     #[command(flatten)]
+    history: HistoryArgs,
+
+    #[command(flatten)]
     amqp: AmqpArgs,
 
     #[command(flatten)]
@@ -79,6 +82,7 @@ impl From<Args> for Config {
     fn from(args: Args) -> Self {
         Self {
             store: StoreConfig::new(&args.etcd, args.data_dir.join("store.redb")),
+            history: args.history,
             socket: args.socket,
             tls: args.listen.map(|address| TlsConfig {
                 address,

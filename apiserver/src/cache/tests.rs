@@ -18,7 +18,7 @@ use crate::{
     access::Scope,
     registry::{Registry, WatchEvent},
     store::{
-        KeyValue, Listing, Page, Precondition, Watch,
+        History, KeyValue, Listing, Page, Precondition, Size, Unchanged, Watch,
         embedded::{EmbeddedStore, Options},
     },
 };
@@ -83,6 +83,18 @@ impl Store for Breaking {
         let ended = async move { held.wait_for(|held| *held).await.map(drop) };
         let items = self.inner.watch(prefix, after).await?.take(self.items);
         Ok(items.take_until(Box::pin(ended)).boxed())
+    }
+    async fn size(&self) -> Result<Size, StoreError> {
+        self.inner.size().await
+    }
+    async fn put_while(
+        &self,
+        unchanged: Unchanged,
+        key: &str,
+        value: Bytes,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        self.inner.put_while(unchanged, key, value, precondition).await
     }
 }
 
@@ -171,7 +183,10 @@ async fn watchers_share_one_watch_of_the_store_and_the_bytes_of_an_event() {
 #[tokio::test]
 async fn a_gap_in_the_stores_history_is_told_and_then_all_goes_on() {
     let options = Options {
-        history: 10,
+        history: History {
+            changes: 10,
+            ..History::default()
+        },
         ..Options::default()
     };
     let store = Breaking::new(usize::MAX, &options);

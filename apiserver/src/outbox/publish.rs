@@ -1,13 +1,11 @@
 //! Publishing until it is confirmed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use clone8s_bus::EventBus;
 use clone8s_daemon::{backoff, supervisor::chain};
 use futures::{StreamExt as _, future::join_all, stream};
+use tokio::sync::watch;
 
 use super::route::Publication;
 
@@ -24,15 +22,13 @@ pub(super) struct Routed {
 
 pub(super) struct Publisher {
     bus: Arc<dyn EventBus>,
-    failing: AtomicBool,
+    takes: watch::Sender<bool>,
 }
 
 impl Publisher {
-    pub(super) fn new(bus: Arc<dyn EventBus>) -> Self {
-        Self {
-            bus,
-            failing: AtomicBool::new(false),
-        }
+    /// `takes` is told whether the bus takes messages.
+    pub(super) fn new(bus: Arc<dyn EventBus>, takes: watch::Sender<bool>) -> Self {
+        Self { bus, takes }
     }
 
     /// Publishes changes in the order given per object, and returns when each message is confirmed.
@@ -74,13 +70,16 @@ impl Publisher {
             {
                 // A node that never listened finds its pods in its first list.
                 Ok(_) => {
-                    if self.failing.swap(false, Ordering::Relaxed) {
+                    if self
+                        .takes
+                        .send_if_modified(|takes| !std::mem::replace(takes, true))
+                    {
                         tracing::info!("the bus takes messages again");
                     }
                     return;
                 }
                 Err(error) => {
-                    if !self.failing.swap(true, Ordering::Relaxed) {
+                    if self.takes.send_if_modified(std::mem::take) {
                         tracing::warn!(
                             error = chain(&error),
                             message = publication.message.message_id,

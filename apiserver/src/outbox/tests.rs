@@ -20,7 +20,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::*;
 use crate::store::{
-    Precondition, Revision,
+    History, Precondition, Revision,
     embedded::{EmbeddedStore, Options},
 };
 
@@ -116,7 +116,10 @@ impl Cluster {
     fn outbox(&self, identity: &str, timing: Timing) -> Outbox {
         Outbox {
             store: Arc::clone(&self.store),
-            publisher: Publisher::new(Arc::clone(&self.bus) as Arc<dyn EventBus>),
+            publisher: Publisher::new(
+                Arc::clone(&self.bus) as Arc<dyn EventBus>,
+                watch::Sender::new(true),
+            ),
             identity: identity.to_owned(),
             timing,
         }
@@ -363,7 +366,10 @@ async fn the_cursor_follows_the_confirms_and_a_restart_goes_on_after_it() {
 #[tokio::test]
 async fn a_cursor_older_than_the_history_tells_what_there_is_and_that_something_is_missing() {
     let cluster = Cluster::with(&Options {
-        history: 20,
+        history: History {
+            changes: 20,
+            ..History::default()
+        },
         ..Options::default()
     });
     drop(cluster.outbox("a", CALM));
@@ -453,7 +459,10 @@ async fn who_stops_in_order_leaves_the_lease_and_the_cursor_to_the_next() {
 async fn a_leader_that_was_overtaken_can_move_neither_lease_nor_cursor() {
     let cluster = Cluster::new();
     let store = &*cluster.store;
-    let publisher = Publisher::new(Arc::clone(&cluster.bus) as Arc<dyn EventBus>);
+    let publisher = Publisher::new(
+        Arc::clone(&cluster.bus) as Arc<dyn EventBus>,
+        watch::Sender::new(true),
+    );
     let mut old = Lease::acquire(store, "old", QUICK).await.unwrap();
     let mut old_tail = Tail::start(store, &publisher, old.term(), SOON).await.unwrap();
     let told = cluster.put("web", "").await;
@@ -486,7 +495,10 @@ async fn a_leader_that_was_overtaken_can_move_neither_lease_nor_cursor() {
 #[tokio::test]
 async fn an_idle_cluster_keeps_its_cursor_within_the_history() {
     let cluster = Cluster::with(&Options {
-        history: 2_000,
+        history: History {
+            changes: 2_000,
+            ..History::default()
+        },
         progress_every: Duration::from_millis(20),
         ..Options::default()
     });

@@ -1,5 +1,6 @@
 //! Creation: named, admitted, and written where nothing has the name.
 
+use bytes::Bytes;
 use clone8s_daemon::clock;
 
 use super::{ATTEMPTS, Commit, Key, Registry, RequestId, WriteOptions, encode, given, name, validate, what};
@@ -10,7 +11,7 @@ use crate::{
     fields,
     kind::Kind,
     namespaces,
-    store::{Precondition, StoreError},
+    store::{Precondition, Revision, StoreError, Unchanged},
     time::timestamp,
 };
 
@@ -77,7 +78,7 @@ impl Registry {
             }
             request.record(&mut object);
         }
-        namespaces::check_open(self.store.as_ref(), &key).await?;
+        let mut namespace = namespaces::open(self, &key).await?;
         let admission = Admission::of_new(self, &key).await?;
         let violations = admission.complete(&mut object, None);
         validate(&object, violations)?;
@@ -89,37 +90,58 @@ impl Registry {
                 (None, _) => Ok(object),
             };
         }
-        let revision = match self.store.put(&key.path(), value, Precondition::Absent).await {
-            Ok(revision) => revision,
-            Err(StoreError::Exists { .. }) => {
-                // The same request may have come twice at once.
-                let made = match &options.request {
-                    Some(request) => self.made_by(request, scope, &key).await?,
-                    None => None,
-                };
-                return made.ok_or_else(|| ApiError::Exists(key.name()));
+        let mut attempts = 1;
+        let revision = loop {
+            match self.put_new(namespace.as_ref(), &key, value.clone()).await {
+                Ok(revision) => break revision,
+                Err(StoreError::Exists { .. }) => {
+                    // The same request may have come twice at once.
+                    let made = match &options.request {
+                        Some(request) => self.made_by(request, scope, &key).await?,
+                        None => None,
+                    };
+                    return made.ok_or_else(|| ApiError::Exists(key.name()));
+                }
+                // The namespace is not what it was.
+                Err(StoreError::Stale { .. } | StoreError::NotFound { .. }) if attempts < ATTEMPTS => {
+                    attempts += 1;
+                    namespace = namespaces::open_in_store(self.store.as_ref(), &key).await?;
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => return Err(error.into()),
         };
-        // The namespace may have begun to end between the check and the write: then its emptying may have
-        // passed this object by, so the object has to go again.
-        let still_admitted = async {
-            namespaces::check_open(self.store.as_ref(), &key).await?;
-            admission.check_room_again(self, &key, &object).await
-        };
-        if let Err(closed) = still_admitted.await {
+        // Another apiserver may have filled the quota between the count and the write: then the object goes again.
+        if let Err(full) = admission.check_room_again(self, &key, &object).await {
             return match self
                 .store
                 .delete(&key.path(), Precondition::Revision(revision))
                 .await
             {
-                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Stale { .. }) => Err(closed),
+                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Stale { .. }) => Err(full),
                 Err(error) => Err(error.into()),
             };
         }
         object.metadata_mut().resource_version = revision.0;
         self.settle::<K>(revision).await;
         Ok(object)
+    }
+
+    /// Writes an object that is not there yet, while its namespace stays what it is: one that begins to end is emptied
+    /// of all that was written before.
+    async fn put_new<K: Kind>(
+        &self,
+        namespace: Option<&Unchanged>,
+        key: &Key<K>,
+        value: Bytes,
+    ) -> Result<Revision, StoreError> {
+        let (key, absent) = (key.path(), Precondition::Absent);
+        match namespace {
+            Some(namespace) => {
+                let namespace = namespace.clone();
+                self.store.put_while(namespace, &key, value, absent).await
+            }
+            None => self.store.put(&key, value, absent).await,
+        }
     }
 
     /// The object, if there is one and this request has made it.

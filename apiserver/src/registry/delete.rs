@@ -95,10 +95,13 @@ impl Registry {
     /// The node that a pod is bound to, if there is no such node (any more): nobody will ever say that the pod
     /// has stopped.
     async fn absent_node<K: Kind>(&self, key: &Key<K>) -> Result<Option<String>, ApiError> {
-        let object = match self.read(key).await {
-            Ok(object) => object,
-            Err(ApiError::NotFound(_)) => return Ok(None),
-            Err(error) => return Err(error),
+        let object = match self.remembered(key) {
+            Some(object) => object,
+            None => match self.read(key).await {
+                Ok(object) => object,
+                Err(ApiError::NotFound(_)) => return Ok(None),
+                Err(error) => return Err(error),
+            },
         };
         let Some(node) = object.node().filter(|_| object.grace_period(None) > 0) else {
             return Ok(None);

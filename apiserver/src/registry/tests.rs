@@ -20,7 +20,7 @@ use tonic::Code;
 use super::*;
 use crate::namespaces;
 use crate::store::{
-    Listing, Page, Watch,
+    History, Listing, Page, Size, Unchanged, Watch,
     embedded::{EmbeddedStore, Options},
 };
 
@@ -74,6 +74,21 @@ impl Store for Meddled {
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         self.inner.watch(prefix, after).await
     }
+    async fn size(&self) -> Result<Size, StoreError> {
+        self.inner.size().await
+    }
+    async fn put_while(
+        &self,
+        unchanged: Unchanged,
+        key: &str,
+        value: Bytes,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        if let Some((other, value)) = (self.before_put)(key) {
+            self.inner.put(&other, value, Precondition::Any).await?;
+        }
+        self.inner.put_while(unchanged, key, value, precondition).await
+    }
 }
 
 /// A store that cannot be reached.
@@ -106,6 +121,18 @@ impl Store for Away {
         away()
     }
     async fn watch(&self, _prefix: &str, _after: Revision) -> Result<Watch, StoreError> {
+        away()
+    }
+    async fn size(&self) -> Result<Size, StoreError> {
+        away()
+    }
+    async fn put_while(
+        &self,
+        _unchanged: Unchanged,
+        _key: &str,
+        _value: Bytes,
+        _precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
         away()
     }
 }
@@ -257,7 +284,10 @@ async fn a_write_to_a_revision_is_not_made_on_another() {
 #[tokio::test]
 async fn what_the_store_has_forgotten_is_out_of_range() {
     let options = Options {
-        history: 10,
+        history: History {
+            changes: 10,
+            ..History::default()
+        },
         ..Options::default()
     };
     let registry = registry(Meddled::with(&options, |_| None)).await;

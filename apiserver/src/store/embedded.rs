@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The file belongs to one process: a second one is refused. Memory holds a small page cache and the most recent
-//! changes, whatever the size of the data. History is bounded by [`Options::history`] and
-//! [`Options::history_age`]; what is older answers [`StoreError::Compacted`].
+//! changes, whatever the size of the data. History is bounded by [`Options::history`]; what is older answers
+//! [`StoreError::Compacted`].
 
 mod recent;
 mod schema;
@@ -35,7 +35,10 @@ use self::{
     schema::Snapshot,
     writer::{Write, Writer},
 };
-use super::{KeyValue, Listing, Page, Precondition, Revision, Store, StoreError, Watch, check_size};
+use super::{
+    History, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError, Unchanged, Watch,
+    check_size,
+};
 
 /// Writes wait here for the next commit; when it is full, writers wait.
 const WRITE_QUEUE: usize = 1_024;
@@ -43,10 +46,7 @@ const WRITE_QUEUE: usize = 1_024;
 /// What may be chosen about an embedded store.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many of the last writes are kept for watches and for lists at earlier revisions.
-    pub history: u32,
-    /// Writes older than this leave the history even when there are fewer.
-    pub history_age: Duration,
+    pub history: History,
     /// Bytes of memory for pages of the file.
     pub cache_bytes: usize,
     /// At most how often a watch without changes of its own tells its progress.
@@ -56,8 +56,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            history: 10_000,
-            history_age: Duration::from_hours(1),
+            history: History::default(),
             cache_bytes: 8 << 20,
             progress_every: Duration::from_secs(5),
         }
@@ -93,6 +92,7 @@ pub enum OpenError {
 /// The store. Dropping it closes the file; open watches then end with an error.
 #[derive(Debug)]
 pub struct EmbeddedStore {
+    path: PathBuf,
     file: Arc<Database>,
     recent: Arc<Recent>,
     progress_every: Duration,
@@ -141,14 +141,14 @@ impl EmbeddedStore {
             file: Arc::clone(&file),
             recent: Arc::clone(&recent),
             path: path.to_owned(),
-            history: i64::from(options.history),
-            history_age: options.history_age,
+            history: options.history,
         };
         let writer = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(io_failed)?;
         Ok(Self {
+            path: path.to_owned(),
             file,
             recent,
             progress_every: options.progress_every,
@@ -162,12 +162,14 @@ impl EmbeddedStore {
         key: &str,
         value: Option<Bytes>,
         precondition: Precondition,
+        unchanged: Option<Unchanged>,
     ) -> Result<Revision, StoreError> {
         let (reply, answer) = oneshot::channel();
         let write = Write {
             key: key.to_owned(),
             value,
             precondition,
+            unchanged,
             reply,
         };
         let gone = || StoreError::Broken("the store's writer has ended".into());
@@ -214,11 +216,22 @@ impl Store for EmbeddedStore {
 
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
-        self.write(key, Some(value), precondition).await
+        self.write(key, Some(value), precondition, None).await
+    }
+
+    async fn put_while(
+        &self,
+        unchanged: Unchanged,
+        key: &str,
+        value: Bytes,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        check_size(key, &value)?;
+        self.write(key, Some(value), precondition, Some(unchanged)).await
     }
 
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
-        self.write(key, None, precondition).await
+        self.write(key, None, precondition, None).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
@@ -230,6 +243,15 @@ impl Store for EmbeddedStore {
             after,
             self.progress_every,
         ))
+    }
+
+    async fn size(&self) -> Result<Size, StoreError> {
+        let file = fs::metadata(&self.path).map_err(|error| StoreError::Broken(error.into()))?;
+        let snapshot = Snapshot::new(&self.file).map_err(broken)?;
+        Ok(Size {
+            bytes: file.len(),
+            revision: snapshot.revision(),
+        })
     }
 
     fn is_exclusive(&self) -> bool {

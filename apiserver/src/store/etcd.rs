@@ -1,11 +1,11 @@
 //! The store on an etcd cluster: etcd's `mod_revision` is the version of a key.
 //!
-//! Every call has a timeout, and a member that hangs is noticed by keep-alive pings. History is bounded by etcd
-//! itself: run it with `--auto-compaction-mode=periodic --auto-compaction-retention=1h`, or it grows until it is
-//! full. `--experimental-watch-progress-notify-interval=5s` (etcd 3.4; without `experimental-` from 3.6) makes
+//! Every call has a timeout, and a member that hangs is noticed by keep-alive pings. History is bounded by
+//! [`compaction`]. `--experimental-watch-progress-notify-interval=5s` (etcd 3.4; without `experimental-` from 3.6) makes
 //! [`WatchItem::Progress`](super::WatchItem::Progress) as frequent as in the embedded store; the default is 10
 //! minutes.
 
+pub(crate) mod compaction;
 mod error;
 mod members;
 mod watch;
@@ -23,7 +23,10 @@ use self::{
     error::{Asked, map_error, timed_out},
     members::Members,
 };
-use super::{KeyValue, Listing, Page, Precondition, Revision, Store, StoreError, Watch, check_size};
+use super::{
+    History, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError, Unchanged, Watch,
+    check_size,
+};
 
 /// etcd refuses to be pinged more often than every 5 seconds, and closes the connection of who does. It also closes one
 /// without any open call after some pings, which costs nothing: the next call opens another.
@@ -132,10 +135,32 @@ impl EtcdStore {
     where
         Call: Future<Output = Result<T, etcd_client::Error>>,
     {
-        match self.members.call(self.timeout, |member| call(kv(&member))).await {
+        let answer = self.members.call(self.timeout, |member| call(kv(&member))).await;
+        self.answer(asked, answer).await
+    }
+
+    /// An answer of a member, or None where it took too long.
+    async fn answer<T>(
+        &self,
+        asked: Asked<'_>,
+        answer: Option<Result<T, etcd_client::Error>>,
+    ) -> Result<T, StoreError> {
+        match answer {
             Some(Ok(reply)) => Ok(reply),
             Some(Err(error)) => Err(self.explain(asked, error).await),
             None => Err(timed_out(&self.endpoints, asked.action, self.timeout)),
+        }
+    }
+
+    /// Forgets what was before a revision; that etcd has forgotten more already is fine.
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        let asked = Asked::at("compact", Some(revision));
+        let done = self
+            .call(asked, |mut kv| async move { kv.compact(revision.0, None).await })
+            .await;
+        match done {
+            Ok(_) | Err(StoreError::Compacted { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -184,18 +209,18 @@ impl EtcdStore {
         .await
     }
 
-    /// A write and, where its conditions do not hold, a look at what is there instead.
+    /// A write and, where its conditions do not hold, looks at what is there instead: the revision of each, if it is
+    /// there.
     async fn write(
         &self,
-        action: &'static str,
-        key: &str,
+        asked: Asked<'_>,
         conditions: Vec<Compare>,
         write: TxnOp,
-    ) -> Result<Result<Revision, Option<Revision>>, StoreError> {
-        let look = TxnOp::get(key, Some(GetOptions::new().with_keys_only()));
-        let txn = Txn::new().when(conditions).and_then([write]).or_else([look]);
+        looks: Vec<TxnOp>,
+    ) -> Result<Result<Revision, Vec<Option<Revision>>>, StoreError> {
+        let txn = Txn::new().when(conditions).and_then([write]).or_else(looks);
         let reply = self
-            .call(Asked::key(action, key), |mut kv| {
+            .call(asked, |mut kv| {
                 let txn = txn.clone();
                 async move { kv.txn(txn).await }
             })
@@ -203,11 +228,11 @@ impl EtcdStore {
         if reply.succeeded() {
             return revision(reply.header()).map(Ok);
         }
-        let found = reply.op_responses().into_iter().find_map(|reply| match reply {
+        let found = reply.op_responses().into_iter().map(|reply| match reply {
             TxnOpResponse::Get(found) => found.kvs().first().map(|found| Revision(found.mod_revision())),
             _ => None,
         });
-        Ok(Err(found))
+        Ok(Err(found.collect()))
     }
 }
 
@@ -263,14 +288,39 @@ impl Store for EtcdStore {
 
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
-        let conditions = match precondition {
-            Precondition::Any => Vec::new(),
-            Precondition::Absent => vec![Compare::version(key, CompareOp::Equal, 0)],
-            Precondition::Revision(seen) => exists_at(key, seen),
-        };
         let write = TxnOp::put(key, Vec::from(value), None);
-        let outcome = self.write("put", key, conditions, write).await?;
-        outcome.map_err(|found| refused(key, precondition, found))
+        let conditions = conditions(key, precondition);
+        let outcome = self
+            .write(Asked::key("put", key), conditions, write, vec![look(key)])
+            .await?;
+        outcome.map_err(|found| refused(key, precondition, found.first().copied().flatten()))
+    }
+
+    async fn put_while(
+        &self,
+        unchanged: Unchanged,
+        key: &str,
+        value: Bytes,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        check_size(key, &value)?;
+        let conditions = [
+            exists_at(&unchanged.key, unchanged.revision),
+            conditions(key, precondition),
+        ];
+        let write = TxnOp::put(key, Vec::from(value), None);
+        let looks = vec![look(key), look(&unchanged.key)];
+        let outcome = self
+            .write(Asked::key("put", key), conditions.concat(), write, looks)
+            .await?;
+        outcome.map_err(|found| {
+            let beside = found.get(1).copied().flatten();
+            if beside == Some(unchanged.revision) {
+                refused(key, precondition, found.first().copied().flatten())
+            } else {
+                refused(&unchanged.key, Precondition::Revision(unchanged.revision), beside)
+            }
+        })
     }
 
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
@@ -281,17 +331,42 @@ impl Store for EtcdStore {
             Precondition::Absent => vec![Compare::version(key, CompareOp::Less, 0)],
         };
         let write = TxnOp::delete(key, Some(DeleteOptions::new()));
-        let outcome = self.write("delete", key, conditions, write).await?;
-        outcome.map_err(|found| refused(key, precondition, found))
+        let outcome = self
+            .write(Asked::key("delete", key), conditions, write, vec![look(key)])
+            .await?;
+        outcome.map_err(|found| refused(key, precondition, found.first().copied().flatten()))
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         watch::watch(self.clone(), prefix.to_owned(), after).await
     }
+
+    async fn size(&self) -> Result<Size, StoreError> {
+        let look = |member: Client| async move { member.maintenance_client().status().await };
+        let status = self.members.call(self.timeout, look).await;
+        let status = self.answer(Asked::at("status", None), status).await?;
+        Ok(Size {
+            bytes: u64::try_from(status.db_size()).unwrap_or(0),
+            revision: revision(status.header())?,
+        })
+    }
 }
 
 fn kv(member: &Client) -> KvClient {
     member.kv_client().max_decoding_message_size(DECODE_LIMIT)
+}
+
+/// What must hold for a put.
+fn conditions(key: &str, precondition: Precondition) -> Vec<Compare> {
+    match precondition {
+        Precondition::Any => Vec::new(),
+        Precondition::Absent => vec![Compare::version(key, CompareOp::Equal, 0)],
+        Precondition::Revision(seen) => exists_at(key, seen),
+    }
+}
+
+fn look(key: &str) -> TxnOp {
+    TxnOp::get(key, Some(GetOptions::new().with_keys_only()))
 }
 
 /// A revision alone would not do: to etcd, a key that is absent has revision 0.

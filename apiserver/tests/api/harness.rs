@@ -9,7 +9,9 @@ use clone8s::v1::{
     pod_service_client::PodServiceClient, registration_service_client::RegistrationServiceClient,
     secret_service_client::SecretServiceClient, tunnel_service_client::TunnelServiceClient,
 };
-use clone8s_apiserver::{Apiserver, Config, Error, StoreConfig, TlsConfig, store::embedded::OpenError};
+use clone8s_apiserver::{
+    Apiserver, Config, Error, HistoryArgs, StoreConfig, TlsConfig, store::embedded::OpenError,
+};
 use clone8s_bus::local::LocalBus;
 use clone8s_daemon::{Shutdown, unix};
 use tempfile::TempDir;
@@ -136,6 +138,7 @@ pub(crate) fn config(dir: &TempDir) -> Config {
         store: StoreConfig::Embedded {
             path: dir.path().join("data/store.db"),
         },
+        history: HistoryArgs::default(),
         socket: dir.path().join("run/api.sock"),
         tls: Some(TlsConfig {
             address: ([127, 0, 0, 1], 0).into(),

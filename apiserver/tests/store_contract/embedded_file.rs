@@ -4,7 +4,7 @@ use std::{os::unix::fs::PermissionsExt as _, time::Duration};
 
 use bytes::Bytes;
 use clone8s_apiserver::store::{
-    Page, Precondition, Revision, Store as _, StoreError,
+    History, Page, Precondition, Revision, Store as _, StoreError,
     embedded::{EmbeddedStore, OpenError, Options},
 };
 
@@ -92,7 +92,10 @@ fn a_file_of_another_kind_is_refused_and_kept() {
 async fn history_is_bounded_by_age_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
-        history_age: Duration::ZERO,
+        history: History {
+            age: Duration::ZERO,
+            ..History::default()
+        },
         ..Options::default()
     };
     let store = EmbeddedStore::open_with(dir.path().join("store.db"), &options).unwrap();
@@ -112,7 +115,10 @@ async fn history_is_bounded_by_age_as_well() {
 async fn a_reader_that_fell_behind_the_history_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
-        history: 2_000,
+        history: History {
+            changes: 2_000,
+            ..History::default()
+        },
         ..Options::default()
     };
     let store = EmbeddedStore::open_with(dir.path().join("store.db"), &options).unwrap();

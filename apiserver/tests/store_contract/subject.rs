@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use clone8s_apiserver::store::{
-    Precondition, Store,
+    History, Precondition, Store,
     embedded::{EmbeddedStore, Options},
     etcd::{ClientIdentity, EtcdConfig, EtcdStore},
 };
@@ -72,13 +72,16 @@ impl Subject {
     pub(crate) fn embedded() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = Options {
-            history: 3_000,
+            history: History {
+                changes: 3_000,
+                ..History::default()
+            },
             progress_every: Duration::from_millis(50),
             ..Options::default()
         };
         let store = EmbeddedStore::open_with(dir.path().join("store.db"), &options).unwrap();
         let backend = Backend::Embedded {
-            history: options.history,
+            history: options.history.changes,
             _dir: dir,
         };
         Self::new(Arc::new(store), backend)

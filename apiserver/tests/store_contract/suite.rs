@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use clone8s_apiserver::store::{
-    Change, KeyValue, Page, Precondition, Revision, Store, StoreError, VALUE_LIMIT, Watch, WatchItem,
+    Change, KeyValue, Page, Precondition, Revision, Store, StoreError, Unchanged, VALUE_LIMIT, Watch,
+    WatchItem,
 };
 use futures::{StreamExt as _, future::join_all};
 use tokio::time::timeout;
@@ -118,6 +119,64 @@ pub(crate) async fn a_put_at_a_revision_needs_that_very_revision(subject: &Subje
         .await
         .unwrap_err();
     assert!(matches!(error, StoreError::NotFound { .. }), "{error:?}");
+}
+
+pub(crate) async fn a_put_while_another_key_is_unchanged_needs_that_too(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let (door, key) = (format!("{prefix}door"), format!("{prefix}key"));
+    let while_at = async |revision, precondition| {
+        let unchanged = Unchanged {
+            key: door.clone(),
+            revision,
+        };
+        store.put_while(unchanged, &key, text("1"), precondition).await
+    };
+    // The other key's answer comes first, whatever there is to say of the key.
+    for precondition in [Precondition::Any, Precondition::Absent] {
+        let error = while_at(Revision(1), precondition).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::NotFound { key } if *key == door),
+            "{error:?}"
+        );
+    }
+    let opened = put(store, &door, "open").await;
+    let written = while_at(opened, Precondition::Absent).await.unwrap();
+    assert_eq!(read(store, &key).await, Some(("1".to_owned(), written)));
+    let error = while_at(opened, Precondition::Absent).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Exists { key: named } if *named == key),
+        "{error:?}"
+    );
+    let again = while_at(opened, Precondition::Revision(written)).await.unwrap();
+    put(store, &door, "closed").await;
+    for precondition in [
+        Precondition::Any,
+        Precondition::Absent,
+        Precondition::Revision(again),
+    ] {
+        let error = while_at(opened, precondition).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Stale { key } if *key == door),
+            "{error:?}"
+        );
+    }
+    store.delete(&door, Precondition::Any).await.unwrap();
+    let error = while_at(opened, Precondition::Any).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::NotFound { key } if *key == door),
+        "{error:?}"
+    );
+    assert_eq!(read(store, &key).await, Some(("1".to_owned(), again)));
+}
+
+pub(crate) async fn the_size_is_at_the_newest_revision(subject: &Subject) {
+    let store = &*subject.store;
+    let key = format!("{}a", subject.fresh_prefix());
+    let written = put(store, &key, "1").await;
+    let size = store.size().await.unwrap();
+    assert!(size.revision >= written, "{size:?}");
+    assert!(size.bytes > 0, "{size:?}");
 }
 
 pub(crate) async fn a_delete_keeps_its_precondition_and_needs_the_key(subject: &Subject) {

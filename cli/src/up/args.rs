@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use clone8s_apiserver::HistoryArgs;
 use clone8s_bus::amqp::AmqpArgs;
 use clone8s_daemon::etcd::EtcdArgs;
 use clone8s_runtime_shim::PodRanges;
@@ -49,6 +50,8 @@ pub struct UpArgs {
 
     #[command(flatten)]
     pub etcd: EtcdArgs,
+    #[command(flatten)]
+    pub history: HistoryArgs,
     #[command(flatten)]
     pub amqp: AmqpArgs,
 

@@ -52,6 +52,7 @@ fn apiserver_config(args: &UpArgs, cluster: &Cluster) -> clone8s_apiserver::Conf
     clone8s_apiserver::Config {
         data_dir: layout.apiserver_data(),
         store: StoreConfig::new(&args.etcd, layout.apiserver_data().join("store.redb")),
+        history: args.history.clone(),
         socket: layout.apiserver_socket(),
         tls: args.listen.map(|address| TlsConfig {
             address,

@@ -101,6 +101,21 @@ async fn health_says_that_the_apiserver_serves() {
         .call("grpc.health.v1.Health/Check", &json!({}))
         .unwrap();
     assert_eq!(health["status"], "SERVING");
+    for service in ["clone8s.v1.PodService", "readiness"] {
+        readiness(&plane, service, "SERVING").await;
+    }
+}
+
+/// Waits until the health service says so of a service.
+pub(crate) async fn readiness(plane: &ControlPlane, service: &str, status: &str) {
+    wait::until(&format!("{service} is {status}"), || async {
+        let health = plane
+            .grpcurl()
+            .call("grpc.health.v1.Health/Check", &json!({ "service": service }))?;
+        anyhow::ensure!(health["status"] == status, "{health}");
+        Ok(())
+    })
+    .await;
 }
 
 /// Writes pods, whatever the apiserver does meanwhile, and gives each with the revision that the store gave it.
@@ -203,7 +218,9 @@ async fn etcd_may_stop_and_come_back_and_neither_the_apiserver_nor_a_watch_is_lo
         matches!(refused.code(), Code::Unavailable | Code::DeadlineExceeded),
         "{refused:?}"
     );
+    readiness(&plane, "readiness.store", "NOT_SERVING").await;
     plane.etcd.start_again().await;
+    readiness(&plane, "readiness", "SERVING").await;
 
     let written = write_pods(plane.channel(), PODS).await;
     let added = tokio::time::timeout(wait::BOUND, watches.join_next()).await;
@@ -214,4 +231,39 @@ async fn etcd_may_stop_and_come_back_and_neither_the_apiserver_nor_a_watch_is_lo
         "written {written:?}, watched {added:?}"
     );
     plane.apiserver.check_running().unwrap();
+}
+
+#[tokio::test]
+async fn etcd_keeps_as_many_changes_as_is_asked_for() {
+    let sandbox = Sandbox::new();
+    let mut plane = ControlPlane::start(&sandbox, None).await;
+    let (_, before) = Pod::list_all(&plane.channel(), &Query::default()).await.unwrap();
+    plane.apiserver.stop().unwrap();
+    let args = plane.apiserver.args_mut();
+    args.extend(["--history-changes", "1000", "--history-age", "60"].map(Into::into));
+    plane.start_apiserver().await;
+    let mut etcd = plane.etcd.client().await.unwrap();
+    let mut newest = 0;
+    for _ in 0..1_100 {
+        newest = etcd
+            .put("/clone8s/test", "", None)
+            .await
+            .unwrap()
+            .header()
+            .unwrap()
+            .revision();
+    }
+    let refused = wait::until("what is older is forgotten", || async {
+        match Pod::watch(&plane.channel(), &Query::default(), From::Revision(before)).await {
+            Err(status) => Ok(status),
+            Ok(mut watch) => match tokio::time::timeout(Duration::from_millis(300), watch.next()).await? {
+                Err(status) => Ok(status),
+                Ok(event) => anyhow::bail!("{event:?}"),
+            },
+        }
+    })
+    .await;
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
+    let kept = etcd_client::GetOptions::new().with_revision(newest - 999);
+    etcd.get("/clone8s/test", Some(kept)).await.unwrap();
 }

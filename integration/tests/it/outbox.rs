@@ -11,6 +11,8 @@ use clone8s_integration::{ControlPlane, Foreign, RabbitMq, Sandbox, foreign, pod
 use prost::Message as _;
 use tonic::{Code, transport::Channel};
 
+use crate::api::readiness;
+
 const QUEUE: &str = "audit";
 
 /// The revisions of one object's writes, in the order in which the store took them.
@@ -148,7 +150,15 @@ async fn a_broker_that_stops_under_writes_and_comes_back_misses_none() {
         write(&plane.channel(), &format!("pod-{number}"), 0, &mut writes).await;
         match number {
             5 => broker.process.kill(),
-            15 => broker.start_again().await,
+            10 => {
+                readiness(&plane, "readiness.broker", "NOT_SERVING").await;
+                readiness(&plane, "readiness", "NOT_SERVING").await;
+                readiness(&plane, "", "SERVING").await;
+            }
+            15 => {
+                broker.start_again().await;
+                readiness(&plane, "readiness", "SERVING").await;
+            }
             _ => {}
         }
     }

@@ -6,7 +6,7 @@ use futures::{future::join_all, poll};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::store::{KeyValue, Listing, Page, Precondition, Watch};
+use crate::store::{KeyValue, Listing, Page, Precondition, Size, Unchanged, Watch};
 
 /// A store whose answers wait until they are let through, each with a revision of its own.
 #[derive(Debug)]
@@ -32,6 +32,18 @@ impl Store for Gated {
         unreachable!()
     }
     async fn watch(&self, _prefix: &str, _after: Revision) -> Result<Watch, StoreError> {
+        unreachable!()
+    }
+    async fn size(&self) -> Result<Size, StoreError> {
+        unreachable!()
+    }
+    async fn put_while(
+        &self,
+        _unchanged: Unchanged,
+        _key: &str,
+        _value: Bytes,
+        _precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
         unreachable!()
     }
 }

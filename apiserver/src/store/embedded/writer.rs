@@ -1,10 +1,6 @@
 //! The one writer of the file: gathers what is queued, commits it with one sync, then answers.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
 use bytes::Bytes;
 use redb::{Database, ReadableTable as _, Table};
@@ -14,7 +10,7 @@ use super::{
     recent::Recent,
     schema::{LOG, META, META_COMPACTED, META_REVISION, VERSIONS, read_meta, version_up_to},
 };
-use crate::store::{Change, KeyValue, Precondition, Revision, StoreError};
+use crate::store::{Change, History, KeyValue, Precondition, Revision, StoreError, Unchanged};
 
 /// One commit takes this many writes at most, or the first that pass this many bytes: it bounds the memory of a
 /// commit and the wait of the first writer in it.
@@ -30,6 +26,7 @@ pub(super) struct Write {
     pub(super) key: String,
     pub(super) value: Option<Bytes>,
     pub(super) precondition: Precondition,
+    pub(super) unchanged: Option<Unchanged>,
     pub(super) reply: oneshot::Sender<Result<Revision, StoreError>>,
 }
 
@@ -38,9 +35,7 @@ pub(super) struct Writer {
     pub(super) file: Arc<Database>,
     pub(super) recent: Arc<Recent>,
     pub(super) path: PathBuf,
-    /// How many writes are kept.
-    pub(super) history: i64,
-    pub(super) history_age: Duration,
+    pub(super) history: History,
 }
 
 /// The failure of a commit, which concerns each of its writers.
@@ -131,8 +126,8 @@ impl Writer {
 
             let compacted = read_meta(&meta, META_COMPACTED)?;
             let keep = Keep {
-                after: Revision(newest.0 - self.history),
-                since: now.saturating_sub(self.history_age).as_secs(),
+                after: Revision(newest.0 - i64::from(self.history.changes)),
+                since: now.saturating_sub(self.history.age).as_secs(),
             };
             let at_most = COMPACT_AT_LEAST.max(2 * changes.len());
             let compacted_to = compact(&mut versions, &mut log, &keep, at_most)?;
@@ -154,6 +149,11 @@ fn apply(
     revision: Revision,
     versions: &mut Versions<'_>,
 ) -> Result<Result<Change, StoreError>, redb::StorageError> {
+    if let Some(unchanged) = &write.unchanged
+        && let Err(error) = check_unchanged(unchanged, revision, versions)?
+    {
+        return Ok(Err(error));
+    }
     let last = version_up_to(versions, &write.key, revision)?;
     let previous = last.and_then(|(revision, value)| {
         Some(KeyValue {
@@ -172,6 +172,19 @@ fn apply(
         previous,
         revision,
     }))
+}
+
+fn check_unchanged(
+    unchanged: &Unchanged,
+    now: Revision,
+    versions: &Versions<'_>,
+) -> Result<Result<(), StoreError>, redb::StorageError> {
+    let key = unchanged.key.clone();
+    Ok(match version_up_to(versions, &unchanged.key, now)? {
+        Some((revision, Some(_))) if revision == unchanged.revision => Ok(()),
+        Some((_, Some(_))) => Err(StoreError::Stale { key }),
+        Some((_, None)) | None => Err(StoreError::NotFound { key }),
+    })
 }
 
 fn check(write: &Write, existing: Option<&KeyValue>) -> Result<(), StoreError> {
