@@ -3,7 +3,11 @@
 use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use clone8s::{client::Resource as _, object::Object as _, v1::Pod};
+use clone8s::{
+    client::Resource as _,
+    object::Object as _,
+    v1::{ConfigMap, ObjectMeta},
+};
 use clone8s_bus::{
     EVENTS_EXCHANGE, EventBus as _, Queue, Subscription,
     amqp::{AmqpBus, AmqpConfig},
@@ -16,7 +20,6 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-use super::pod;
 use crate::{
     machine,
     samples::{Samples, ms},
@@ -31,9 +34,9 @@ pub struct Args {
     /// Changes a second
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// How many pods change, each by a writer of its own
+    /// How many config maps change, each by a writer of its own
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pods: u32,
+    objects: u32,
     /// For how long
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
@@ -44,8 +47,8 @@ type Moments = HashMap<i64, Instant>;
 
 /// Measures, and gives a report in Markdown.
 pub async fn run(args: &Args) -> anyhow::Result<String> {
-    let changes_each = args.rate * args.seconds / args.pods;
-    ensure!(changes_each > 0, "--pods: more than there are changes");
+    let changes_each = args.rate * args.seconds / args.objects;
+    ensure!(changes_each > 0, "--objects: more than there are changes");
     let sandbox = Sandbox::new();
     let broker = RabbitMq::start(&sandbox).await;
     let amqp = broker.vhost();
@@ -53,21 +56,21 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
     let bus = AmqpBus::connect(&AmqpConfig::new(amqp))?;
     let queue = Queue::Temporary {
         exchange: EVENTS_EXCHANGE,
-        pattern: "pods.modified.#".to_owned(),
+        pattern: "configmaps.modified.#".to_owned(),
     };
     let told = bus.subscribe(queue, PREFETCH).await?;
 
     let channel = plane.channel();
     let mut writers = JoinSet::new();
     let start = Instant::now() + Duration::from_millis(100);
-    let period = Duration::from_secs(1) * args.pods / args.rate;
-    for number in 0..args.pods {
-        let pod = Pod::create(&channel, pod(&format!("pod-{number:06}"))).await?;
+    let period = Duration::from_secs(1) * args.objects / args.rate;
+    for number in 0..args.objects {
+        let object = ConfigMap::create(&channel, config_map(number)).await?;
         // Spread over the period, as writers who do not know of each other are.
-        let first = start + period * number / args.pods;
-        writers.spawn(write(channel.clone(), pod, changes_each, first, period));
+        let first = start + period * number / args.objects;
+        writers.spawn(write(channel.clone(), object, changes_each, first, period));
     }
-    let changes = (changes_each * args.pods) as usize;
+    let changes = (changes_each * args.objects) as usize;
     let (ended, end) = oneshot::channel();
     let written = async {
         let mut answered = Moments::new();
@@ -88,10 +91,23 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
     Ok(report(args, &late, changes, took))
 }
 
-/// Changes one pod again and again.
+/// Of about 1 KiB; of no node, to which there would be nothing to send.
+fn config_map(number: u32) -> ConfigMap {
+    ConfigMap {
+        metadata: Some(ObjectMeta {
+            name: format!("object-{number:06}"),
+            namespace: "default".to_owned(),
+            ..ObjectMeta::default()
+        }),
+        data: [("filler".to_owned(), "x".repeat(700))].into(),
+        ..ConfigMap::default()
+    }
+}
+
+/// Changes one object again and again.
 async fn write(
     channel: Channel,
-    mut pod: Pod,
+    mut object: ConfigMap,
     changes: u32,
     first: Instant,
     period: Duration,
@@ -101,11 +117,9 @@ async fn write(
     let mut answered = Moments::new();
     for number in 0..changes {
         ticks.tick().await;
-        pod.metadata_mut()
-            .labels
-            .insert("change".to_owned(), number.to_string());
-        pod = Pod::update(&channel, pod).await?;
-        answered.insert(pod.resource_version(), Instant::now());
+        object.data.insert("change".to_owned(), number.to_string());
+        object = ConfigMap::update(&channel, object).await?;
+        answered.insert(object.resource_version(), Instant::now());
     }
     Ok(answered)
 }
@@ -146,8 +160,8 @@ async fn until(deadline: Option<Instant>) {
 
 fn report(args: &Args, late: &Samples, changes: usize, took: Duration) -> String {
     let mut report = format!(
-        "{changes} changes of {} pods at {}/s, on: {}\n\n| | |\n|---|---:|\n",
-        args.pods,
+        "{changes} changes of {} config maps at {}/s, on: {}\n\n| | |\n|---|---:|\n",
+        args.objects,
         args.rate,
         machine::describe()
     );
@@ -155,7 +169,7 @@ fn report(args: &Args, late: &Samples, changes: usize, took: Duration) -> String
     for (what, value) in [
         ("changes a second that were written", format!("{rate:.0}")),
         (
-            "UpdatePod's answer to a queue's consumer, median ms",
+            "UpdateConfigMap's answer to a queue's consumer, median ms",
             ms(late.median()),
         ),
         ("the same, p99 ms", ms(late.percentile(99))),
