@@ -32,7 +32,17 @@ What a manifest named before and does not name any more is removed from the obje
 that another field manager has, with another value, is refused: --force-conflicts takes it over.")]
 pub struct ApplyArgs {
     #[command(flatten)]
-    files: FileArgs,
+    manifests: ManifestArgs,
+    /// Let the server do everything but store
+    #[arg(long, visible_alias = "server-dry-run")]
+    dry_run: bool,
+}
+
+/// What is to be applied, and as whose.
+#[derive(Debug, Args)]
+pub struct ManifestArgs {
+    #[command(flatten)]
+    pub(crate) files: FileArgs,
     #[command(flatten)]
     namespace: NamespaceArgs,
     /// Whose fields these are: applied under another name, they stay beside those of the first
@@ -41,21 +51,14 @@ pub struct ApplyArgs {
     /// Take over the fields that other field managers have
     #[arg(long)]
     force_conflicts: bool,
-    /// Let the server do everything but store
-    #[arg(long, visible_alias = "server-dry-run")]
-    dry_run: bool,
 }
 
 /// Goes through all objects even when some fail, then fails with what failed.
 pub async fn run(args: &ApplyArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
     let mut errors = Vec::new();
     let note = if args.dry_run { " (dry run)" } else { "" };
-    for declared in args.files.read_valid()? {
-        let label = format!(
-            "{}/{}",
-            declared.document.object.kind().to_lowercase(),
-            declared.document.object.name()
-        );
+    for declared in args.manifests.files.read_valid()? {
+        let label = declared.label();
         match apply_any(channel, &declared, args).await {
             Ok(outcome) => writeln!(out, "{label} {}{note}", word(outcome))?,
             Err(status) => errors.push(explain_at(&declared, &label, &status)),
@@ -79,7 +82,7 @@ fn word(outcome: ApplyOutcome) -> &'static str {
 }
 
 /// The server's words, each bad field with its line.
-fn explain_at(declared: &Declared, label: &str, status: &Status) -> String {
+pub(crate) fn explain_at(declared: &Declared, label: &str, status: &Status) -> String {
     let violations = status::violations(status);
     if violations.is_empty() {
         format!("{}: {label}: {}", declared.place(), status::explain(status))
@@ -103,21 +106,29 @@ async fn apply_any(channel: &Channel, declared: &Declared, args: &ApplyArgs) -> 
     for_each_kind!(apply_one [declared.document.object.clone(), channel, args])
 }
 
-async fn apply<O: Resource>(
-    channel: &Channel,
-    mut desired: O,
-    args: &ApplyArgs,
-) -> Result<ApplyOutcome, Status> {
-    if O::NAMESPACED && desired.namespace().is_empty() {
-        args.namespace
-            .of::<O>()
-            .clone_into(&mut desired.metadata_mut().namespace);
-    }
-    let options = ApplyOptions {
-        field_manager: args.field_manager.clone(),
-        force: args.force_conflicts,
-        validate_only: args.dry_run,
-    };
-    let (_, outcome) = O::apply(channel, desired, &options).await?;
+async fn apply<O: Resource>(channel: &Channel, desired: O, args: &ApplyArgs) -> Result<ApplyOutcome, Status> {
+    let (_, outcome) = args.manifests.apply(channel, desired, args.dry_run).await?;
     Ok(outcome)
+}
+
+impl ManifestArgs {
+    /// The object as it is then, or would be.
+    pub(crate) async fn apply<O: Resource>(
+        &self,
+        channel: &Channel,
+        mut desired: O,
+        validate_only: bool,
+    ) -> Result<(O, ApplyOutcome), Status> {
+        if O::NAMESPACED && desired.namespace().is_empty() {
+            self.namespace
+                .of::<O>()
+                .clone_into(&mut desired.metadata_mut().namespace);
+        }
+        let options = ApplyOptions {
+            field_manager: self.field_manager.clone(),
+            force: self.force_conflicts,
+            validate_only,
+        };
+        O::apply(channel, desired, &options).await
+    }
 }

@@ -5,9 +5,9 @@ use clone8s_daemon::telemetry::Telemetry;
 
 use crate::{
     apply::ApplyArgs, attach::AttachArgs, completions::CompletionsArgs, connection::ConnectionArgs,
-    cordon::NodesArgs, cp::CpArgs, delete::DeleteArgs, describe::DescribeArgs, down::DownArgs,
-    exec::ExecArgs, get::GetArgs, image::ImageArgs, logs::LogsArgs, port_forward::PortForwardArgs,
-    push::PushArgs, token::TokenArgs, up::UpArgs, watch::WatchArgs,
+    cordon::NodesArgs, cp::CpArgs, delete::DeleteArgs, describe::DescribeArgs, diff::DiffArgs,
+    down::DownArgs, exec::ExecArgs, get::GetArgs, image::ImageArgs, logs::LogsArgs,
+    port_forward::PortForwardArgs, push::PushArgs, token::TokenArgs, up::UpArgs, watch::WatchArgs,
 };
 
 /// Clone8s: pods on containerd hosts, driven over gRPC
@@ -48,6 +48,8 @@ pub enum Command {
 pub enum Call {
     /// Make the cluster hold what manifests declare
     Apply(ApplyArgs),
+    /// Show what an apply would change, and which containers it would restart
+    Diff(DiffArgs),
     /// Show objects
     Get(GetArgs),
     /// Show everything about an object, with its events

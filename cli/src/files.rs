@@ -33,6 +33,12 @@ pub struct Declared {
 }
 
 impl Declared {
+    /// "pod/web".
+    pub fn label(&self) -> String {
+        let object = &self.document.object;
+        format!("{}/{}", object.kind().to_lowercase(), object.name())
+    }
+
     /// "web.yaml: line 12".
     pub fn place(&self) -> String {
         format!("{}: line {}", self.source.name, self.document.line)

@@ -11,6 +11,7 @@ pub mod cordon;
 pub mod cp;
 pub mod delete;
 pub mod describe;
+pub mod diff;
 pub mod down;
 pub mod exec;
 pub mod files;
@@ -67,6 +68,7 @@ fn run_call(call: Call, connection: &ConnectionArgs) -> anyhow::Result<ExitCode>
         let out = &mut BufWriter::new(io::stdout().lock());
         let result = match call {
             Call::Apply(args) => done(apply::run(&args, &connection.connect()?, out).await),
+            Call::Diff(args) => diff::run(&args, connection, out).await,
             Call::Get(args) => done(get::run(&args, &connection.connect()?, out).await),
             Call::Describe(args) => done(describe::run(&args, &connection.connect()?, out).await),
             Call::Delete(args) => done(delete::run(&args, &connection.connect()?, out).await),

@@ -147,6 +147,67 @@ async fn applying_creates_then_changes_then_leaves_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_diff_tells_what_an_apply_would_change_and_restart_and_changes_nothing() {
+    let cluster = Cluster::start().await;
+    let differs = async |file: &str| {
+        let output = cluster.command(&["diff", "-f", file]).output().await.unwrap();
+        let (said, wrong) = (words(&output.stdout), words(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{said}{wrong}");
+        said
+    };
+    let file = cluster.file("pod.yaml", POD);
+    let said = differs(&file).await;
+    assert!(
+        said.starts_with("--- pod/hello (not there)\n+++ pod/hello (applied)\n")
+            && said.contains("\n+kind: Pod\n"),
+        "{said}"
+    );
+    cluster.refused(&["get", "pod", "hello"]).await;
+
+    cluster.ok(&["apply", "-f", &file]).await;
+    assert_eq!(cluster.ok(&["diff", "-f", &file]).await, "");
+    cluster.file("pod.yaml", &POD.replace("1.36", "1.37"));
+    let said = differs(&file).await;
+    for line in [
+        "-    image: busybox:1.36\n",
+        "+    image: busybox:1.37\n",
+        "# pod/hello: container web restarts\n",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    cluster.file("pod.yaml", &POD.replace("app: hello", "app: other"));
+    let said = differs(&file).await;
+    assert!(said.ends_with("# pod/hello: no container restarts\n"), "{said}");
+
+    let wrong = cluster.file("wrong.yaml", &POD.replace("hello", "Hello"));
+    let output = cluster.command(&["diff", "-f", &wrong]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(words(&output.stderr).contains("wrong.yaml"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_diff_shows_no_value_of_a_secret() {
+    let cluster = Cluster::start().await;
+    let secret = "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {kept: one, changed: two}}";
+    let file = cluster.file("secret.yaml", secret);
+    cluster.ok(&["apply", "-f", &file]).await;
+    cluster.file("secret.yaml", &secret.replace("two", "three"));
+    let output = cluster.command(&["diff", "-f", &file]).output().await.unwrap();
+    let said = words(&output.stdout);
+    for line in [
+        "-  changed: '*** (before)'\n",
+        "+  changed: '*** (after)'\n",
+        "   kept: '***'\n",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    // In clear or in base64.
+    for value in ["one", "two", "three", "b25l", "dHdv", "dGhyZWU="] {
+        assert!(!said.contains(value), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_manifest_names_no_more_is_removed_and_what_others_set_stays() {
     let cluster = Cluster::start().await;
     let annotated = POD.replace("app: hello}}", "app: hello, old: x}, annotations: {note: n}}");

@@ -20,5 +20,6 @@ pub mod stages;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod update;
 pub mod want;
 pub(crate) mod worker;
