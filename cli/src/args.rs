@@ -7,7 +7,8 @@ use crate::{
     apply::ApplyArgs, attach::AttachArgs, completions::CompletionsArgs, connection::ConnectionArgs,
     cordon::NodesArgs, cp::CpArgs, delete::DeleteArgs, describe::DescribeArgs, diff::DiffArgs,
     down::DownArgs, exec::ExecArgs, get::GetArgs, image::ImageArgs, logs::LogsArgs,
-    port_forward::PortForwardArgs, push::PushArgs, token::TokenArgs, up::UpArgs, watch::WatchArgs,
+    port_forward::PortForwardArgs, push::PushArgs, token::TokenArgs, top::TopArgs, up::UpArgs,
+    watch::WatchArgs,
 };
 
 /// Clone8s: pods on containerd hosts, driven over gRPC
@@ -76,6 +77,8 @@ The pods that run there go on; `c8s uncordon` takes it back.")]
     PortForward(PortForwardArgs),
     /// Copy files and folders to and from a container
     Cp(CpArgs),
+    /// Show what nodes and pods use
+    Top(TopArgs),
     /// Show objects as they change
     Watch(WatchArgs),
     /// Make the tokens that nodes join with

@@ -28,6 +28,7 @@ pub mod session;
 pub mod status;
 pub mod terminal;
 pub mod token;
+pub mod top;
 pub mod up;
 pub mod watch;
 
@@ -79,6 +80,7 @@ fn run_call(call: Call, connection: &ConnectionArgs) -> anyhow::Result<ExitCode>
             Call::Attach(args) => done(attach::run(&args, &connection.connect()?, out).await),
             Call::PortForward(args) => done(port_forward::run(&args, connection, out).await),
             Call::Cp(args) => done(cp::run(&args, &connection.connect()?).await),
+            Call::Top(args) => done(top::run(&args, &connection.connect()?, out).await),
             Call::Watch(args) => done(watch::run(&args, &connection.connect()?, out).await),
             Call::Token(args) => done(token::run(&args, &connection.connect()?, out).await),
             Call::Push(args) => done(push::run(&args, out).await),

@@ -7,9 +7,17 @@ use std::{
     path::{Path, PathBuf},
     process::{Output, Stdio},
     sync::Arc,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
+use clone8s::{
+    client::Resource as _,
+    object::Object as _,
+    v1::{
+        ContainerStats, CpuStats, MemoryStats, Node, NodeStats, NodeStatus, ObjectMeta, Pod, PodStats,
+        UpdateNodeStatusRequest, node_service_client::NodeServiceClient,
+    },
+};
 use clone8s_apiserver::{Apiserver, Config, HistoryArgs, StoreConfig};
 use clone8s_bus::local::LocalBus;
 use clone8s_daemon::Shutdown;
@@ -535,10 +543,112 @@ async fn the_version_is_one_line() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn top_shows_the_latest_samples_and_a_dash_where_there_is_none() {
+    let cluster = Cluster::start().await;
+    let channel = clone8s_daemon::unix::channel(cluster.socket());
+    let now = clone8s_daemon::clock::now().duration_since(UNIX_EPOCH).unwrap();
+    let named = |name: &str| {
+        Some(ObjectMeta {
+            name: name.to_owned(),
+            ..Default::default()
+        })
+    };
+    let mut uids = Vec::new();
+    for name in ["idle", "busy", "waiting"] {
+        let pod = format!("{{version: v0, name: {name}, containers: [{{name: c, image: i}}]}}");
+        let file = cluster.file("pod.yaml", &pod);
+        cluster.ok(&["apply", "-f", &file]).await;
+        uids.push(
+            Pod::get(&channel, "default", name)
+                .await
+                .unwrap()
+                .uid()
+                .to_owned(),
+        );
+    }
+    let container = |name: &str, milli: u64, mebi: u64| ContainerStats {
+        name: name.to_owned(),
+        cpu: Some(CpuStats {
+            usage_nano_cores: milli * 1_000_000,
+            ..Default::default()
+        }),
+        memory: Some(MemoryStats {
+            working_set_bytes: mebi << 20,
+            ..Default::default()
+        }),
+    };
+    let pod = |uid: &str, containers| PodStats {
+        uid: uid.to_owned(),
+        containers,
+        ..Default::default()
+    };
+    let node = Node {
+        metadata: named("n1"),
+        status: Some(NodeStatus {
+            capacity: [("cpu".to_owned(), "2".to_owned())].into(),
+            stats: Some(NodeStats {
+                time: Some(pbjson_types::Timestamp {
+                    seconds: i64::try_from(now.as_secs()).unwrap() - 300,
+                    nanos: 0,
+                }),
+                cpu: Some(CpuStats {
+                    usage_nano_cores: 500_000_000,
+                    ..Default::default()
+                }),
+                memory: Some(MemoryStats {
+                    total_bytes: 1_000 << 20,
+                    working_set_bytes: 250 << 20,
+                    ..Default::default()
+                }),
+                pods: vec![
+                    pod(&uids[0], vec![container("c", 1, 2)]),
+                    pod(&uids[1], vec![container("c", 300, 40), container("side", 5, 2)]),
+                ],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    Node::create(&channel, node.clone()).await.unwrap();
+    NodeServiceClient::new(channel)
+        .update_node_status(UpdateNodeStatusRequest {
+            node: Some(node),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let lines = async |args: &[&str]| -> Vec<Vec<String>> {
+        let shown = cluster.ok(args).await;
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+        shown.lines().skip(1).map(words).collect()
+    };
+    let nodes = lines(&["top", "nodes"]).await;
+    assert_eq!(nodes[0][..7], ["n1", "500m", "25%", "250Mi", "25%", "-", "-"]);
+    assert!(nodes[0][7].starts_with("5m"), "{nodes:?}");
+    let pods = lines(&["top", "pods"]).await;
+    assert_eq!(pods[0][..3], ["busy", "305m", "42Mi"]);
+    assert_eq!(pods[1][..3], ["idle", "1m", "2Mi"]);
+    assert_eq!(pods[2], ["waiting", "-", "-", "-"]);
+    let by_memory = lines(&["top", "pod", "-A", "--containers", "--sort-by", "memory"]).await;
+    let by_memory: Vec<_> = by_memory.iter().map(|line| line[..3].join(" ")).collect();
+    assert_eq!(
+        by_memory,
+        [
+            "default busy c",
+            "default busy side",
+            "default idle c",
+            "default waiting -"
+        ]
+    );
+}
+
 #[tokio::test]
 async fn every_command_has_help_with_an_example() {
     for command in [
-        "apply", "get", "describe", "delete", "cordon", "uncordon", "logs", "watch", "push", "token",
+        "apply", "diff", "get", "describe", "delete", "cordon", "uncordon", "logs", "top", "watch", "push",
+        "token",
     ] {
         let output = c8s("unix:///nowhere/api.sock", &[command, "--help"])
             .output()
