@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::images::ImagePolicy;
+
 /// The settings of one kubelet. [`Config::new`] gives the defaults.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -26,6 +28,7 @@ pub struct Config {
     /// Where a node without an apiserver puts its Node object; None for nowhere.
     pub etcd: Option<EtcdConfig>,
     pub intervals: Intervals,
+    pub images: ImagePolicy,
 }
 
 /// How to reach an apiserver.
@@ -112,6 +115,7 @@ impl Config {
             join_token: None,
             etcd: None,
             intervals: Intervals::default(),
+            images: ImagePolicy::default(),
         }
     }
 }

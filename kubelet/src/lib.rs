@@ -15,6 +15,7 @@ pub mod config;
 pub mod desired;
 pub mod events;
 pub mod identity;
+pub mod images;
 pub mod logs;
 pub mod objects;
 mod outage;
@@ -44,6 +45,7 @@ use tonic::transport::Channel;
 use clock::Clock;
 pub use config::Config;
 use desired::Desired;
+use images::Collector;
 use logs::Rotation;
 use objects::{ApiObjects, LocalObjects, ObjectsSender};
 use registration::{EtcdError, NodeReporter, Registration, RegistrationError};
@@ -157,6 +159,8 @@ pub async fn run_on(
     }
     let rotation = Rotation::new(config.log_root.clone(), Arc::clone(&runtime));
     supervisor.spawn("log rotation", rotation.run(shutdown.clone()));
+    let collector = Collector::new(config.images.clone(), Arc::clone(&runtime), desired.clone());
+    supervisor.spawn("image collection", collector.run(shutdown.clone()));
     supervisor.spawn("stats", sampler.run(shutdown.clone()));
     if let Some(reporter) = reporter {
         supervisor.spawn("node report", reporter.run(shutdown.clone()));

@@ -7,7 +7,7 @@ mod cri;
 pub mod fake;
 mod session;
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use clone8s::cri::{
@@ -113,6 +113,15 @@ pub trait Runtime: Send + Sync + 'static {
         image: &str,
         sandbox_config: PodSandboxConfig,
     ) -> Result<ImageRef, RuntimeError>;
+
+    /// Every image that the runtime has.
+    async fn list_images(&self) -> Result<Vec<Image>, RuntimeError>;
+    /// Under all of its names. One that is not there is no error.
+    async fn remove_image(&self, image: &ImageRef) -> Result<(), RuntimeError>;
+    /// A folder on the disk that images are kept on; None where the runtime does not say.
+    async fn image_folder(&self) -> Result<Option<PathBuf>, RuntimeError>;
+    /// The image that the runtime needs for sandboxes, where it needs one and says so.
+    async fn sandbox_image(&self) -> Result<Option<String>, RuntimeError>;
 
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError>;
     /// Every change of a container from now on. Hints: what is missed shows in the next list.

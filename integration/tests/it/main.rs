@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod configuration;
 mod harness;
+mod images;
 mod joining;
 mod namespaces;
 mod order;

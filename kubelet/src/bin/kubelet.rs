@@ -12,6 +12,7 @@ use clone8s_kubelet::{
         Apiserver, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT, DEFAULT_RUNTIME_SOCKET, EtcdConfig, Intervals,
         JoinToken,
     },
+    images::ImagePolicy,
 };
 
 /// Makes the containers of this node match its pods
@@ -90,6 +91,19 @@ struct Cli {
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
     stats_interval: Duration,
 
+    /// Percent of the images' disk from which on images that nothing uses are removed
+    #[arg(long, default_value_t = 85, value_parser = clap::value_parser!(u8).range(1..=100), value_name = "PERCENT")]
+    image_gc_high_threshold: u8,
+    /// Percent of the images' disk that are left in use then
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=99), value_name = "PERCENT")]
+    image_gc_low_threshold: u8,
+    /// Seconds for which an image that is new is left alone
+    #[arg(long, default_value = "120", value_parser = seconds, value_name = "SECONDS")]
+    image_minimum_gc_age: Duration,
+    /// Seconds after which an image that nothing has used is removed from any disk [default: never]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
+    image_maximum_gc_age: Option<u64>,
+
     #[command(flatten)]
     telemetry: Telemetry,
 }
@@ -122,6 +136,13 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
         (Some(token), _) => Some(JoinToken::Literal(token)),
         (None, file) => file.map(JoinToken::File),
     };
+    if cli.image_gc_low_threshold >= cli.image_gc_high_threshold {
+        bail!(
+            "--image-gc-low-threshold {} must be below --image-gc-high-threshold {}",
+            cli.image_gc_low_threshold,
+            cli.image_gc_high_threshold
+        );
+    }
     let client_identity = cli.etcd.identity();
     let etcd = cli.etcd.etcd_ca.map(|ca_file| EtcdConfig {
         endpoints: cli.etcd.etcd,
@@ -145,6 +166,12 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
             heartbeat: cli.heartbeat_interval,
             stats: cli.stats_interval,
             ..Intervals::default()
+        },
+        images: ImagePolicy {
+            high_threshold: cli.image_gc_high_threshold,
+            low_threshold: cli.image_gc_low_threshold,
+            min_age: cli.image_minimum_gc_age,
+            max_age: cli.image_maximum_gc_age.map(Duration::from_secs),
         },
         ..Config::new(node_name)
     })

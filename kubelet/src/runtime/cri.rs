@@ -13,12 +13,12 @@ use async_trait::async_trait;
 use clone8s::cri::{
     Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
     ContainerStatsFilter, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest,
-    GetEventsRequest, Image, ImageSpec, ImageStatusRequest, LinuxContainerResources,
-    ListContainerStatsRequest, ListContainersRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig,
-    PodSandboxFilter, PodSandboxStatus, PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest,
-    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest,
-    StatusRequest, StatusResponse, StopContainerRequest, StopPodSandboxRequest,
-    UpdateContainerResourcesRequest, VersionRequest, VersionResponse,
+    GetEventsRequest, Image, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, LinuxContainerResources,
+    ListContainerStatsRequest, ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox,
+    PodSandboxConfig, PodSandboxFilter, PodSandboxStatus, PodSandboxStatusRequest, PullImageRequest,
+    RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest, ReopenContainerLogRequest,
+    RunPodSandboxRequest, StartContainerRequest, StatusRequest, StatusResponse, StopContainerRequest,
+    StopPodSandboxRequest, UpdateContainerResourcesRequest, VersionRequest, VersionResponse,
     image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use futures::{StreamExt as _, stream::BoxStream};
@@ -335,6 +335,39 @@ impl Runtime for CriRuntime {
         )
         .await?;
         Ok(ImageRef::new(response.image_ref))
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
+        let request = ListImagesRequest::default();
+        let response = call("ListImages", QUICK, self.images.clone().list_images(request)).await?;
+        Ok(response.images)
+    }
+
+    async fn remove_image(&self, image: &ImageRef) -> Result<(), RuntimeError> {
+        let request = RemoveImageRequest {
+            image: Some(image_spec(image.as_str())),
+        };
+        call("RemoveImage", SLOW, self.images.clone().remove_image(request)).await?;
+        Ok(())
+    }
+
+    async fn image_folder(&self) -> Result<Option<PathBuf>, RuntimeError> {
+        let request = ImageFsInfoRequest::default();
+        let response = call("ImageFsInfo", QUICK, self.images.clone().image_fs_info(request)).await?;
+        let disk = response.image_filesystems.into_iter().find_map(|disk| disk.fs_id);
+        Ok(disk.map(|disk| disk.mountpoint.into()))
+    }
+
+    /// containerd's CRI plugin tells its configuration, as JSON, to who asks for all that there is.
+    async fn sandbox_image(&self) -> Result<Option<String>, RuntimeError> {
+        let request = StatusRequest { verbose: true };
+        let response = call("Status", QUICK, self.runtime.clone().status(request)).await?;
+        let config: Option<serde_json::Value> = response
+            .info
+            .get("config")
+            .and_then(|config| serde_json::from_str(config).ok());
+        let image = config.and_then(|config| Some(config.get("sandboxImage")?.as_str()?.to_owned()));
+        Ok(image.filter(|image| !image.is_empty()))
     }
 
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {

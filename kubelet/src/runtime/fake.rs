@@ -82,6 +82,8 @@ pub struct ImageBehavior {
     pub exits: Option<(Duration, i32)>,
     /// Containers take no notice of their stop signal.
     pub ignores_stop_signal: bool,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// How a command in a container behaves.

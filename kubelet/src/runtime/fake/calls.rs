@@ -1,6 +1,6 @@
 //! The calls of the runtime in memory.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use clone8s::cri::{
@@ -371,6 +371,34 @@ impl Runtime for FakeRuntime {
         let id = format!("sha256:{image}");
         self.state().images.insert(image.to_owned(), id.clone());
         Ok(ImageRef::new(id))
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
+        self.enter("ListImages", None).await?;
+        let state = self.state();
+        let images = state.images.iter().map(|(name, id)| Image {
+            id: id.clone(),
+            repo_tags: vec![name.clone()],
+            repo_digests: vec![format!("{name}@{id}")],
+            size: state.registry.get(name).map_or(0, |image| image.size),
+            ..Default::default()
+        });
+        Ok(images.collect())
+    }
+
+    async fn remove_image(&self, image: &ImageRef) -> Result<(), RuntimeError> {
+        self.enter("RemoveImage", Some(image.as_str())).await?;
+        self.state().images.retain(|_, id| id != image.as_str());
+        Ok(())
+    }
+
+    async fn image_folder(&self) -> Result<Option<PathBuf>, RuntimeError> {
+        self.enter("ImageFsInfo", None).await?;
+        Ok(Some("/".into()))
+    }
+
+    async fn sandbox_image(&self) -> Result<Option<String>, RuntimeError> {
+        Ok(None)
     }
 
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>, RuntimeError> {
