@@ -137,6 +137,16 @@ async fn a_command_runs_in_a_container_and_its_streams_and_exit_code_are_the_cal
     assert!(cat.wait().unwrap().success());
     assert!(got == bytes, "{} bytes came back of {}", got.len(), bytes.len());
 
+    // The end of an input that is no terminal would not get through one.
+    let script = "cat; test -t 0 || echo no terminal";
+    let piped = cluster.run(&["exec", "-it", "box", "-c", "main", "--", "sh", "-c", script]);
+    assert_eq!((piped.code, piped.stdout.as_str()), (Some(0), "no terminal\n"));
+    assert!(
+        piped.stderr.contains("no terminal for the command"),
+        "{}",
+        piped.stderr
+    );
+
     for (args, expected) in [
         (&["exec", "box", "--", "ls"][..], "name one of main, side"),
         (&["exec", "box", "-c", "sied", "--", "ls"], "it has main, side"),
