@@ -5,6 +5,7 @@ pub mod apiserver;
 pub mod create;
 pub mod cri;
 mod machine;
+pub mod node;
 pub mod pull;
 mod samples;
 mod timeline;

@@ -66,6 +66,9 @@ impl RuntimeKind {
     }
 }
 
+/// As the systemd units of the daemons set it.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "2"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
+
 /// The processes of one node. Dropping it ends its containers.
 #[derive(Debug)]
 pub struct Node {
@@ -100,6 +103,7 @@ impl Node {
         let bridge = format!("c8t{}{}", sandbox.id(), name.len() % 10);
         let shim = sandbox
             .process(&format!("{name}-shim"), program("runtime-shim"))
+            .envs(ALLOCATOR)
             .arg("--containerd")
             .arg(containerd.socket())
             .args(["--namespace", Self::NAMESPACE])
@@ -117,6 +121,7 @@ impl Node {
         fs::create_dir_all(&manifests).expect("a folder");
         let kubelet = sandbox
             .process(&format!("{name}-kubelet"), program("kubelet"))
+            .envs(ALLOCATOR)
             .args(["--node-name", name])
             .arg("--runtime")
             .arg(match kind {

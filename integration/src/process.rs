@@ -72,6 +72,14 @@ impl Process {
         self
     }
 
+    #[must_use]
+    pub fn envs<E: Into<OsString>>(mut self, variables: impl IntoIterator<Item = (E, E)>) -> Self {
+        let variables = variables.into_iter();
+        self.env
+            .extend(variables.map(|(key, value)| (key.into(), value.into())));
+        self
+    }
+
     /// Changes what the next start passes.
     pub fn args_mut(&mut self) -> &mut Vec<OsString> {
         &mut self.args

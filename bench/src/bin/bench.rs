@@ -28,6 +28,8 @@ enum Command {
     Publish(clone8s_bench::apiserver::publish::Args),
     /// The apiserver's memory, start and lists with many pods
     Scale(clone8s_bench::apiserver::scale::Args),
+    /// What a kubelet takes for many pods while nothing happens
+    Node(clone8s_bench::node::Args),
     /// PullImage on two CRI sockets in turn, beside `ctr images pull`
     Pull(clone8s_bench::pull::Args),
 }
@@ -42,6 +44,7 @@ async fn main() -> ExitCode {
         Command::Writes(args) => Box::pin(clone8s_bench::apiserver::writes::run(&args)).await,
         Command::Publish(args) => clone8s_bench::apiserver::publish::run(&args).await,
         Command::Scale(args) => clone8s_bench::apiserver::scale::run(&args).await,
+        Command::Node(args) => clone8s_bench::node::run(&args).await,
         Command::Pull(args) => clone8s_bench::pull::run(&args).await,
     };
     match outcome {
