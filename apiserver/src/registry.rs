@@ -183,8 +183,11 @@ impl Registry {
             return Ok(removed);
         }
         // What memory has is nearly always what there is, which saves a question to the store. Where it is not, the
-        // write does not happen; all else that may come out is decided on what the store has.
-        if let Some(current) = self.remembered(key) {
+        // write does not happen; all else that may come out is decided on what the store has. A request that may have
+        // come before is kept out of this: what it removes is noted before the write.
+        if request.is_none()
+            && let Some(current) = self.remembered(key)
+        {
             match self.change(scope, key, seen, options, &change, current).await {
                 Ok(Attempt::Written(object)) => return Ok(object),
                 // It may have been written.

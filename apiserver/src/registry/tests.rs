@@ -195,6 +195,50 @@ async fn a_pod_created_while_its_namespace_begins_to_end_does_not_stay() {
     assert!(matches!(registry.read(&key).await, Err(ApiError::NotFound(_))));
 }
 
+#[tokio::test]
+async fn memory_that_is_behind_decides_nothing_but_what_the_store_takes() {
+    let registry = registry(Meddled::with(&Options::default(), |_| None)).await;
+    let labelled = |stored: &Pod, version: &str| {
+        let mut pod = stored.clone();
+        pod.metadata_mut().labels.insert("version".into(), version.into());
+        pod
+    };
+    let update = async |pod: Pod| {
+        registry
+            .update(&Scope::Cluster, Some(pod), None, &WriteOptions::default())
+            .await
+    };
+    let anywhere = |mut pod: Pod| {
+        pod.metadata_mut().resource_version = 0;
+        pod
+    };
+    let created = registry
+        .create(&Scope::Cluster, Some(pod("web")), &WriteOptions::default())
+        .await
+        .unwrap();
+    // Nothing keeps the memory: it stays at this.
+    registry.caches().fill(registry.store().as_ref()).await.unwrap();
+    let first = update(labelled(&created, "1")).await.unwrap();
+    let second = update(labelled(&first, "2")).await.unwrap();
+    assert!(second.resource_version() > first.resource_version());
+
+    let same = update(anywhere(second.clone())).await.unwrap();
+    assert_eq!(same.resource_version(), second.resource_version());
+    let error = update(labelled(&created, "3")).await.unwrap_err();
+    assert_eq!(reason(error), (Code::Aborted, "STALE_RESOURCE_VERSION".into()));
+    // What memory has already is not what there is.
+    let back = update(anywhere(created.clone())).await.unwrap();
+    assert!(back.resource_version() > second.resource_version());
+
+    let key = Key::<Pod>::parse("default", "web").unwrap();
+    registry
+        .delete(&Scope::Cluster, &key, &DeleteOptions::default())
+        .await
+        .unwrap();
+    let error = update(anywhere(created)).await.unwrap_err();
+    assert_eq!(reason(error).0, Code::NotFound);
+}
+
 /// Somebody who writes the pod anew before each of the first `times` puts of it after its creation.
 fn overtaken(times: usize) -> Meddled {
     let puts = AtomicUsize::new(0);
