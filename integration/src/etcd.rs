@@ -1,4 +1,6 @@
-//! A real etcd of one member.
+//! A real etcd of one member, and how a member of several is started.
+
+use std::path::Path;
 
 use anyhow::Context as _;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
@@ -33,35 +35,14 @@ impl Etcd {
     async fn launch(sandbox: &Sandbox, tls: Option<(Ca, Pair)>) -> Self {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let endpoint = format!("{scheme}://127.0.0.1:{}", free_port());
-        // No other member exists, but etcd wants an address for them.
-        let peers = format!("http://127.0.0.1:{}", free_port());
-        let mut process = sandbox
-            .process("etcd", "etcd")
-            .args([
-                "--name",
-                "test",
-                "--logger",
-                "zap",
-                "--log-level",
-                "error",
-                "--data-dir",
-            ])
-            .arg(sandbox.dir().join("etcd"))
-            .args([
-                "--listen-client-urls",
-                &endpoint,
-                "--advertise-client-urls",
-                &endpoint,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peers,
-                "--initial-advertise-peer-urls",
-                &peers,
-            ])
-            .arg(format!("--initial-cluster=test={peers}"))
-            // So that a watch tells its progress within the time of a test.
-            .arg("--experimental-watch-progress-notify-interval=200ms");
+        let urls = Urls {
+            client: endpoint.clone(),
+            // No other member exists, but etcd wants an address for them.
+            peer: format!("http://127.0.0.1:{}", free_port()),
+        };
+        let cluster = format!("test={}", urls.peer);
+        let process = sandbox.process("etcd", "etcd");
+        let mut process = member(process, "test", &sandbox.dir().join("etcd"), &urls, &cluster);
         if let Some((ca, _)) = &tls {
             let server = ca.issue("server").expect("a certificate");
             process = process
@@ -122,4 +103,25 @@ impl Etcd {
         self.process.start().expect("etcd starts");
         self.ready().await;
     }
+}
+
+/// Where one member listens.
+#[derive(Debug)]
+pub struct Urls {
+    pub client: String,
+    pub peer: String,
+}
+
+/// The arguments of one member of a cluster, which is given as `<name>=<peer url>,…`.
+pub fn member(process: Process, name: &str, data: &Path, urls: &Urls, cluster: &str) -> Process {
+    let Urls { client, peer } = urls;
+    process
+        .args(["--name", name, "--logger", "zap", "--log-level", "error"])
+        .arg("--data-dir")
+        .arg(data)
+        .args(["--listen-client-urls", client, "--advertise-client-urls", client])
+        .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+        .args(["--initial-cluster", cluster])
+        // So that a watch tells its progress within the time of a test.
+        .arg("--experimental-watch-progress-notify-interval=200ms")
 }

@@ -15,6 +15,7 @@ pub mod foreign;
 pub mod grpcurl;
 pub mod image;
 pub mod leak;
+pub mod network;
 pub mod node;
 pub mod pki;
 pub mod pods;
@@ -22,6 +23,7 @@ pub mod process;
 pub mod programs;
 pub mod rabbitmq;
 pub mod registry;
+pub mod robustness;
 pub mod sandbox;
 pub mod wait;
 

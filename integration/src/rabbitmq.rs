@@ -13,9 +13,10 @@ use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::{Process, Sandbox, pki::Ca, process::free_port, wait};
+use crate::{Process, Sandbox, network::Place, pki::Ca, process::free_port, wait};
 
-/// Made at the start, because making one later takes a second Erlang: tests that share a broker have one each.
+/// Made at the start, because making one later takes a second Erlang: tests that share a broker have one each. Each takes
+/// the broker longer to start.
 const VHOSTS: usize = 24;
 
 /// One broker with its own node name, port mapper, folders and ports.
@@ -25,21 +26,28 @@ pub struct RabbitMq {
     // Declared after the broker, so that it ends after it.
     _epmd: Process,
     _sandbox: Sandbox,
+    host: String,
     port: u16,
     tls: Option<(Ca, u16)>,
+    vhosts: usize,
     vhosts_given: AtomicUsize,
 }
 
 impl RabbitMq {
     /// A broker of its own, for a test that stops it.
     pub async fn start(sandbox: &Sandbox) -> Self {
-        Self::launch(sandbox, None).await
+        Self::launch(sandbox, None, None).await
+    }
+
+    /// A broker of its own at a place that the caller can reach, with one virtual host.
+    pub async fn at(sandbox: &Sandbox, place: &Place) -> Self {
+        Self::launch(sandbox, None, Some(place)).await
     }
 
     /// A broker that listens with TLS too.
     pub async fn with_tls(sandbox: &Sandbox) -> Self {
         let ca = Ca::new(&sandbox.make_dir("rabbitmq-pki"), "rabbitmq test root").expect("a CA");
-        Self::launch(sandbox, Some(ca)).await
+        Self::launch(sandbox, Some(ca), None).await
     }
 
     /// The broker that the tests of this binary share while any of them runs: starting one takes seconds.
@@ -54,10 +62,16 @@ impl RabbitMq {
         started
     }
 
-    async fn launch(sandbox: &Sandbox, tls: Option<Ca>) -> Self {
+    async fn launch(sandbox: &Sandbox, tls: Option<Ca>, place: Option<&Place>) -> Self {
+        let host = place.map_or("127.0.0.1", Place::address);
+        let process = |name: &str, program: &str| match place {
+            Some(place) => place.process(name, program),
+            None => sandbox.process(name, program),
+        };
         let dir = sandbox.make_dir("rabbitmq");
         let (port, epmd_port) = (free_port(), free_port().to_string());
         let tls = tls.map(|ca| (ca, free_port()));
+        let vhosts = if place.is_some() { 1 } else { VHOSTS };
 
         let tls_config = tls.as_ref().map_or_else(String::new, |(ca, tls_port)| {
             let pair = ca.issue("rabbitmq").expect("a certificate");
@@ -70,8 +84,9 @@ impl RabbitMq {
             )
         });
         let config = format!(
-            "listeners.tcp.1 = 127.0.0.1:{port}\n\
+            "listeners.tcp.1 = {host}:{port}\n\
              load_definitions = {}\n\
+             loopback_users.guest = false\n\
              log.console = true\nlog.console.level = warning\nlog.file = false\n\
              disk_free_limit.absolute = 10MB\n{tls_config}",
             dir.join("definitions.json").display()
@@ -79,17 +94,15 @@ impl RabbitMq {
         let write =
             |name: &str, content: &str| fs::write(dir.join(name), content).expect("a file of the broker");
         write("rabbitmq.conf", &config);
-        write("definitions.json", &definitions().to_string());
+        write("definitions.json", &definitions(vhosts).to_string());
         write("enabled_plugins", "[].");
         write("rabbitmq-env.conf", "");
 
-        let epmd = sandbox
-            .process("epmd", "epmd")
+        let epmd = process("epmd", "epmd")
             .args(["-address", "127.0.0.1", "-port", &epmd_port])
             .started();
-        let process = sandbox
-            // Not the one in PATH: that one changes the user and drops the environment.
-            .process("rabbitmq", "/usr/lib/rabbitmq/bin/rabbitmq-server")
+        // Not the one in PATH: that one changes the user and drops the environment.
+        let process = process("rabbitmq", "/usr/lib/rabbitmq/bin/rabbitmq-server")
             .env("HOME", &dir)
             .env("ERL_EPMD_PORT", &epmd_port)
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
@@ -113,8 +126,10 @@ impl RabbitMq {
             process,
             _epmd: epmd,
             _sandbox: sandbox.clone(),
+            host: host.to_owned(),
             port,
             tls,
+            vhosts,
             vhosts_given: AtomicUsize::new(0),
         };
         broker.ready().await;
@@ -125,10 +140,14 @@ impl RabbitMq {
     pub fn vhost(&self) -> String {
         let number = self.vhosts_given.fetch_add(1, Ordering::Relaxed);
         assert!(
-            number < VHOSTS,
+            number < self.vhosts,
             "more tests share a broker than it has virtual hosts: raise VHOSTS"
         );
-        format!("amqp://guest:guest@127.0.0.1:{}/test{number}", self.port)
+        self.address(number)
+    }
+
+    fn address(&self, vhost: usize) -> String {
+        format!("amqp://guest:guest@{}:{}/test{vhost}", self.host, self.port)
     }
 
     pub fn port(&self) -> u16 {
@@ -142,7 +161,7 @@ impl RabbitMq {
     }
 
     pub async fn ready(&mut self) {
-        let address = format!("amqp://guest:guest@127.0.0.1:{}/test0", self.port);
+        let address = self.address(0);
         wait::until("RabbitMQ answers", || async {
             connect(&address)
                 .await?
@@ -166,8 +185,8 @@ pub async fn connect(address: &str) -> anyhow::Result<Connection> {
         .context("connect to RabbitMQ")
 }
 
-fn definitions() -> serde_json::Value {
-    let names = || (0..VHOSTS).map(|number| format!("test{number}"));
+fn definitions(vhosts: usize) -> serde_json::Value {
+    let names = || (0..vhosts).map(|number| format!("test{number}"));
     json!({
         "users": [{ "name": "guest", "password": "guest", "tags": "administrator" }],
         "vhosts": names().map(|name| json!({ "name": name })).collect::<Vec<_>>(),

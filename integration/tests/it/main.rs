@@ -18,6 +18,7 @@ mod pod_streams;
 mod probes;
 mod registration;
 mod resize;
+mod robustness;
 mod scheduling;
 mod sources;
 mod up;

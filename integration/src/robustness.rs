@@ -1,0 +1,196 @@
+//! A checker in the spirit of etcd's robustness tests: random clients write, read, watch and listen while apiservers,
+//! etcd members and the broker are killed, paused and cut off; then what they were told is held to what the API promises.
+//!
+//! ```text
+//! seed ─► schedule of faults ─► cluster (three apiservers, three etcd members, a broker, each in a network namespace)
+//!   └───► clients, watchers ──────►  │                                   the store's log ─┐
+//!                                    └─► what each was told ─► history ───────────────────┴─► verify (pure)
+//! ```
+
+mod clients;
+pub mod cluster;
+pub mod faults;
+pub mod history;
+mod listener;
+pub mod verify;
+mod watchers;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::Context as _;
+use rand::Rng as _;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use self::{
+    clients::{Client, Record, rng, selector},
+    cluster::{Access, Cluster},
+    faults::Schedule,
+    history::{Change, History, Revision, Span, Start, Watch},
+    listener::Inbox,
+    watchers::Watcher,
+};
+use crate::{Sandbox, network::Network, programs::program};
+
+const CLIENTS: usize = 12;
+const WATCHERS: usize = 8;
+const PODS: &str = "/clone8s/objects/pods/default/";
+
+/// How long watchers and messages may take to come to the end once everything is well again: longer than the outbox needs
+/// to be taken over after a crash.
+const CATCH_UP: Duration = Duration::from_mins(1);
+
+/// What a run is to be.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The clients' choices come from it.
+    pub seed: u64,
+    /// How long the clients write.
+    pub span: Duration,
+    pub faults: Schedule,
+}
+
+/// Time since the start of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn now(self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn instant(self) -> Span {
+        let now = self.now();
+        Span {
+            begun: now,
+            ended: now,
+        }
+    }
+}
+
+impl Run {
+    /// Plays the run on a cluster of its own, on threads that can reach it.
+    pub fn play(self) -> anyhow::Result<History> {
+        let sandbox = Sandbox::new();
+        let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        // From a thread that is outside: processes are made by the thread that made the first. There they may be built, too.
+        program("apiserver");
+        let mut network = runtime()?.block_on(Network::new(&sandbox));
+        let played = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                network.enter()?;
+                runtime()?.block_on(async {
+                    let mut cluster = Cluster::start(&sandbox, &mut network).await;
+                    self.on(&mut cluster).await
+                })
+            });
+            inside.join()
+        });
+        match played {
+            Ok(history) => history,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    async fn on(&self, cluster: &mut Cluster) -> anyhow::Result<History> {
+        let clock = Clock {
+            start: Instant::now(),
+        };
+        let access = cluster.access.clone();
+        let inbox = Inbox::open(&access.amqp).await;
+        let mut listener = JoinSet::new();
+        listener.spawn(inbox.clone().fill(access.amqp.clone()));
+        let (target, _) = watch::channel(None);
+        let mut watchers = self.watchers(&access, clock, &target);
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let client = Client::new(number, self.seed, access.channels(), clock);
+            clients.spawn(client.run(clock.start + self.span));
+        }
+
+        self.faults.run(cluster, clock).await?;
+        let mut history = History::default();
+        while let Some(record) = clients.join_next().await {
+            let Record { writes, reads } = record?;
+            history.writes.extend(writes);
+            history.reads.extend(reads);
+        }
+        eprintln!("{clock} the clients have ended");
+        access.ready().await;
+        history.order = access.order(PODS).await?;
+        target.send_replace(history.order.last().map(|change| change.revision));
+        history.watches = told(&mut watchers).await?;
+        eprintln!("{clock} the watchers have ended");
+        all_arrived(&inbox, &history.order).await;
+        eprintln!("{clock} the messages have come");
+        let arrived = inbox.arrived();
+        history.messages = arrived.messages;
+        history.failures = arrived.failures;
+        Ok(history)
+    }
+
+    fn watchers(
+        &self,
+        access: &Access,
+        clock: Clock,
+        target: &watch::Sender<Option<Revision>>,
+    ) -> JoinSet<Watch> {
+        let mut watchers = JoinSet::new();
+        for number in CLIENTS..CLIENTS + WATCHERS {
+            let mut choices = rng(self.seed, number, u64::MAX);
+            watchers.spawn(
+                Watcher {
+                    number,
+                    seed: self.seed,
+                    channels: access.channels(),
+                    clock,
+                    selector: selector(&mut choices),
+                    // The revision of an empty store: all that a run does comes after it.
+                    start: if choices.random_bool(0.3) {
+                        Start::State
+                    } else {
+                        Start::After(1)
+                    },
+                    target: target.subscribe(),
+                }
+                .run(),
+            );
+        }
+        watchers
+    }
+}
+
+async fn told(watchers: &mut JoinSet<Watch>) -> anyhow::Result<Vec<Watch>> {
+    let mut told = Vec::new();
+    let all = async {
+        while let Some(watch) = watchers.join_next().await {
+            told.push(watch?);
+        }
+        anyhow::Ok(())
+    };
+    timeout(CATCH_UP, all)
+        .await
+        .context("a watcher does not come to the end of the run")??;
+    Ok(told)
+}
+
+/// Waits for the messages; what is missing after that is the verification's to tell.
+async fn all_arrived(inbox: &Inbox, order: &[Change]) {
+    let wanted: BTreeSet<_> = order.iter().map(|change| change.revision).collect();
+    let arrive = async {
+        loop {
+            let messages = inbox.arrived().messages;
+            let come: BTreeSet<_> = messages.iter().map(|message| message.revision).collect();
+            if wanted.is_subset(&come) {
+                return;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let _ = timeout(CATCH_UP, arrive).await;
+}

@@ -1,0 +1,199 @@
+//! Three apiservers on an etcd cluster of three members and a RabbitMQ, each at a place of its own.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use clone8s::{
+    client::{Query, Resource as _},
+    v1::Node,
+};
+use etcd_client::{Client, EventType, WatchOptions};
+use prost::Message as _;
+use tonic::transport::Channel;
+
+use super::history::{Change, State, Verb};
+use crate::{
+    Process, RabbitMq, Sandbox, etcd,
+    network::{Network, Place},
+    programs::program,
+    wait,
+};
+
+pub(super) const MEMBERS: usize = 3;
+pub(super) const APISERVERS: usize = 3;
+
+/// A program at its place.
+#[derive(Debug)]
+pub struct Server {
+    pub process: Process,
+    pub place: Place,
+}
+
+/// What runs; the network is apart, so that whoever talks to the servers enters it first.
+#[derive(Debug)]
+pub struct Cluster {
+    pub apiservers: Vec<Server>,
+    pub etcd: Vec<Server>,
+    pub broker: Broker,
+    pub access: Access,
+}
+
+#[derive(Debug)]
+pub struct Broker {
+    pub rabbitmq: RabbitMq,
+    pub place: Place,
+}
+
+/// Where clients find the servers.
+#[derive(Debug, Clone)]
+pub struct Access {
+    sockets: Vec<PathBuf>,
+    etcd: Vec<String>,
+    pub amqp: String,
+}
+
+impl Cluster {
+    pub async fn start(sandbox: &Sandbox, network: &mut Network) -> Self {
+        let mut places = Vec::new();
+        for number in 0..MEMBERS {
+            places.push(network.place(&format!("etcd-{number}")).await);
+        }
+        let etcd: Vec<_> = places.iter().map(|place| client_url(place.address())).collect();
+        let members = members(sandbox, places);
+        let place = network.place("broker").await;
+        let rabbitmq = RabbitMq::at(sandbox, &place).await;
+        let amqp = rabbitmq.vhost();
+        let mut apiservers = Vec::new();
+        for number in 0..APISERVERS {
+            let place = network.place(&format!("apiserver-{number}")).await;
+            apiservers.push(apiserver(sandbox, number, place, &etcd, &amqp));
+        }
+        let access = Access {
+            sockets: (0..APISERVERS).map(|number| socket(sandbox, number)).collect(),
+            etcd,
+            amqp,
+        };
+        let cluster = Self {
+            apiservers,
+            etcd: members,
+            broker: Broker { rabbitmq, place },
+            access,
+        };
+        cluster.access.ready().await;
+        cluster
+    }
+}
+
+impl Access {
+    /// A new connection to each apiserver.
+    pub fn channels(&self) -> Vec<Channel> {
+        self.sockets.iter().map(clone8s_daemon::unix::channel).collect()
+    }
+
+    /// Waits until every apiserver answers from its store.
+    pub async fn ready(&self) {
+        for socket in &self.sockets {
+            let channel = clone8s_daemon::unix::channel(socket);
+            let everything = Query::default();
+            wait::until(&format!("{} answers", socket.display()), || async {
+                let listed = Node::list_all(&channel, &everything);
+                tokio::time::timeout(Duration::from_secs(5), listed).await??;
+                Ok(())
+            })
+            .await;
+        }
+    }
+
+    /// Everything that the store took under a prefix, from its own log.
+    pub async fn order(&self, prefix: &str) -> anyhow::Result<Vec<Change>> {
+        const END: &str = "/robustness/end";
+        let client = Client::connect(&self.etcd, None).await?;
+        let newest = client.kv_client().put(END, "", None).await?;
+        let newest = newest.header().context("a header")?.revision();
+        let options = WatchOptions::new()
+            .with_range("\0")
+            .with_start_revision(1)
+            .with_prev_key()
+            .with_fragment();
+        let mut watch = client.watch_client().max_decoding_message_size(usize::MAX);
+        let mut stream = watch.watch("\0", Some(options)).await?;
+        let mut order = Vec::new();
+        loop {
+            let response = stream.message().await?.context("etcd ends the watch")?;
+            for event in response.events() {
+                let kv = event.kv().context("an event without a key")?;
+                if kv.mod_revision() == newest {
+                    return Ok(order);
+                }
+                let Some(name) = kv.key_str()?.strip_prefix(prefix) else {
+                    continue;
+                };
+                let (verb, value) = match event.event_type() {
+                    EventType::Put if kv.version() == 1 => (Verb::Added, kv.value()),
+                    EventType::Put => (Verb::Modified, kv.value()),
+                    EventType::Delete => (Verb::Deleted, event.prev_kv().context("what it was")?.value()),
+                };
+                order.push(Change {
+                    revision: kv.mod_revision(),
+                    name: name.to_owned(),
+                    verb,
+                    state: State::of(&clone8s::v1::Pod::decode(value)?),
+                });
+            }
+        }
+    }
+}
+
+fn members(sandbox: &Sandbox, places: Vec<Place>) -> Vec<Server> {
+    let name = |number: usize| format!("etcd-{number}");
+    let cluster: Vec<_> = places
+        .iter()
+        .enumerate()
+        .map(|(number, place)| format!("{}={}", name(number), peer_url(place.address())))
+        .collect();
+    let cluster = cluster.join(",");
+    let start = |(number, place): (usize, Place)| {
+        let process = place.process(&name(number), "etcd");
+        let urls = etcd::Urls {
+            client: client_url(place.address()),
+            peer: peer_url(place.address()),
+        };
+        let data = sandbox.dir().join(name(number));
+        Server {
+            process: etcd::member(process, &name(number), &data, &urls, &cluster).started(),
+            place,
+        }
+    };
+    places.into_iter().enumerate().map(start).collect()
+}
+
+fn apiserver(sandbox: &Sandbox, number: usize, place: Place, etcd: &[String], amqp: &str) -> Server {
+    let name = format!("apiserver-{number}");
+    let mut process = place
+        .process(&name, program("apiserver"))
+        .arg("--data-dir")
+        .arg(sandbox.make_dir(&name))
+        .arg("--socket")
+        .arg(socket(sandbox, number))
+        .args(["--amqp", amqp]);
+    // Each begins with another member.
+    for member in 0..etcd.len() {
+        process = process.args(["--etcd", &etcd[(number + member) % etcd.len()]]);
+    }
+    Server {
+        process: process.started(),
+        place,
+    }
+}
+
+fn socket(sandbox: &Sandbox, number: usize) -> PathBuf {
+    sandbox.dir().join(format!("api-{number}.sock"))
+}
+
+fn client_url(address: &str) -> String {
+    format!("http://{address}:2379")
+}
+
+fn peer_url(address: &str) -> String {
+    format!("http://{address}:2380")
+}
