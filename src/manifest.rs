@@ -27,6 +27,7 @@ use self::{
 };
 pub use self::{
     error::{ManifestError, ManifestErrors, Position},
+    tree::{TooManyBrackets, check_brackets},
     write::{to_json, to_yaml, to_yaml_value},
 };
 use crate::{

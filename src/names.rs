@@ -165,8 +165,13 @@ fn distance(a: &str, b: &str) -> Option<usize> {
     if shorter >= LONG_STEM && (a.starts_with(b) || b.starts_with(a)) {
         return Some(a.len().abs_diff(b.len()));
     }
+    let most = (shorter / 4).max(1);
+    // Each letter too many is an error: what is sure to have too many is not compared, as it may be very long.
+    if a.chars().count().abs_diff(b.chars().count()) > most {
+        return None;
+    }
     let errors = strsim::osa_distance(a, b);
-    (errors <= (shorter / 4).max(1) && shorter > 1).then_some(errors)
+    (errors <= most && shorter > 1).then_some(errors)
 }
 
 fn is_label(part: &str) -> bool {
@@ -225,6 +230,12 @@ mod tests {
     #[case("!!!", "")]
     fn a_slug_is_the_nearest_dns_label(#[case] name: &str, #[case] expected: &str) {
         assert_eq!(slug(name), expected);
+    }
+
+    #[test]
+    fn a_word_without_end_is_near_to_nothing_and_takes_no_time() {
+        let (word, other) = ("a".repeat(1 << 20), "b".repeat(1 << 19));
+        assert_eq!(nearest(&word, [other.as_str(), "containers"]), None);
     }
 
     #[rstest]

@@ -3,6 +3,8 @@
 //! Every status carries a `google.rpc.ErrorInfo` with the domain "clone8s.io" and a reason in UPPER_SNAKE_CASE,
 //! which programs may rely on; the message is for people.
 
+mod size;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -282,17 +284,15 @@ impl ApiError {
         if let Self::FieldConflicts { conflicts, .. } = self
             && let Some(first) = conflicts.first()
         {
-            metadata.insert("field".to_owned(), first.field.clone());
+            metadata.insert("field".to_owned(), size::text(&first.field).into_owned());
             metadata.insert("manager".to_owned(), first.manager.clone());
         }
         let mut details = ErrorDetails::with_error_info(self.reason(), ERROR_DOMAIN, metadata);
         match self {
             Self::Invalid { violations, .. } => {
-                let fields: Vec<_> = violations
-                    .iter()
-                    .map(|v| FieldViolation::new(&v.field, &v.description))
-                    .collect();
-                details.set_bad_request(fields);
+                let violations = size::violations(violations).into_iter();
+                let fields = violations.map(|v| FieldViolation::new(v.field, v.description));
+                details.set_bad_request(fields.collect::<Vec<_>>());
             }
             Self::QuotaExceeded { quotas, .. } => {
                 for (quota, why) in quotas {
@@ -318,11 +318,13 @@ impl ApiError {
                 reason,
                 description,
             } => {
+                let description = size::text(description);
                 details.add_precondition_failure_violation(*reason, object.to_string(), description);
             }
             Self::FieldConflicts { conflicts, .. } => {
-                for Conflict { field, manager } in conflicts {
-                    details.add_precondition_failure_violation(FIELD_CONFLICT, field, manager);
+                let all: Vec<_> = conflicts.iter().map(Violation::from).collect();
+                for Violation { field, description } in size::violations(&all) {
+                    details.add_precondition_failure_violation(FIELD_CONFLICT, field, description);
                 }
             }
             Self::NodeBusy { .. }
@@ -358,6 +360,15 @@ impl ObjectName {
     }
 }
 
+impl From<&Conflict> for Violation {
+    fn from(conflict: &Conflict) -> Self {
+        Self {
+            field: conflict.field.clone(),
+            description: conflict.manager.clone(),
+        }
+    }
+}
+
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         let message = match &error {
@@ -377,7 +388,7 @@ impl From<ApiError> for Status {
             }
             expected => expected.to_string(),
         };
-        Status::with_error_details(error.code(), message, error.details())
+        Status::with_error_details(error.code(), size::message(&message), error.details())
     }
 }
 

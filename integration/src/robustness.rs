@@ -74,27 +74,9 @@ impl Clock {
 }
 
 impl Run {
-    /// Plays the run on a cluster of its own, on threads that can reach it.
+    /// Plays the run on a cluster of its own.
     pub fn play(self) -> anyhow::Result<History> {
-        let sandbox = Sandbox::new();
-        let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        // From a thread that is outside: processes are made by the thread that made the first. There they may be built, too.
-        program("apiserver");
-        let mut network = runtime()?.block_on(Network::new(&sandbox));
-        let played = std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                network.enter()?;
-                runtime()?.block_on(async {
-                    let mut cluster = Cluster::start(&sandbox, &mut network).await;
-                    self.on(&mut cluster).await
-                })
-            });
-            inside.join()
-        });
-        match played {
-            Ok(history) => history,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+        with_cluster(async |cluster| self.on(cluster).await)
     }
 
     async fn on(&self, cluster: &mut Cluster) -> anyhow::Result<History> {
@@ -163,6 +145,28 @@ impl Run {
         }
         watchers
     }
+}
+
+/// Does something with a new cluster, on threads that can reach its places.
+pub fn with_cluster<T: Send>(
+    something: impl AsyncFnOnce(&mut Cluster) -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let sandbox = Sandbox::new();
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // From a thread that is outside: processes are made by the thread that made the first. There they may be built, too.
+    program("apiserver");
+    let mut network = runtime()?.block_on(Network::new(&sandbox));
+    let done = std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            network.enter()?;
+            runtime()?.block_on(async {
+                let mut cluster = Cluster::start(&sandbox, &mut network).await;
+                something(&mut cluster).await
+            })
+        });
+        inside.join()
+    });
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 async fn told(watchers: &mut JoinSet<Watch>) -> anyhow::Result<Vec<Watch>> {

@@ -44,29 +44,35 @@ pub(super) fn read<'a>(name: &'a str, text: &'a str) -> (Source<'a>, Read) {
         }
     }
     let yaml = Source::new(name, text, Format::Yaml);
-    if open_brackets(yaml.text) > MAX_OPEN_BRACKETS {
-        let message = format!("the manifest has more than {MAX_OPEN_BRACKETS} brackets open at once");
+    if let Err(error) = check_brackets(yaml.text.as_bytes()) {
         let read = Read {
             documents: Vec::new(),
-            error: ManifestErrors::whole(name, message),
+            error: ManifestErrors::whole(name, format!("the manifest {error}")),
         };
         return (yaml, read);
     }
     (yaml, read_yaml(&yaml))
 }
 
-fn open_brackets(text: &str) -> usize {
+/// A text that a YAML parser would take very long to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("has more than {MAX_OPEN_BRACKETS} brackets open at once")]
+pub struct TooManyBrackets;
+
+/// Refuses a text before the YAML parser's time for it grows beyond what its size is worth.
+pub fn check_brackets(text: &[u8]) -> Result<(), TooManyBrackets> {
     let mut open = 0_usize;
-    let mut most = 0;
-    for byte in text.bytes() {
+    for byte in text {
         match byte {
             b'[' | b'{' => open += 1,
             b']' | b'}' => open = open.saturating_sub(1),
             _ => {}
         }
-        most = most.max(open);
+        if open > MAX_OPEN_BRACKETS {
+            return Err(TooManyBrackets);
+        }
     }
-    most
+    Ok(())
 }
 
 /// A value that is part of another document.

@@ -100,6 +100,13 @@ impl<O: Object> Requirement<O> {
                 reason: "must be path=value or path!=value".to_owned(),
             })?;
         let (path, value) = (path.trim(), value.trim().to_owned());
+        // "a==b" with a blank between the two would read as another comparison when it is written out.
+        if value.contains('=') {
+            return Err(SelectorError::Syntax {
+                part: part.to_owned(),
+                reason: "a value cannot hold \"=\"".to_owned(),
+            });
+        }
         let field = O::FIELDS
             .iter()
             .find(|field| field.path == path)
@@ -250,6 +257,7 @@ fields!(LimitRange {});
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -323,5 +331,38 @@ mod tests {
         assert_eq!(selector.to_string(), "spec.nodeName=n1,status.phase!=Failed");
         assert_eq!(selector.required("spec.nodeName"), Some("n1"));
         assert_eq!(selector.required("status.phase"), None);
+    }
+    fn any_selector() -> impl Strategy<Value = String> {
+        let words = prop::sample::select(vec![
+            "metadata.name",
+            "spec.nodeName",
+            "status.phase",
+            "spec.nothing",
+            "=",
+            "==",
+            "!=",
+            "!",
+            ",",
+            " ",
+            "n1",
+            "\u{1F980}",
+        ]);
+        prop_oneof![
+            prop::collection::vec(words, 0..10).prop_map(|words| words.concat()),
+            "\\PC{0,60}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn reading_any_text_never_panics_and_what_is_read_reads_back(text in any_selector()) {
+            if let Ok(selector) = FieldSelector::<Pod>::parse(&text) {
+                let written = selector.to_string();
+                let again = FieldSelector::<Pod>::parse(&written).unwrap();
+                prop_assert_eq!(again.to_string(), written);
+                prop_assert_eq!(again.len(), selector.len());
+                prop_assert_eq!(again.matches(&pod()), selector.matches(&pod()));
+            }
+        }
     }
 }

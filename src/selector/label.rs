@@ -257,9 +257,34 @@ mod tests {
         ));
     }
 
+    fn any_selector() -> impl Strategy<Value = String> {
+        let words = prop::sample::select(vec![
+            "app",
+            "example.com/role",
+            "tier",
+            "in",
+            "notin",
+            "=",
+            "==",
+            "!=",
+            "!",
+            "(",
+            ")",
+            ",",
+            " ",
+            "a",
+            "\u{1F980}",
+        ]);
+        prop_oneof![
+            prop::collection::vec(words, 0..14).prop_map(|words| words.concat()),
+            "[a-z!=,() /in]{0,40}",
+            "\\PC{0,60}",
+        ]
+    }
+
     proptest! {
         #[test]
-        fn reading_any_text_never_panics_and_display_reads_back(text in "[a-z!=,() /in]{0,40}") {
+        fn reading_any_text_never_panics_and_display_reads_back(text in any_selector()) {
             if let Ok(selector) = LabelSelector::parse(&text) {
                 prop_assert_eq!(LabelSelector::parse(&selector.to_string()).unwrap(), selector);
             }

@@ -12,6 +12,9 @@ use crate::{error::ApiError, kind::Kind};
 /// More than any kind has fields that are worth naming one by one.
 const MOST_PATHS: usize = 256;
 
+/// More than any path of a kind takes, with the longest key of a map in it.
+const LONGEST_PATH: usize = 1024;
+
 /// The fields that an update names.
 #[derive(Debug)]
 pub(crate) struct Mask<K> {
@@ -62,6 +65,12 @@ fn bad(description: String) -> ApiError {
 }
 
 fn parse_path(kind: &MessageDescriptor, path: &str) -> Result<Vec<Step>, ApiError> {
+    if path.len() > LONGEST_PATH {
+        return Err(bad(format!(
+            "names a path of {} bytes, but {LONGEST_PATH} is the most",
+            path.len()
+        )));
+    }
     let mut steps = Vec::new();
     let mut names = split(path).ok_or_else(|| bad(format!("{path:?} has a \"`\" without its end")))?;
     names.reverse();

@@ -7,6 +7,7 @@ mod applies;
 mod batches;
 mod deletion;
 mod doors;
+mod errors;
 mod harness;
 mod masks;
 mod namespaces;

@@ -79,6 +79,7 @@ fn header(value: &AMQPValue) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -124,5 +125,57 @@ mod tests {
         };
         let error = properties(&message).unwrap_err().to_string();
         assert!(error.contains("the message's id is longer"), "{error}");
+    }
+    fn any_message() -> impl Strategy<Value = Message> {
+        let text = || "\\PC{0,90}";
+        let headers = prop::collection::btree_map(text(), text(), 0..5);
+        let body = prop::collection::vec(any::<u8>(), 0..200);
+        (text(), text(), text(), headers, body).prop_map(|(message_id, content_type, kind, headers, body)| {
+            Message {
+                message_id,
+                content_type,
+                kind,
+                headers,
+                body: body.into(),
+            }
+        })
+    }
+
+    fn any_value() -> impl Strategy<Value = AMQPValue> {
+        let simple = prop_oneof![
+            Just(AMQPValue::Void),
+            any::<bool>().prop_map(AMQPValue::Boolean),
+            any::<i64>().prop_map(AMQPValue::LongLongInt),
+            any::<u64>().prop_map(AMQPValue::Timestamp),
+            any::<f64>().prop_map(AMQPValue::Double),
+            // Other programs need not send UTF-8.
+            prop::collection::vec(any::<u8>(), 0..40).prop_map(|text| AMQPValue::LongString(text.into())),
+            prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| AMQPValue::ByteArray(bytes.into())),
+        ];
+        simple.prop_recursive(3, 12, 4, |inner| {
+            prop::collection::vec(inner, 0..4).prop_map(|values| AMQPValue::FieldArray(values.into()))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_that_goes_on_the_wire_comes_off_it_the_same(message in any_message()) {
+            match properties(&message) {
+                Ok(properties) => prop_assert_eq!(super::message(&properties, message.body.to_vec()), message),
+                Err(error) => prop_assert!(error.to_string().contains("longer than 255 bytes"), "{}", error),
+            }
+        }
+
+        #[test]
+        fn no_headers_of_other_programs_stop_a_reader(
+            values in prop::collection::btree_map("\\PC{0,20}", any_value(), 0..6),
+        ) {
+            let mut headers = FieldTable::default();
+            for (name, value) in &values {
+                headers.insert(name.as_str().into(), value.clone());
+            }
+            let read = message(&BasicProperties::default().with_headers(headers), Vec::new());
+            prop_assert!(read.headers.keys().all(|name| values.contains_key(name)));
+        }
     }
 }

@@ -1,4 +1,5 @@
 use clone8s::v1::{Container, Node, NodeSpec, ObjectMeta, Pod, PodSpec, ResourceRequirements};
+use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
@@ -125,4 +126,66 @@ fn a_path_that_leads_nowhere_is_refused_by_name(#[case] path: &str, #[case] why:
         error.contains(&format!("{path:?}")) && error.contains(why),
         "{error}"
     );
+}
+
+#[test]
+fn a_path_without_end_is_refused_by_its_length() {
+    let error = mask::<Pod>(&[&"a".repeat(1 << 20)]).unwrap_err().to_string();
+    assert!(error.contains("a path of 1048576 bytes"), "{error}");
+}
+
+/// Paths that lead somewhere, nearly lead somewhere, or are no paths.
+fn any_path() -> impl Strategy<Value = String> {
+    let words = prop::sample::select(vec![
+        "metadata",
+        "spec",
+        "status",
+        "labels",
+        "annotations",
+        "containers",
+        "restart_policy",
+        "restartPolicy",
+        "nodeSelector",
+        "dnsConfig",
+        "searches",
+        "uid",
+        "app",
+        "`",
+        ".",
+        "*",
+        "[0]",
+        "\u{1F980}",
+        " ",
+        "",
+    ]);
+    prop_oneof![
+        prop::collection::vec(words, 0..6).prop_map(|words| words.join(".")),
+        "\\PC{0,40}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_mask_of_any_paths_is_refused_by_its_field_or_changes_an_object_once(
+        paths in prop::collection::vec(any_path(), 0..5),
+        images in ("[a-z]{1,3}", "[a-z]{1,3}"),
+        labels in ("[a-z]{1,3}", "[a-z]{1,3}"),
+    ) {
+        let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+        match mask::<Pod>(&paths) {
+            Ok(Some(mask)) => {
+                let current = pod(&[("app", &labels.0)], &images.0);
+                let given = pod(&[("app", &labels.1), ("more", "x")], &images.1);
+                let once = mask.over(&given, &current).unwrap();
+                prop_assert_eq!(&mask.over(&given, &once).unwrap(), &once);
+                prop_assert_eq!(&mask.over(&current, &current).unwrap(), &current);
+                // No mask reaches what the server alone writes.
+                prop_assert_eq!(&once.status, &current.status);
+                prop_assert_eq!(&once.metadata.unwrap().name, &current.metadata.unwrap().name);
+            }
+            Ok(None) => prop_assert!(paths.is_empty() || paths.contains(&"*")),
+            Err(ApiError::Invalid { violations, .. }) => prop_assert_eq!(&violations[0].field, "update_mask"),
+            Err(other) => prop_assert!(false, "{other}"),
+        }
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::{fmt, sync::Arc};
 
-use clone8s::{names, object::Object as _, v1::Pod};
+use clone8s::{manifest, names, object::Object as _, v1::Pod};
 use clone8s_bus::Message;
 use prost::Message as _;
 use serde_yaml::{Mapping, Value};
@@ -129,6 +129,7 @@ fn stored(message: &Message, pod: Pod, node: &str) -> Result<Command, Reason> {
 }
 
 fn requested(body: &[u8], node: &str) -> Result<Command, Reason> {
+    manifest::check_brackets(body).map_err(|error| Reason::new(format!("body: {error}")))?;
     let request: Mapping = serde_yaml::from_slice(body).map_err(|error| {
         Reason::new(format!(
             "body: is not {{\"action\": …, \"pod\": …}} in JSON or YAML: {error}"

@@ -193,4 +193,58 @@ proptest! {
             prop_assert!(names::check_dns_subdomain(&key.name).is_ok());
         }
     }
+
+    #[test]
+    fn no_damaged_pod_stops_the_kubelet(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        verb in prop::sample::select(vec!["added", "modified", "deleted"]),
+    ) {
+        let whole = from_apiserver(verb, "9");
+        let mut body = whole.body.to_vec();
+        for (place, byte) in damage {
+            let place = place.index(body.len());
+            body[place] = byte;
+        }
+        if let Some(cut) = cut {
+            body.truncate(cut.index(body.len()));
+        }
+        let damaged = Message { body: body.into(), ..whole };
+        match interpret(&damaged, NODE) {
+            // What gets in could be the name of a folder, and is this node's.
+            Ok(Command::Stored(hint)) => {
+                prop_assert!(names::check_dns_subdomain(hint.pod.name()).is_ok());
+                prop_assert_eq!(hint.pod.spec.as_ref().map(|spec| spec.node_name.as_str()), Some(NODE));
+            }
+            Ok(other) => prop_assert!(false, "{other:?}"),
+            Err(reason) => prop_assert!(!reason.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn nothing_like_a_request_stops_the_kubelet(
+        text in prop::collection::vec(prop::sample::select(vec![
+            "action: add\n", "action: delete\n", "pod:\n", "pod: ", "  apiVersion: v1\n", "  kind: Pod\n", "  version: v0\n",
+            "  name: a\n", "  metadata: {name: a}\n", "  spec: {containers: [{name: a, image: b}]}\n", "- ", "{", "}", "[", "]",
+            "&a ", "*a\n", "<<: ", "\"", "'", "|\n", "? ", ": ", "null", "---\n",
+        ]), 0..20)
+    ) {
+        let _ = interpret(&message("application/yaml", &[], text.concat()), NODE);
+    }
+}
+
+#[rstest]
+#[case("[".repeat(1 << 20))]
+#[case("{\"action\":".repeat(1 << 16))]
+#[case("- ".repeat(1 << 19))]
+#[case(format!("action: add\npod: {}", "{a: ".repeat(100_000)))]
+fn depth_is_bounded(#[case] body: String) {
+    for (content_type, headers) in [
+        ("application/json", &[][..]),
+        ("application/yaml", &[][..]),
+        ("application/json", &[("verb", "added")][..]),
+    ] {
+        let reason = reason(&message(content_type, headers, body.clone()));
+        assert!(reason.len() <= Reason::LONGEST, "{reason}");
+    }
 }
