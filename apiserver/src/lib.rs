@@ -33,6 +33,8 @@ mod registration;
 mod registry;
 mod server;
 mod services;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 mod time;
 mod tls;

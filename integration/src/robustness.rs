@@ -24,10 +24,11 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+use tonic::transport::Channel;
 
 use self::{
     clients::{Client, Record, rng, selector},
-    cluster::{Access, Cluster},
+    cluster::Cluster,
     faults::Schedule,
     history::{Change, History, Revision, Span, Start, Watch},
     listener::Inbox,
@@ -80,33 +81,19 @@ impl Run {
     }
 
     async fn on(&self, cluster: &mut Cluster) -> anyhow::Result<History> {
-        let clock = Clock {
-            start: Instant::now(),
-        };
         let access = cluster.access.clone();
         let inbox = Inbox::open(&access.amqp).await;
         let mut listener = JoinSet::new();
         listener.spawn(inbox.clone().fill(access.amqp.clone()));
-        let (target, _) = watch::channel(None);
-        let mut watchers = self.watchers(&access, clock, &target);
-        let mut clients = JoinSet::new();
-        for number in 0..CLIENTS {
-            let client = Client::new(number, self.seed, access.channels(), clock);
-            clients.spawn(client.run(clock.start + self.span));
-        }
+        let mut players = Players::start(self.seed, self.span, || access.channels());
+        let clock = players.clock;
 
         self.faults.run(cluster, clock).await?;
-        let mut history = History::default();
-        while let Some(record) = clients.join_next().await {
-            let Record { writes, reads } = record?;
-            history.writes.extend(writes);
-            history.reads.extend(reads);
-        }
+        let mut history = players.written().await?;
         eprintln!("{clock} the clients have ended");
         access.ready().await;
         history.order = access.order(PODS).await?;
-        target.send_replace(history.order.last().map(|change| change.revision));
-        history.watches = told(&mut watchers).await?;
+        history.watches = players.watched(&history.order).await?;
         eprintln!("{clock} the watchers have ended");
         all_arrived(&inbox, &history.order).await;
         eprintln!("{clock} the messages have come");
@@ -115,35 +102,82 @@ impl Run {
         history.failures = arrived.failures;
         Ok(history)
     }
+}
 
-    fn watchers(
-        &self,
-        access: &Access,
-        clock: Clock,
-        target: &watch::Sender<Option<Revision>>,
-    ) -> JoinSet<Watch> {
+/// The clients and the watchers of a run, whatever their apiservers run on.
+#[derive(Debug)]
+pub struct Players {
+    clock: Clock,
+    clients: JoinSet<Record>,
+    watchers: JoinSet<Watch>,
+    target: watch::Sender<Option<Revision>>,
+}
+
+impl Players {
+    /// Each gets a connection of its own to every apiserver.
+    pub fn start(seed: u64, span: Duration, channels: impl Fn() -> Vec<Channel>) -> Self {
+        let clock = Clock {
+            start: Instant::now(),
+        };
+        let (target, _) = watch::channel(None);
         let mut watchers = JoinSet::new();
         for number in CLIENTS..CLIENTS + WATCHERS {
-            let mut choices = rng(self.seed, number, u64::MAX);
-            watchers.spawn(
-                Watcher {
-                    number,
-                    seed: self.seed,
-                    channels: access.channels(),
-                    clock,
-                    selector: selector(&mut choices),
-                    // The revision of an empty store: all that a run does comes after it.
-                    start: if choices.random_bool(0.3) {
-                        Start::State
-                    } else {
-                        Start::After(1)
-                    },
-                    target: target.subscribe(),
-                }
-                .run(),
-            );
+            let mut choices = rng(seed, number, u64::MAX);
+            let watcher = Watcher {
+                number,
+                seed,
+                channels: channels(),
+                clock,
+                selector: selector(&mut choices),
+                // The revision of an empty store: all that a run does comes after it.
+                start: if choices.random_bool(0.3) {
+                    Start::State
+                } else {
+                    Start::After(1)
+                },
+                target: target.subscribe(),
+            };
+            watchers.spawn(watcher.run());
         }
-        watchers
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let client = Client::new(number, seed, channels(), clock);
+            clients.spawn(client.run(clock.start + span));
+        }
+        Self {
+            clock,
+            clients,
+            watchers,
+            target,
+        }
+    }
+
+    /// What the clients did, once all have ended.
+    pub async fn written(&mut self) -> anyhow::Result<History> {
+        let mut history = History::default();
+        while let Some(record) = self.clients.join_next().await {
+            let Record { writes, reads } = record?;
+            history.writes.extend(writes);
+            history.reads.extend(reads);
+        }
+        Ok(history)
+    }
+
+    /// What the watchers were told, once that is everything.
+    pub async fn watched(&mut self, order: &[Change]) -> anyhow::Result<Vec<Watch>> {
+        self.target
+            .send_replace(order.last().map(|change| change.revision));
+        let mut told = Vec::new();
+        let all = async {
+            while let Some(watch) = self.watchers.join_next().await {
+                told.push(watch?);
+            }
+            anyhow::Ok(())
+        };
+        timeout(CATCH_UP, all)
+            .await
+            .context("a watcher does not come to the end of the run")??;
+        Ok(told)
     }
 }
 
@@ -167,20 +201,6 @@ pub fn with_cluster<T: Send>(
         inside.join()
     });
     done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-async fn told(watchers: &mut JoinSet<Watch>) -> anyhow::Result<Vec<Watch>> {
-    let mut told = Vec::new();
-    let all = async {
-        while let Some(watch) = watchers.join_next().await {
-            told.push(watch?);
-        }
-        anyhow::Ok(())
-    };
-    timeout(CATCH_UP, all)
-        .await
-        .context("a watcher does not come to the end of the run")??;
-    Ok(told)
 }
 
 /// Waits for the messages; what is missing after that is the verification's to tell.

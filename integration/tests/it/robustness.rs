@@ -69,7 +69,7 @@ fn check(seed: u64, span: Duration, faults: Schedule) {
 
 #[test]
 fn a_cluster_that_is_killed_paused_and_cut_off_keeps_its_promises() {
-    let (seed, span) = (seed(), Duration::from_secs(20));
+    let (seed, span) = (seed(), Duration::from_secs(15));
     check(seed, span, Schedule::random(seed, span));
 }
 

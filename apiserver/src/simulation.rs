@@ -1,0 +1,280 @@
+//! Several apiservers over one store and one bus, all in memory, in a time that does not wait: seconds of it pass as soon as
+//! nobody has anything to do. The clients and what they hold the API to are those of the integration tests' robustness.
+//!
+//! ```text
+//! clients, watchers ──(gRPC over pipes)──► apiservers, which crash and start again
+//!                                             │ ways on which things take long or are lost
+//!                                             ▼
+//!                                   a store that goes away; a bus that confirms nothing now and then
+//! ```
+
+mod bus;
+mod store;
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use clone8s::v1::Pod;
+use clone8s_daemon::{Shutdown, clock};
+use clone8s_integration::robustness::{
+    Players,
+    history::{Change, History, State, Verb},
+    verify::verify,
+};
+use hyper_util::rt::TokioIo;
+use prost::Message as _;
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{
+    Channel, Endpoint,
+    server::{Connected, UdsConnectInfo},
+};
+
+use self::{bus::FlakyBus, store::FarStore};
+use crate::{
+    cache, metrics::Metrics, namespaces, outbox, ownership, pki::Pki, registration::Registrar,
+    registry::Registry, server, services::Backend, store::Store, tunnel::Tunnels, wait_for_store,
+};
+
+const APISERVERS: usize = 3;
+const SPAN: Duration = Duration::from_secs(20);
+const SEED: &str = "CLONE8S_ROBUSTNESS_SEED";
+const PODS: &str = "/clone8s/objects/pods/default/";
+
+/// One apiserver, or the place of one that has crashed.
+struct Server {
+    number: usize,
+    store: FarStore,
+    bus: FlakyBus,
+    folder: tempfile::TempDir,
+    /// Where connections go to while it runs.
+    door: Arc<Mutex<Option<mpsc::Sender<io::Result<Pipe>>>>>,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    fn new(number: usize, store: &FarStore, bus: &FlakyBus) -> Self {
+        Self {
+            number,
+            store: store.clone(),
+            bus: bus.clone(),
+            folder: tempfile::tempdir().unwrap(),
+            door: Arc::default(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    async fn start(&mut self) {
+        let shutdown = Shutdown::new();
+        let store: Arc<dyn Store> = Arc::new(self.store.clone());
+        let registry = Registry::new(Arc::clone(&store), shutdown.clone());
+        wait_for_store(&registry, &shutdown).await.unwrap();
+        let pki = Arc::new(Pki::open(self.folder.path(), None, clock::now()).unwrap());
+        let backend = Arc::new(Backend {
+            registry: registry.clone(),
+            tunnels: Arc::new(Tunnels::new(shutdown.clone())),
+            registrar: Registrar::new(Arc::clone(&store), pki),
+        });
+        let (door, connections) = mpsc::channel(16);
+        *self.door.lock().unwrap_or_else(PoisonError::into_inner) = Some(door);
+        let (_, health) = tonic_health::server::health_reporter();
+        let routes = server::routes(&backend, health);
+        let connections = ReceiverStream::new(connections);
+        let metrics = Arc::new(Metrics::new());
+        let serving = server::serve(routes, connections, metrics, shutdown.clone());
+        let feeding = cache::feed(
+            Arc::clone(registry.caches()),
+            Arc::clone(&store),
+            shutdown.clone(),
+        );
+        let emptying = namespaces::empty_ending(registry.clone(), shutdown.clone());
+        let owning = ownership::keep(registry, shutdown.clone());
+        let identity = format!("apiserver-{}", self.number);
+        let (takes, _) = tokio::sync::watch::channel(true);
+        let publishing = outbox::run(store, Arc::new(self.bus.clone()), identity, takes, shutdown);
+        self.tasks.spawn(async { serving.await.unwrap() });
+        self.tasks.spawn(async { feeding.await.unwrap() });
+        self.tasks.spawn(async { emptying.await.unwrap() });
+        self.tasks.spawn(async { owning.await.unwrap() });
+        self.tasks.spawn(async { publishing.await.unwrap() });
+    }
+
+    /// Everything of it stops where it is, and its connections break.
+    async fn crash(&mut self) {
+        *self.door.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.tasks.shutdown().await;
+    }
+
+    fn channel(&self) -> Channel {
+        let door = Arc::clone(&self.door);
+        let connect = tower::service_fn(move |_| {
+            let door = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            async move {
+                let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+                let (near, far) = duplex(64 * 1024);
+                let door = door.ok_or_else(refused)?;
+                door.send(Ok(Pipe(far))).await.map_err(|_| refused())?;
+                Ok::<_, io::Error>(TokioIo::new(near))
+            }
+        });
+        Endpoint::from_static("http://simulated").connect_with_connector_lazy(connect)
+    }
+}
+
+/// The server's end of a connection, by which everybody is root.
+struct Pipe(DuplexStream);
+
+impl Connected for Pipe {
+    type ConnectInfo = UdsConnectInfo;
+
+    fn connect_info(&self) -> UdsConnectInfo {
+        UdsConnectInfo {
+            peer_addr: None,
+            peer_cred: None,
+        }
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+/// Crashes one apiserver after another, and takes the store away now and then.
+async fn trouble(servers: &mut [Server], store: &FarStore, rng: &mut StdRng) {
+    sleep(millis(rng, 200, 3_000)).await;
+    if rng.random_bool(0.3) {
+        store.set_away(true);
+        sleep(millis(rng, 100, 4_000)).await;
+        store.set_away(false);
+    } else {
+        let victim = &mut servers[rng.random_range(0..APISERVERS)];
+        victim.crash().await;
+        sleep(millis(rng, 0, 3_000)).await;
+        victim.start().await;
+    }
+}
+
+fn millis(rng: &mut StdRng, least: u64, most: u64) -> Duration {
+    Duration::from_millis(rng.random_range(least..most))
+}
+
+async fn play(seed: u64) -> History {
+    let (store, bus) = (FarStore::new(seed), FlakyBus::new(seed));
+    let mut servers: Vec<_> = (0..APISERVERS)
+        .map(|number| Server::new(number, &store, &bus))
+        .collect();
+    for server in &mut servers {
+        server.start().await;
+    }
+    let channels: Vec<_> = servers.iter().map(Server::channel).collect();
+    let mut players = Players::start(seed, SPAN, || channels.clone());
+    let mut rng = StdRng::seed_from_u64(seed);
+    let troubled = async {
+        loop {
+            trouble(&mut servers, &store, &mut rng).await;
+        }
+    };
+    let _ = timeout(SPAN, troubled).await;
+    // The last trouble may have been cut short.
+    store.calm();
+    bus.calm();
+    for server in &mut servers {
+        server.crash().await;
+        server.start().await;
+    }
+    let mut history = players.written().await.unwrap();
+    history.order = order(&store);
+    history.watches = players.watched(&history.order).await.unwrap();
+    let told = async {
+        while bus.told().len() < history.order.len() || !bus.has_told(&history.order) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let _ = timeout(Duration::from_mins(1), told).await;
+    history.messages = bus.told();
+    history
+}
+
+fn order(store: &FarStore) -> Vec<Change> {
+    let of_pods = |change: crate::store::Change| {
+        let name = change.key.strip_prefix(PODS)?.to_owned();
+        let (verb, value) = match (change.value, change.previous) {
+            (Some(value), None) => (Verb::Added, value),
+            (Some(value), Some(_)) => (Verb::Modified, value),
+            (None, previous) => (Verb::Deleted, previous?.value),
+        };
+        Some(Change {
+            revision: change.revision.0,
+            name,
+            verb,
+            state: State::of(&Pod::decode(value).ok()?),
+        })
+    };
+    store.changes().into_iter().filter_map(of_pods).collect()
+}
+
+/// Seconds of a machine are minutes of the simulation.
+#[test]
+fn the_promises_hold_in_a_time_that_does_not_wait() {
+    let told = std::env::var(SEED).ok().map(|seed| seed.parse().expect("a seed"));
+    let since = clock::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let seeds = match told {
+        Some(seed) => vec![seed],
+        None => vec![1, 2, since.as_secs()],
+    };
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let history = runtime.block_on(play(seed));
+        let found = verify(&history);
+        assert!(
+            found.is_empty(),
+            "{SEED}={seed}: {} broken promises: {:#?}",
+            found.len(),
+            &found[..found.len().min(5)]
+        );
+        assert!(
+            history.order.len() > 50,
+            "{SEED}={seed}: only {} changes",
+            history.order.len()
+        );
+    }
+}
