@@ -41,6 +41,9 @@ fn main() -> Result<()> {
         // These hold secrets; `src/redacted.rs` shows them without.
         .skip_debug([
             ".clone8s.v1.Secret",
+            ".clone8s.v1.BackUpStoreResponse",
+            ".clone8s.v1.BackupEntry",
+            ".clone8s.v1.BackupHeader",
             ".clone8s.v1.CreateJoinTokenResponse",
             ".clone8s.v1.RegisterNodeRequest",
             ".runtime.v1.AuthConfig",

@@ -212,6 +212,7 @@ pub trait Resource: Object {
             propagation_policy: options.propagation_policy.clone(),
             validate_only: options.validate_only,
             resource_version: options.resource_version,
+            request_id: String::new(),
         };
         unary(channel, Self::CALLS.delete_many, request)
     }

@@ -72,6 +72,30 @@ impl fmt::Debug for v1::RegisterNodeRequest {
     }
 }
 
+impl fmt::Debug for v1::BackUpStoreResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BackUpStoreResponse({} bytes)", self.data.len())
+    }
+}
+
+impl fmt::Debug for v1::BackupEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BackupEntry({}, {} bytes)", self.key, self.value.len())
+    }
+}
+
+impl fmt::Debug for v1::BackupHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackupHeader")
+            .field("revision", &self.revision)
+            .field("creation_timestamp", &self.creation_timestamp)
+            .field("version", &self.version)
+            .field("ca_certificate", &self.ca_certificate)
+            .field("ca_key", &Redacted::of(&self.ca_key))
+            .finish()
+    }
+}
+
 impl fmt::Debug for cri::AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthConfig")
@@ -120,7 +144,18 @@ mod tests {
             }),
             ..cri::PullImageRequest::default()
         };
-        let shown = format!("{request:?} {token:?} {registration:?} {pull:?}");
+        let header = v1::BackupHeader {
+            ca_key: "hunter2".to_owned(),
+            ..v1::BackupHeader::default()
+        };
+        let entry = v1::BackupEntry {
+            key: "/clone8s/x".to_owned(),
+            value: Bytes::from_static(b"hunter2"),
+        };
+        let part = v1::BackUpStoreResponse {
+            data: Bytes::from_static(b"hunter2"),
+        };
+        let shown = format!("{request:?} {token:?} {registration:?} {pull:?} {header:?} {entry:?} {part:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
         for kept in [
             "\"password\": \"7 bytes\"",

@@ -126,6 +126,8 @@ pub struct DeleteManyRequest {
     pub validate_only: bool,
     #[prost(int64, tag = "10")]
     pub resource_version: i64,
+    #[prost(string, tag = "11")]
+    pub request_id: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

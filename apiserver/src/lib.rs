@@ -15,6 +15,7 @@ mod config;
 mod door;
 mod error;
 mod events;
+mod eviction;
 mod fields;
 mod identity;
 mod kind;

@@ -1,19 +1,21 @@
 //! UpdatePodStatus: one status that several write. Its node has the most of it; the conditions that its readiness
-//! gates name are others'.
+//! gates name are others', and so is what an eviction says.
 
 use clone8s::v1::{Condition, Pod, PodStatus};
+
+/// The condition of a pod that is ended from outside.
+pub(crate) const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// The status after a write.
 pub(crate) fn merge(current: &Pod, given: PodStatus, types: &[String]) -> PodStatus {
     let before = current.status.clone().unwrap_or_default();
     if types.is_empty() {
-        let gates: Vec<_> = current
-            .spec
-            .iter()
-            .flat_map(|spec| &spec.readiness_gates)
+        let gates = current.spec.iter().flat_map(|spec| &spec.readiness_gates);
+        let others: Vec<_> = gates
             .map(|gate| gate.condition_type.clone())
+            .chain([DISRUPTION_TARGET.to_owned()])
             .collect();
-        let conditions = replaced(given.conditions.clone(), before.conditions, &gates);
+        let conditions = replaced(given.conditions.clone(), before.conditions, &others);
         return PodStatus { conditions, ..given };
     }
     PodStatus {

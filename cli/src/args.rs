@@ -6,7 +6,7 @@ use clone8s_daemon::telemetry::Telemetry;
 use crate::{
     apply::ApplyArgs, attach::AttachArgs, completions::CompletionsArgs, connection::ConnectionArgs,
     cordon::NodesArgs, cp::CpArgs, delete::DeleteArgs, describe::DescribeArgs, diff::DiffArgs,
-    down::DownArgs, exec::ExecArgs, get::GetArgs, image::ImageArgs, logs::LogsArgs,
+    down::DownArgs, drain::DrainArgs, exec::ExecArgs, get::GetArgs, image::ImageArgs, logs::LogsArgs,
     port_forward::PortForwardArgs, push::PushArgs, token::TokenArgs, top::TopArgs, up::UpArgs,
     watch::WatchArgs,
 };
@@ -67,6 +67,8 @@ The pods that run there go on; `c8s uncordon` takes it back.")]
     #[command(after_help = "Examples:
   c8s uncordon node-1")]
     Uncordon(NodesArgs),
+    /// Empty nodes: give them no new pods, and evict those that they run
+    Drain(DrainArgs),
     /// Show what a container wrote
     Logs(LogsArgs),
     /// Run a command in a container

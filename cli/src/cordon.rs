@@ -39,19 +39,9 @@ impl Taking {
 pub async fn run(args: &NodesArgs, taking: Taking, channel: &Channel, out: &mut impl Write) -> Result<()> {
     let mut errors = Vec::new();
     for name in &args.names {
-        let node = Node {
-            metadata: Some(ObjectMeta {
-                name: name.clone(),
-                ..ObjectMeta::default()
-            }),
-            spec: Some(NodeSpec {
-                unschedulable: taking == Taking::NoPods,
-            }),
-            status: None,
-        };
-        match Node::update_fields(channel, node, &["spec.unschedulable"], FIELD_MANAGER).await {
-            Ok(_) => writeln!(out, "node/{name} {}", taking.word())?,
-            Err(status) => errors.push(format!("node/{name}: {}", explain(&status))),
+        match set(channel, name, taking).await {
+            Ok(()) => writeln!(out, "node/{name} {}", taking.word())?,
+            Err(error) => errors.push(format!("node/{name}: {error}")),
         }
     }
     if errors.is_empty() {
@@ -59,4 +49,22 @@ pub async fn run(args: &NodesArgs, taking: Taking, channel: &Channel, out: &mut 
     } else {
         Err(anyhow!(errors.join("\n")))
     }
+}
+
+/// Says it to one node.
+pub(crate) async fn set(channel: &Channel, name: &str, taking: Taking) -> Result<()> {
+    let node = Node {
+        metadata: Some(ObjectMeta {
+            name: name.to_owned(),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(NodeSpec {
+            unschedulable: taking == Taking::NoPods,
+        }),
+        status: None,
+    };
+    Node::update_fields(channel, node, &["spec.unschedulable"], FIELD_MANAGER)
+        .await
+        .map(drop)
+        .map_err(|status| anyhow!(explain(&status)))
 }

@@ -13,6 +13,7 @@ pub mod delete;
 pub mod describe;
 pub mod diff;
 pub mod down;
+pub mod drain;
 pub mod exec;
 pub mod files;
 pub mod get;
@@ -75,6 +76,7 @@ fn run_call(call: Call, connection: &ConnectionArgs) -> anyhow::Result<ExitCode>
             Call::Delete(args) => done(delete::run(&args, &connection.connect()?, out).await),
             Call::Cordon(args) => done(cordon::run(&args, Taking::NoPods, &connection.connect()?, out).await),
             Call::Uncordon(args) => done(cordon::run(&args, Taking::Pods, &connection.connect()?, out).await),
+            Call::Drain(args) => done(drain::run(&args, &connection.connect()?, out).await),
             Call::Logs(args) => done(logs::run(&args, &connection.connect()?, out).await),
             Call::Exec(args) => exec::run(&args, &connection.connect()?, out).await,
             Call::Attach(args) => done(attach::run(&args, &connection.connect()?, out).await),

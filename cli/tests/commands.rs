@@ -3,10 +3,14 @@
 // In a test a panic is the report; clippy knows that only of functions that are tests themselves.
 #![allow(clippy::unwrap_used)]
 
+mod commands {
+    pub(crate) mod cluster;
+    mod drain;
+}
+
 use std::{
-    path::{Path, PathBuf},
-    process::{Output, Stdio},
-    sync::Arc,
+    path::Path,
+    process::Stdio,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -18,14 +22,9 @@ use clone8s::{
         UpdateNodeStatusRequest, node_service_client::NodeServiceClient,
     },
 };
-use clone8s_apiserver::{Apiserver, Config, HistoryArgs, StoreConfig};
-use clone8s_bus::local::LocalBus;
-use clone8s_daemon::Shutdown;
-use tempfile::TempDir;
+use commands::cluster::{Cluster, c8s, failure, words};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    process::Command,
-    task::JoinSet,
     time::timeout,
 };
 
@@ -37,101 +36,6 @@ spec:
   containers:
   - {name: web, image: 'busybox:1.36'}
 ";
-
-/// An apiserver on the embedded store; ends with the test.
-struct Cluster {
-    folder: TempDir,
-    shutdown: Shutdown,
-    server: JoinSet<Result<(), clone8s_apiserver::Error>>,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let mut cluster = Self {
-            folder: tempfile::tempdir().unwrap(),
-            shutdown: Shutdown::new(),
-            server: JoinSet::new(),
-        };
-        cluster.serve().await;
-        cluster
-    }
-
-    async fn serve(&mut self) {
-        let config = Config {
-            data_dir: self.folder.path().join("data"),
-            store: StoreConfig::Embedded {
-                path: self.folder.path().join("store"),
-            },
-            history: HistoryArgs::default(),
-            socket: self.socket(),
-            tls: None,
-            metrics: None,
-        };
-        self.shutdown = Shutdown::new();
-        let server = Apiserver::start(config, Arc::new(LocalBus::new()), self.shutdown.clone())
-            .await
-            .unwrap();
-        self.server.spawn(server.serve());
-    }
-
-    async fn restart(&mut self) {
-        self.shutdown.cancel();
-        self.server.join_next().await.unwrap().unwrap().unwrap();
-        self.serve().await;
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("api.sock")
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        c8s(&format!("unix://{}", self.socket().display()), args)
-    }
-
-    /// What a command that must succeed prints.
-    async fn ok(&self, args: &[&str]) -> String {
-        let output = self.command(args).output().await.unwrap();
-        assert!(output.status.success(), "c8s {args:?}: {}", words(&output.stderr));
-        words(&output.stdout)
-    }
-
-    /// What a command that must fail says.
-    async fn refused(&self, args: &[&str]) -> String {
-        failure(&self.command(args).output().await.unwrap())
-    }
-}
-
-fn c8s(server: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_c8s"));
-    command
-        .env_clear()
-        .args(["--server", server])
-        .args(args)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
-
-fn failure(output: &Output) -> String {
-    assert_eq!(
-        output.status.code(),
-        Some(1),
-        "{}{}",
-        words(&output.stdout),
-        words(&output.stderr)
-    );
-    words(&output.stderr)
-}
-
-fn words(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn applying_creates_then_changes_then_leaves_alone() {
@@ -647,8 +551,7 @@ async fn top_shows_the_latest_samples_and_a_dash_where_there_is_none() {
 #[tokio::test]
 async fn every_command_has_help_with_an_example() {
     for command in [
-        "apply", "diff", "get", "describe", "delete", "cordon", "uncordon", "logs", "top", "watch", "push",
-        "token",
+        "apply", "get", "describe", "delete", "cordon", "uncordon", "drain", "logs", "watch", "push", "token",
     ] {
         let output = c8s("unix:///nowhere/api.sock", &[command, "--help"])
             .output()

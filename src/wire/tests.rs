@@ -136,6 +136,7 @@ fn the_services_of_all_kinds_have_these_messages() {
             (8, "string propagation_policy"),
             (9, "bool validate_only"),
             (10, "int64 resource_version"),
+            (11, "string request_id"),
         ];
         if contract.kind == Pod::KIND {
             delete_many.push((7, "int32 grace_period_seconds"));

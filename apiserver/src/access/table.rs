@@ -24,6 +24,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.PodService/WatchPods", Access::Node),
     ("/clone8s.v1.PodService/UpdatePodStatus", Access::Node),
     ("/clone8s.v1.PodService/BindPod", Access::Admin),
+    ("/clone8s.v1.PodService/EvictPod", Access::Admin),
     ("/clone8s.v1.PodService/GetPodLogs", Access::Admin),
     ("/clone8s.v1.PodService/ExecPod", Access::Admin),
     ("/clone8s.v1.PodService/AttachPod", Access::Admin),
@@ -197,6 +198,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
         Access::Admin,
     ),
     ("/clone8s.v1.LimitRangeService/WatchLimitRanges", Access::Admin),
+    ("/clone8s.v1.MaintenanceService/BackUpStore", Access::Admin),
     ("/clone8s.v1.RegistrationService/CreateJoinToken", Access::Admin),
     // The join token is what it asks for.
     ("/clone8s.v1.RegistrationService/RegisterNode", Access::Everyone),

@@ -62,6 +62,17 @@ impl Registry {
         key: &Key<K>,
         options: &DeleteOptions,
     ) -> Result<K, ApiError> {
+        self.delete_saying(scope, key, options, |_, _| {}).await
+    }
+
+    /// The same, with a word about it on the object: `say` gets what it was and what the deletion made of it.
+    pub(crate) async fn delete_saying<K: Kind>(
+        &self,
+        scope: &Scope,
+        key: &Key<K>,
+        options: &DeleteOptions,
+        say: impl Fn(&K, &mut K),
+    ) -> Result<K, ApiError> {
         if let Some(grace) = options.grace.filter(|grace| *grace < 0) {
             return Err(ApiError::field(
                 key.name().to_string(),
@@ -87,7 +98,9 @@ impl Registry {
                 current.grace_period(options.grace)
             };
             scope.check_delete(current, grace)?;
-            Ok(mark(current, grace, options.propagation, clock::now()))
+            let mut next = mark(current, grace, options.propagation, clock::now());
+            say(current, &mut next);
+            Ok(next)
         })
         .await
     }

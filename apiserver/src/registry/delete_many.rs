@@ -1,13 +1,16 @@
 //! Deletion of what selectors choose, a page at a time.
 
+mod chosen;
+
 use clone8s::{
     v1::{CallError, ObjectDeletion},
     wire::{DeleteManyRequest, DeleteManyResponse, ListRequest},
 };
 use futures::{StreamExt as _, stream};
 
-use super::{DeleteOptions, Key, Registry, is_deletion_done};
-use crate::{access::Scope, cache::Entry, error::ApiError, kind::Kind};
+use self::chosen::{Chosen, ChosenPage};
+use super::{Commit, DeleteOptions, Key, Registry, is_deletion_done};
+use crate::{access::Scope, error::ApiError, kind::Kind};
 
 /// Deletions of one call that are under way at a time: the store takes them in one commit, and others come in between.
 const AT_ONCE: usize = 16;
@@ -28,16 +31,15 @@ impl Registry {
                 "must be true where neither label_selector nor field_selector chooses",
             ));
         }
-        let list = ListRequest {
-            namespace: request.namespace.clone(),
-            label_selector: request.label_selector.clone(),
-            field_selector: request.field_selector.clone(),
-            page_size: request.page_size,
-            page_token: request.page_token.clone(),
+        let page = match &options.write.request {
+            Some(id) if options.write.commit == Commit::Store => {
+                self.choose_once::<K>(scope, request, id).await?
+            }
+            _ => self.choose::<K>(scope, request).await?,
         };
-        let page = self.list::<K>(scope, &list).await?;
-        let deletions: Vec<_> = stream::iter(page.items)
-            .map(|entry| self.delete_chosen::<K>(scope, entry, options))
+        let changed_after = request.resource_version;
+        let deletions: Vec<_> = stream::iter(page.chosen)
+            .map(|chosen| self.delete_chosen::<K>(scope, chosen, changed_after, options))
             .buffered(AT_ONCE)
             .collect()
             .await;
@@ -55,24 +57,52 @@ impl Registry {
         })
     }
 
+    async fn choose<K: Kind>(
+        &self,
+        scope: &Scope,
+        request: &DeleteManyRequest,
+    ) -> Result<ChosenPage, ApiError> {
+        let list = ListRequest {
+            namespace: request.namespace.clone(),
+            label_selector: request.label_selector.clone(),
+            field_selector: request.field_selector.clone(),
+            page_size: request.page_size,
+            page_token: request.page_token.clone(),
+        };
+        let page = self.list::<K>(scope, &list).await?;
+        let chosen = page.items.iter().map(|entry| {
+            let object: K = entry.decode()?;
+            Ok(Chosen {
+                namespace: object.namespace().to_owned(),
+                name: object.name().to_owned(),
+                uid: object.uid().to_owned(),
+                resource_version: object.resource_version(),
+            })
+        });
+        let chosen = chosen.collect::<Result<_, ApiError>>()?;
+        Ok(ChosenPage::new(chosen, page.next_page_token))
+    }
+
     /// The outer error is that of the whole call.
     async fn delete_chosen<K: Kind>(
         &self,
         scope: &Scope,
-        entry: Entry,
+        chosen: Chosen,
+        changed_after: i64,
         options: &DeleteOptions,
     ) -> Result<ObjectDeletion, ApiError> {
-        let chosen: K = entry.decode()?;
-        let key = Key::of(&chosen)?;
+        let key = Key::<K>::parse(&chosen.namespace, &chosen.name)?;
         let mut options = options.clone();
-        chosen.uid().clone_into(&mut options.seen.uid);
-        let seen = options.seen.resource_version;
-        let outcome = if seen != 0 && chosen.resource_version() > seen {
-            let object = key.name();
-            Err(ApiError::Stale { object, seen })
+        chosen.uid.clone_into(&mut options.seen.uid);
+        options.write.request = options.write.request.map(|id| id.on(&chosen.uid));
+        let outcome = if changed_after != 0 && chosen.resource_version > changed_after {
+            Err(ApiError::Stale {
+                object: key.name(),
+                seen: changed_after,
+            })
         } else {
-            if seen != 0 {
-                options.seen.resource_version = chosen.resource_version();
+            if changed_after != 0 {
+                options.seen.resource_version = chosen.resource_version;
             }
             self.delete(scope, &key, &options).await
         };
@@ -84,9 +114,9 @@ impl Registry {
             Err(error) => (false, Some(CallError::from(error))),
         };
         Ok(ObjectDeletion {
-            namespace: chosen.namespace().to_owned(),
-            name: chosen.name().to_owned(),
-            uid: chosen.uid().to_owned(),
+            namespace: chosen.namespace,
+            name: chosen.name,
+            uid: chosen.uid,
             gone,
             error,
         })

@@ -3,6 +3,7 @@
 //! ```text
 //! a write that leaves the object ─► the id goes into its metadata, in the same write of the store
 //! a write that removes the object ─► its metadata are kept aside under the id, then it is removed
+//! a deletion of what selectors choose ─► what they chose is kept aside under the id, then each of it is deleted
 //! ```
 //! So a repeated write is known after a restart and on another apiserver too. Of each object the last
 //! [`REMEMBERED`] ids are known, and what was removed for [`KEPT`].
@@ -14,12 +15,14 @@ use clone8s::v1::HandledRequest;
 use clone8s_daemon::{Shutdown, clock};
 use pbjson_types::Timestamp;
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 
 use super::{Key, Registry};
 use crate::{
     error::ApiError,
     kind::Kind,
+    pki::hex,
     store::{Page, Precondition, Revision, Store, StoreError},
     time::{system_time, timestamp},
 };
@@ -65,6 +68,15 @@ impl RequestId {
         }))
     }
 
+    /// The same call on one of several objects.
+    pub(super) fn on(&self, uid: &str) -> Self {
+        let digest = Sha256::digest(format!("{}/{uid}", self.id));
+        Self {
+            id: hex(&digest[..16]),
+            call: self.call,
+        }
+    }
+
     pub(super) fn id(&self) -> &str {
         &self.id
     }
@@ -91,7 +103,7 @@ impl RequestId {
         handled.drain(..forgotten);
     }
 
-    fn used_otherwise(&self, what: &str) -> ApiError {
+    pub(super) fn used_otherwise(&self, what: &str) -> ApiError {
         ApiError::field(
             "the request",
             "request_id",
@@ -101,6 +113,11 @@ impl RequestId {
 
     fn removed_key<K: Kind>(&self) -> String {
         format!("{REMOVED_PREFIX}{}/{}", K::PLURAL, self.id)
+    }
+
+    /// Where it is kept what the request has chosen to delete.
+    pub(super) fn chosen_key<K: Kind>(&self) -> String {
+        format!("{REMOVED_PREFIX}{}/{}/chosen", K::PLURAL, self.id)
     }
 }
 

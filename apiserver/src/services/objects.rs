@@ -192,13 +192,16 @@ async fn delete<K: Kind>(
 ) -> Result<ObjectResponse<K>, ApiError> {
     let key = Key::<K>::parse(&request.namespace, &request.name)?;
     let options = DeleteOptions {
-        grace: request.grace_period_seconds,
-        propagation: Propagation::parse(&request.propagation_policy)?,
         seen: Seen {
             uid: request.uid,
             resource_version: request.resource_version,
         },
-        write: WriteOptions::parse("Delete", request.validate_only, &request.request_id)?,
+        ..delete_options(
+            request.grace_period_seconds,
+            &request.propagation_policy,
+            request.validate_only,
+            &request.request_id,
+        )?
     };
     Ok(one(registry.delete(&scope, &key, &options).await?))
 }
@@ -208,16 +211,28 @@ async fn delete_many<K: Kind>(
     scope: Scope,
     request: DeleteManyRequest,
 ) -> Result<DeleteManyResponse, ApiError> {
-    let options = DeleteOptions {
-        grace: request.grace_period_seconds,
-        propagation: Propagation::parse(&request.propagation_policy)?,
-        seen: Seen {
-            uid: String::new(),
-            resource_version: request.resource_version,
-        },
-        write: WriteOptions::parse("Delete", request.validate_only, "")?,
-    };
+    let options = delete_options(
+        request.grace_period_seconds,
+        &request.propagation_policy,
+        request.validate_only,
+        &request.request_id,
+    )?;
     registry.delete_many::<K>(&scope, &request, &options).await
+}
+
+/// What both deletions say about how an object is to go; which one it is to be is theirs to say.
+fn delete_options(
+    grace: Option<i32>,
+    propagation_policy: &str,
+    validate_only: bool,
+    request_id: &str,
+) -> Result<DeleteOptions, ApiError> {
+    Ok(DeleteOptions {
+        grace,
+        propagation: Propagation::parse(propagation_policy)?,
+        seen: Seen::default(),
+        write: WriteOptions::parse("Delete", validate_only, request_id)?,
+    })
 }
 
 async fn apply<K: Kind>(

@@ -1,15 +1,15 @@
 //! What pods have beside the calls of all kinds, which `objects` answers.
 
 use clone8s::v1::{
-    AttachPodRequest, AttachPodResponse, BindPodRequest, BindPodResponse, ExecPodRequest, ExecPodResponse,
-    GetPodLogsRequest, GetPodLogsResponse, PortForwardPodRequest, PortForwardPodResponse,
-    pod_service_server::PodService,
+    AttachPodRequest, AttachPodResponse, BindPodRequest, BindPodResponse, EvictPodRequest, EvictPodResponse,
+    ExecPodRequest, ExecPodResponse, GetPodLogsRequest, GetPodLogsResponse, PortForwardPodRequest,
+    PortForwardPodResponse, pod_service_server::PodService,
 };
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use crate::{
     access::{self, Scope},
-    binding,
+    binding, eviction,
     pod_calls::{logs, streams::PodStreams},
     services::Backend,
 };
@@ -20,6 +20,15 @@ impl PodService for Backend {
         let scope = access::scope(&request)?;
         let pod = binding::bind(&self.registry, &scope, request.into_inner()).await?;
         Ok(Response::new(BindPodResponse { pod: Some(pod) }))
+    }
+
+    async fn evict_pod(
+        &self,
+        request: Request<EvictPodRequest>,
+    ) -> Result<Response<EvictPodResponse>, Status> {
+        let scope = access::scope(&request)?;
+        let pod = eviction::evict(&self.registry, &scope, request.into_inner()).await?;
+        Ok(Response::new(EvictPodResponse { pod: Some(pod) }))
     }
 
     async fn get_pod_logs(

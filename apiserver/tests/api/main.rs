@@ -8,6 +8,7 @@ mod batches;
 mod deletion;
 mod doors;
 mod errors;
+mod evictions;
 mod harness;
 mod masks;
 mod namespaces;

@@ -109,6 +109,44 @@ async fn a_large_selection_goes_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_deletion_that_is_repeated_deletes_what_it_chose_the_first_time_and_nothing_else() {
+    let server = Server::start().await;
+    let root = server.root();
+    create_node(&root, "n1").await;
+    let mut bound = pod_on("bound", "n1");
+    bound.metadata = labelled("bound", &[("app", "a")]);
+    let bound = create_pod(&root, bound).await;
+    create_labelled(&root, "a1", "a").await;
+    let request = DeletePodsRequest {
+        request_id: "once".into(),
+        // What has changed since is left: an end that was asked for by this very call is no such change.
+        resource_version: bound.metadata.unwrap().resource_version + 1,
+        ..of_app("a")
+    };
+    let first = delete(&root, request.clone()).await;
+    assert_eq!(
+        (first.deleted_count, first.ending_count, first.failed_count),
+        (1, 1, 0)
+    );
+
+    // Another of that name, and one that fits the selector only now.
+    create_labelled(&root, "a1", "a").await;
+    create_labelled(&root, "a2", "a").await;
+    let server = Server::start_in(server.stop().await).await;
+    let root = server.root();
+    assert_eq!(delete(&root, request.clone()).await, first);
+    assert_eq!(left(&root).await, ["a1", "a2", "bound"]);
+
+    let other = DeletePodsRequest {
+        page_size: 1,
+        ..request
+    };
+    let error = pods(&root).delete_pods(other).await.unwrap_err();
+    assert_eq!(told(&error), (Code::InvalidArgument, "INVALID".into()));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn one_that_ends_or_fails_holds_up_no_other() {
     let server = Server::start().await;
     let root = server.root();
