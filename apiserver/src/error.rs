@@ -104,6 +104,8 @@ pub(crate) enum ApiError {
         "this watch is read too slowly: what comes after revision {told} is no longer in memory; watch again from there"
     )]
     TooSlow { told: Revision },
+    #[error("nothing of the backup was read for a minute: take it again, to a place that is quick enough")]
+    BackupStalled,
     #[error("no client certificate: {0}")]
     Unauthenticated(&'static str),
     #[error("{caller} may not {action}: {why}")]
@@ -217,7 +219,9 @@ impl ApiError {
             Self::Invalid { .. } | Self::TooLarge { .. } | Self::PageToken(_) => Code::InvalidArgument,
             Self::NotFound(_) | Self::NoSuchCall => Code::NotFound,
             Self::Exists(_) | Self::NameTaken(_) => Code::AlreadyExists,
-            Self::Stale { .. } | Self::Contended(_) | Self::LineReplaced { .. } => Code::Aborted,
+            Self::Stale { .. } | Self::Contended(_) | Self::LineReplaced { .. } | Self::BackupStalled => {
+                Code::Aborted
+            }
             Self::WrongState { .. } | Self::FieldConflicts { .. } => Code::FailedPrecondition,
             Self::Compacted { .. } | Self::Future { .. } | Self::TooSlow { .. } => Code::OutOfRange,
             Self::Unauthenticated(_) => Code::Unauthenticated,
@@ -250,6 +254,7 @@ impl ApiError {
             Self::Compacted { .. } => "REVISION_COMPACTED",
             Self::Future { .. } => "REVISION_IN_FUTURE",
             Self::TooSlow { .. } => "WATCH_TOO_SLOW",
+            Self::BackupStalled => "BACKUP_STALLED",
             Self::Unauthenticated(_) => "NO_CLIENT_CERTIFICATE",
             Self::JoinRefused { refusal, .. } => refusal.reason(),
             Self::NameTaken(_) => "NODE_NAME_TAKEN",
@@ -337,6 +342,7 @@ impl ApiError {
             Self::Compacted { .. }
             | Self::Future { .. }
             | Self::TooSlow { .. }
+            | Self::BackupStalled
             | Self::Unauthenticated(_)
             | Self::Forbidden { .. }
             | Self::JoinRefused { .. }

@@ -9,6 +9,7 @@
 
 mod access;
 mod admission;
+pub mod backup;
 mod binding;
 mod cache;
 mod config;
@@ -56,7 +57,7 @@ use tonic_health::ServingStatus;
 pub use self::{
     config::{Config, HistoryArgs, KeyPairFiles, StoreConfig, TlsConfig},
     error::ERROR_DOMAIN,
-    pki::PkiError,
+    pki::{PkiError, RootCa},
     tls::TlsError,
 };
 use self::{
@@ -175,6 +176,8 @@ impl Apiserver {
             registry: registry.clone(),
             tunnels: Arc::new(Tunnels::new(shutdown.clone())),
             registrar: Registrar::new(Arc::clone(registry.store()), Arc::clone(&pki)),
+            pki: Arc::clone(&pki),
+            shutdown: shutdown.clone(),
         });
         Ok(Self {
             registry,

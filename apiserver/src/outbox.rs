@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use self::{lease::Lease, publish::Publisher, tail::Tail};
 use crate::store::{Store, StoreError};
 
-const LEADER_KEY: &str = "/clone8s/system/outbox/leader";
+pub(crate) const LEADER_KEY: &str = "/clone8s/system/outbox/leader";
 const CURSOR_KEY: &str = "/clone8s/system/outbox/cursor";
 
 /// How quickly leaders renew, give up and follow each other.

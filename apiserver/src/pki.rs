@@ -8,6 +8,7 @@
 
 mod authority;
 mod files;
+mod restore;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use std::{
 };
 
 pub(crate) use self::authority::{Authority, CertificateRequestError, KeyPairPem, hex};
+pub use self::restore::RootCa;
 use crate::config::{KeyPairFiles, TlsConfig};
 
 /// Why the certificates cannot be used.
@@ -41,6 +43,13 @@ pub enum PkiError {
     HalfAPair { present: PathBuf, missing: PathBuf },
     #[error("{name:?} is neither a DNS name nor an IP address that a certificate can carry")]
     Name { name: String },
+    #[error(
+        "{path}: another root CA than the backup's, which the nodes of this folder trust: choose another folder, or \
+         take the backup's with --replace", path = .path.display()
+    )]
+    AnotherCa { path: PathBuf },
+    #[error("the backup's root CA cannot be used: {what}")]
+    BadCa { what: String },
     #[error("cannot make a key or sign a certificate")]
     Sign(#[from] rcgen::Error),
 }

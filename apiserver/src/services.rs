@@ -1,5 +1,6 @@
 //! The generated services, bound to what does the work. A handler maps messages and nothing else.
 
+mod maintenance;
 mod objects;
 mod pods;
 mod registration;
@@ -10,15 +11,16 @@ use std::sync::Arc;
 use clone8s::{
     for_each_kind,
     v1::{
-        self, pod_service_server::PodServiceServer, registration_service_server::RegistrationServiceServer,
-        tunnel_service_server::TunnelServiceServer,
+        self, maintenance_service_server::MaintenanceServiceServer, pod_service_server::PodServiceServer,
+        registration_service_server::RegistrationServiceServer, tunnel_service_server::TunnelServiceServer,
     },
 };
+use clone8s_daemon::Shutdown;
 use tonic::{codec::CompressionEncoding, service::Routes};
 
 pub(crate) use self::objects::MoreCalls;
 use self::objects::ObjectService;
-use crate::{registration::Registrar, registry::Registry, tunnel::Tunnels};
+use crate::{pki::Pki, registration::Registrar, registry::Registry, tunnel::Tunnels};
 
 /// What the services work on.
 #[derive(Debug)]
@@ -26,6 +28,9 @@ pub(crate) struct Backend {
     pub(crate) registry: Registry,
     pub(crate) tunnels: Arc<Tunnels>,
     pub(crate) registrar: Registrar,
+    pub(crate) pki: Arc<Pki>,
+    /// Ends what a call has under way.
+    pub(crate) shutdown: Shutdown,
 }
 
 /// The largest message that is taken: an object at its limit, and room around it.
@@ -59,6 +64,7 @@ for_each_kind!(object_services);
 /// Every service of the API.
 pub(crate) fn routes(backend: &Arc<Backend>) -> Routes {
     object_services(backend)
+        .add_service(served!(MaintenanceServiceServer, backend))
         .add_service(served!(RegistrationServiceServer, backend))
         .add_service(served!(TunnelServiceServer, backend))
 }

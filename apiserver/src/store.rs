@@ -19,7 +19,7 @@ use futures::stream::BoxStream;
 pub const VALUE_LIMIT: usize = 1_310_720;
 
 /// A point in the store's history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub i64);
 
 impl fmt::Display for Revision {
@@ -124,12 +124,32 @@ pub struct Size {
 /// Ends with an error or with the store, never silently.
 pub type Watch = BoxStream<'static, Result<WatchItem, StoreError>>;
 
+/// Everything under a prefix at one revision, whatever is written meanwhile.
+pub struct Dump {
+    pub revision: Revision,
+    /// In the order of the keys, some at a time. They do not outlive what the store is kept in.
+    pub parts: BoxStream<'static, Result<Vec<KeyValue>, StoreError>>,
+}
+
+impl fmt::Debug for Dump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dump")
+            .field("revision", &self.revision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keys of one part of a [`Dump`]: of the largest values they still fit into memory.
+const DUMP_PART: usize = 100;
+
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// The key as of now (linearizable), and the store's revision.
     async fn get(&self, key: &str) -> Result<(Option<KeyValue>, Revision), StoreError>;
     /// The keys under a prefix, now (linearizable) or at an earlier revision.
     async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError>;
+    /// The keys under a prefix, now (linearizable), however many there are.
+    async fn dump(&self, prefix: &str) -> Result<Dump, StoreError>;
     /// Returns the revision of the write once it is durable.
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError>;
     /// [`Store::put`] while another key is unchanged; where it is not, [`StoreError::Stale`] or

@@ -4,11 +4,11 @@ use clap::{Parser, Subcommand};
 use clone8s_daemon::telemetry::Telemetry;
 
 use crate::{
-    apply::ApplyArgs, attach::AttachArgs, completions::CompletionsArgs, connection::ConnectionArgs,
-    cordon::NodesArgs, cp::CpArgs, delete::DeleteArgs, describe::DescribeArgs, diff::DiffArgs,
-    down::DownArgs, drain::DrainArgs, exec::ExecArgs, get::GetArgs, image::ImageArgs, logs::LogsArgs,
-    port_forward::PortForwardArgs, push::PushArgs, token::TokenArgs, top::TopArgs, up::UpArgs,
-    watch::WatchArgs,
+    apply::ApplyArgs, attach::AttachArgs, backup::BackupArgs, completions::CompletionsArgs,
+    connection::ConnectionArgs, cordon::NodesArgs, cp::CpArgs, delete::DeleteArgs, describe::DescribeArgs,
+    diff::DiffArgs, down::DownArgs, drain::DrainArgs, exec::ExecArgs, get::GetArgs, image::ImageArgs,
+    logs::LogsArgs, migrate::MigrateArgs, port_forward::PortForwardArgs, push::PushArgs,
+    restore::RestoreArgs, token::TokenArgs, top::TopArgs, up::UpArgs, watch::WatchArgs,
 };
 
 /// Clone8s: pods on containerd hosts, driven over gRPC
@@ -87,6 +87,12 @@ The pods that run there go on; `c8s uncordon` takes it back.")]
     Token(TokenArgs),
     /// Send pods to a kubelet's queue, without any apiserver
     Push(PushArgs),
+    /// Write all that the cluster's store holds into a file, while the cluster goes on
+    Backup(BackupArgs),
+    /// Put a backup back, into a store that no cluster uses
+    Restore(RestoreArgs),
+    /// Move a stopped cluster from the embedded store into an etcd
+    Migrate(MigrateArgs),
 }
 
 #[cfg(test)]

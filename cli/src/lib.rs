@@ -5,6 +5,7 @@
 pub mod apply;
 pub mod args;
 pub mod attach;
+pub mod backup;
 pub mod completions;
 pub mod connection;
 pub mod cordon;
@@ -20,10 +21,13 @@ pub mod get;
 pub mod image;
 pub mod kind;
 pub mod logs;
+pub mod migrate;
 pub mod namespace;
 pub mod output;
+pub mod place;
 pub mod port_forward;
 pub mod push;
+pub mod restore;
 pub mod select;
 pub mod session;
 pub mod status;
@@ -86,6 +90,9 @@ fn run_call(call: Call, connection: &ConnectionArgs) -> anyhow::Result<ExitCode>
             Call::Watch(args) => done(watch::run(&args, &connection.connect()?, out).await),
             Call::Token(args) => done(token::run(&args, &connection.connect()?, out).await),
             Call::Push(args) => done(push::run(&args, out).await),
+            Call::Backup(args) => done(backup::run(&args, &connection.connect()?, out).await),
+            Call::Restore(args) => done(restore::run(&args, out).await),
+            Call::Migrate(args) => done(migrate::run(&args, out).await),
         };
         // What was printed before an error is worth seeing.
         let flushed = out.flush();

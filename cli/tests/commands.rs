@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands {
+    mod backups;
     pub(crate) mod cluster;
     mod drain;
 }
@@ -551,7 +552,8 @@ async fn top_shows_the_latest_samples_and_a_dash_where_there_is_none() {
 #[tokio::test]
 async fn every_command_has_help_with_an_example() {
     for command in [
-        "apply", "get", "describe", "delete", "cordon", "uncordon", "drain", "logs", "watch", "push", "token",
+        "apply", "get", "describe", "delete", "cordon", "uncordon", "drain", "backup", "restore", "migrate",
+        "logs", "watch", "push", "token",
     ] {
         let output = c8s("unix:///nowhere/api.sock", &[command, "--help"])
             .output()

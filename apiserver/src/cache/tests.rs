@@ -18,7 +18,7 @@ use crate::{
     access::Scope,
     registry::{Registry, WatchEvent},
     store::{
-        History, KeyValue, Listing, Page, Precondition, Size, Unchanged, Watch,
+        Dump, History, KeyValue, Listing, Page, Precondition, Size, Unchanged, Watch,
         embedded::{EmbeddedStore, Options},
     },
 };
@@ -69,6 +69,9 @@ impl Store for Breaking {
     }
     async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError> {
         self.inner.list(prefix, page, at).await
+    }
+    async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
+        self.inner.dump(prefix).await
     }
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
         self.inner.put(key, value, precondition).await

@@ -56,6 +56,13 @@ pub(crate) enum CertificateRequestError {
     Unreadable(rcgen::Error),
 }
 
+/// Of a pair.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Certificate,
+    Key,
+}
+
 /// The root CA.
 pub(crate) struct Authority {
     certificate: String,
@@ -86,32 +93,51 @@ impl Authority {
     }
 
     pub(super) fn load(pair: &KeyPairFiles) -> Result<Self, PkiError> {
-        let unusable = |path: &std::path::Path, what: String| PkiError::Unusable {
-            path: path.to_owned(),
+        Self::parse(files::read_pair(pair)?).map_err(|(part, what)| PkiError::Unusable {
+            path: match part {
+                Part::Certificate => pair.certificate.clone(),
+                Part::Key => pair.key.clone(),
+            },
             what,
-        };
-        let pem = files::read_pair(pair)?;
+        })
+    }
+
+    /// Whether they could be a root CA and its key.
+    pub(super) fn check(pem: &KeyPairPem) -> Result<(), PkiError> {
+        Self::parse(pem.clone())
+            .map(drop)
+            .map_err(|(_, what)| PkiError::BadCa { what })
+    }
+
+    /// An error says which of the two is wrong, and how.
+    fn parse(pem: KeyPairPem) -> Result<Self, (Part, String)> {
         let key = KeyPair::from_pem(&pem.key)
-            .map_err(|error| unusable(&pair.key, format!("not a private key in PEM: {error}")))?;
-        let not_a_certificate = || unusable(&pair.certificate, "not a certificate in PEM".into());
+            .map_err(|error| (Part::Key, format!("not a private key in PEM: {error}")))?;
+        let not_a_certificate = || (Part::Certificate, "not a certificate in PEM".to_owned());
         let (_, block) = parse_x509_pem(pem.certificate.as_bytes()).map_err(|_| not_a_certificate())?;
         let certificate = block.parse_x509().map_err(|_| not_a_certificate())?;
         if !certificate.is_ca() {
-            return Err(unusable(&pair.certificate, "not the certificate of a CA".into()));
+            return Err((Part::Certificate, "not the certificate of a CA".into()));
         }
         if certificate.public_key().raw != key.subject_public_key_info() {
-            return Err(unusable(
-                &pair.key,
-                format!("not the key of {}", pair.certificate.display()),
-            ));
+            return Err((Part::Key, "not the key of the CA's certificate".into()));
         }
         let der = block.contents.clone();
-        let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)?;
+        let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)
+            .map_err(|error| (Part::Certificate, error.to_string()))?;
         Ok(Self {
             certificate: pem.certificate,
             der,
             issuer,
         })
+    }
+
+    /// Whoever has it can make certificates of any name.
+    pub(crate) fn pair(&self) -> KeyPairPem {
+        KeyPairPem {
+            certificate: self.certificate.clone(),
+            key: self.issuer.key().serialize_pem(),
+        }
     }
 
     /// In PEM.

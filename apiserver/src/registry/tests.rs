@@ -20,7 +20,7 @@ use tonic::Code;
 use super::*;
 use crate::namespaces;
 use crate::store::{
-    History, Listing, Page, Size, Unchanged, Watch,
+    Dump, History, Listing, Page, Size, Unchanged, Watch,
     embedded::{EmbeddedStore, Options},
 };
 
@@ -61,6 +61,9 @@ impl Store for Meddled {
     }
     async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError> {
         self.inner.list(prefix, page, at).await
+    }
+    async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
+        self.inner.dump(prefix).await
     }
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
         if let Some((other, value)) = (self.before_put)(key) {
@@ -107,6 +110,9 @@ impl Store for Away {
         away()
     }
     async fn list(&self, _prefix: &str, _page: Page, _at: Option<Revision>) -> Result<Listing, StoreError> {
+        away()
+    }
+    async fn dump(&self, _prefix: &str) -> Result<Dump, StoreError> {
         away()
     }
     async fn put(

@@ -11,6 +11,7 @@
 //! changes, whatever the size of the data. History is bounded by [`Options::history`]; what is older answers
 //! [`StoreError::Compacted`].
 
+mod filling;
 mod recent;
 mod schema;
 mod watch;
@@ -27,17 +28,19 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use redb::{Database, DatabaseError};
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::filling::Filling;
 use self::{
     recent::Recent,
     schema::Snapshot,
     writer::{Write, Writer},
 };
 use super::{
-    History, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError, Unchanged, Watch,
-    check_size,
+    DUMP_PART, Dump, History, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError,
+    Unchanged, Watch, check_size,
 };
 
 /// Writes wait here for the next commit; when it is full, writers wait.
@@ -214,6 +217,36 @@ impl Store for EmbeddedStore {
         listing.await.map_err(|error| StoreError::Broken(error.into()))?
     }
 
+    async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
+        let snapshot = Snapshot::new(&self.file).map_err(broken)?;
+        let revision = snapshot.revision();
+        let prefix = prefix.to_owned();
+        let first = Page {
+            limit: Some(DUMP_PART),
+            after: None,
+        };
+        // The snapshot stays the same, and what it shows is not compacted, for as long as it lives.
+        let parts = stream::try_unfold(Some((snapshot, first)), move |rest| {
+            let prefix = prefix.clone();
+            async move {
+                let Some((snapshot, mut page)) = rest else {
+                    return Ok(None);
+                };
+                let read = tokio::task::spawn_blocking(move || {
+                    let listing = snapshot.list(&prefix, &page, revision).map_err(broken)?;
+                    page.after = listing.items.last().map(|item| item.key.clone());
+                    let rest = listing.more.then_some((snapshot, page));
+                    Ok(Some((listing.items, rest)))
+                });
+                read.await.map_err(|error| StoreError::Broken(error.into()))?
+            }
+        });
+        Ok(Dump {
+            revision,
+            parts: parts.boxed(),
+        })
+    }
+
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
         self.write(key, Some(value), precondition, None).await
@@ -265,10 +298,7 @@ fn broken(error: impl Into<redb::Error>) -> StoreError {
 
 /// Makes the file before the database does: it will hold secrets, and its name must survive a power loss too.
 fn create_private(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let options = fs::OpenOptions::new()
         .write(true)
@@ -279,6 +309,13 @@ fn create_private(path: &Path) -> io::Result<()> {
         Ok(_) => fs::File::open(folder)?.sync_all(),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 

@@ -5,12 +5,14 @@
 //! [`WatchItem::Progress`](super::WatchItem::Progress) as frequent as in the embedded store; the default is 10
 //! minutes.
 
+mod base;
 pub(crate) mod compaction;
 mod error;
+mod filling;
 mod members;
 mod watch;
 
-use std::{fmt, fs, future::Future, io, path::PathBuf, time::Duration};
+use std::{fmt, fs, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,14 +20,18 @@ use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, GetResponse,
     Identity, KvClient, ResponseHeader, TlsOptions, Txn, TxnOp, TxnOpResponse,
 };
+use futures::{StreamExt as _, stream};
+use tokio::sync::OnceCell;
 
+pub(crate) use self::filling::Filling;
 use self::{
+    base::Base,
     error::{Asked, map_error, timed_out},
     members::Members,
 };
 use super::{
-    History, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError, Unchanged, Watch,
-    check_size,
+    DUMP_PART, Dump, History, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError,
+    Unchanged, Watch, check_size,
 };
 
 /// etcd refuses to be pinged more often than every 5 seconds, and closes the connection of who does. It also closes one
@@ -94,6 +100,8 @@ pub enum ConfigError {
 #[derive(Clone)]
 pub struct EtcdStore {
     members: Members,
+    /// What is added to etcd's revisions; read with the first call.
+    base: Arc<OnceCell<Base>>,
     endpoints: String,
     timeout: Duration,
 }
@@ -126,6 +134,7 @@ impl EtcdStore {
             })?;
         Ok(Self {
             members,
+            base: Arc::default(),
             endpoints: config.endpoints.join(", "),
             timeout: config.request_timeout,
         })
@@ -154,9 +163,14 @@ impl EtcdStore {
 
     /// Forgets what was before a revision; that etcd has forgotten more already is fine.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        let of_etcd = self.base().await?.of_etcd(revision);
+        if of_etcd <= 0 {
+            // Of before the store was filled: nothing is known of that anyway.
+            return Ok(());
+        }
         let asked = Asked::at("compact", Some(revision));
         let done = self
-            .call(asked, |mut kv| async move { kv.compact(revision.0, None).await })
+            .call(asked, |mut kv| async move { kv.compact(of_etcd, None).await })
             .await;
         match done {
             Ok(_) | Err(StoreError::Compacted { .. }) => Ok(()),
@@ -166,26 +180,28 @@ impl EtcdStore {
 
     /// etcd says that a revision is compacted or in the future, but not which would do: that takes another call.
     async fn explain(&self, asked: Asked<'_>, error: etcd_client::Error) -> StoreError {
+        // Nothing is asked about a revision before the base is known.
+        let base = self.base.get().copied().unwrap_or_default();
         match map_error(&self.endpoints, &asked, error) {
             StoreError::Compacted { asked, oldest } => StoreError::Compacted {
                 asked,
-                oldest: watch::oldest(self).await.unwrap_or(oldest),
+                oldest: watch::oldest(self, base).await.unwrap_or(oldest),
             },
             StoreError::Future { asked, newest } => StoreError::Future {
                 asked,
-                newest: self.newest().await.unwrap_or(newest),
+                newest: self.newest(base).await.unwrap_or(newest),
             },
             other => other,
         }
     }
 
-    async fn newest(&self) -> Option<Revision> {
+    async fn newest(&self, base: Base) -> Option<Revision> {
         let look = |member: Client| async move {
             let options = GetOptions::new().with_count_only();
             kv(&member).get("\0", Some(options)).await
         };
         let reply = self.members.call(self.timeout, look).await?;
-        revision(reply.ok()?.header()).ok()
+        revision(reply.ok()?.header(), base).ok()
     }
 
     /// One page of `[start, end)`.
@@ -195,12 +211,13 @@ impl EtcdStore {
         end: &[u8],
         limit: usize,
         at: Option<Revision>,
+        base: Base,
     ) -> Result<GetResponse, StoreError> {
         let mut options = GetOptions::new()
             .with_range(end)
             .with_limit(i64::try_from(limit).unwrap_or(i64::MAX));
         if let Some(at) = at {
-            options = options.with_revision(at.0);
+            options = options.with_revision(base.of_etcd(at));
         }
         self.call(Asked::at("list", at), |mut kv| {
             let options = options.clone();
@@ -217,6 +234,7 @@ impl EtcdStore {
         conditions: Vec<Compare>,
         write: TxnOp,
         looks: Vec<TxnOp>,
+        base: Base,
     ) -> Result<Result<Revision, Vec<Option<Revision>>>, StoreError> {
         let txn = Txn::new().when(conditions).and_then([write]).or_else(looks);
         let reply = self
@@ -226,10 +244,10 @@ impl EtcdStore {
             })
             .await?;
         if reply.succeeded() {
-            return revision(reply.header()).map(Ok);
+            return revision(reply.header(), base).map(Ok);
         }
         let found = reply.op_responses().into_iter().map(|reply| match reply {
-            TxnOpResponse::Get(found) => found.kvs().first().map(|found| Revision(found.mod_revision())),
+            TxnOpResponse::Get(found) => found.kvs().first().map(|found| base.shown(found.mod_revision())),
             _ => None,
         });
         Ok(Err(found.collect()))
@@ -239,17 +257,21 @@ impl EtcdStore {
 #[async_trait]
 impl Store for EtcdStore {
     async fn get(&self, key: &str) -> Result<(Option<KeyValue>, Revision), StoreError> {
+        let base = self.base().await?;
         let reply = self
             .call(
                 Asked::key("get", key),
                 |mut kv| async move { kv.get(key, None).await },
             )
             .await?;
-        let found = reply.kvs().first().map(key_value).transpose()?;
-        Ok((found, revision(reply.header())?))
+        let found = reply.kvs().first();
+        let found = found.map(|found| key_value(found, base)).transpose()?;
+        Ok((found, revision(reply.header(), base)?))
     }
 
     async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError> {
+        let base = self.base().await?;
+        at.map_or(Ok(()), |at| base.must_know(at))?;
         let wanted = page.limit.map_or(usize::MAX, |limit| limit.max(1));
         let end = prefix_end(prefix);
         let mut start = match page.after.as_deref() {
@@ -265,14 +287,14 @@ impl Store for EtcdStore {
         let mut at = at;
         loop {
             let limit = FETCH.min(wanted - listing.items.len());
-            let reply = self.range(&start, &end, limit, at).await?;
+            let reply = self.range(&start, &end, limit, at, base).await?;
             if at.is_none() {
-                listing.revision = revision(reply.header())?;
+                listing.revision = revision(reply.header(), base)?;
                 // The pages that follow show the same state.
                 at = Some(listing.revision);
             }
             for found in reply.kvs() {
-                listing.items.push(key_value(found)?);
+                listing.items.push(key_value(found, base)?);
             }
             listing.more = reply.more();
             let Some(last) = listing
@@ -286,12 +308,37 @@ impl Store for EtcdStore {
         }
     }
 
+    async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
+        let (_, revision) = self.get(prefix).await?;
+        let (store, prefix) = (self.clone(), prefix.to_owned());
+        let first = Page {
+            limit: Some(DUMP_PART),
+            after: None,
+        };
+        let parts = stream::try_unfold(Some(first), move |rest| {
+            let (store, prefix) = (store.clone(), prefix.clone());
+            async move {
+                let Some(mut page) = rest else {
+                    return Ok(None);
+                };
+                let listing = store.list(&prefix, page.clone(), Some(revision)).await?;
+                page.after = listing.items.last().map(|item| item.key.clone());
+                Ok(Some((listing.items, listing.more.then_some(page))))
+            }
+        });
+        Ok(Dump {
+            revision,
+            parts: parts.boxed(),
+        })
+    }
+
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
+        let base = self.base().await?;
         let write = TxnOp::put(key, Vec::from(value), None);
-        let conditions = conditions(key, precondition);
+        let conditions = conditions(key, precondition, base);
         let outcome = self
-            .write(Asked::key("put", key), conditions, write, vec![look(key)])
+            .write(Asked::key("put", key), conditions, write, vec![look(key)], base)
             .await?;
         outcome.map_err(|found| refused(key, precondition, found.first().copied().flatten()))
     }
@@ -304,14 +351,15 @@ impl Store for EtcdStore {
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
+        let base = self.base().await?;
         let conditions = [
-            exists_at(&unchanged.key, unchanged.revision),
-            conditions(key, precondition),
+            exists_at(&unchanged.key, base.of_etcd(unchanged.revision)),
+            conditions(key, precondition, base),
         ];
         let write = TxnOp::put(key, Vec::from(value), None);
         let looks = vec![look(key), look(&unchanged.key)];
         let outcome = self
-            .write(Asked::key("put", key), conditions.concat(), write, looks)
+            .write(Asked::key("put", key), conditions.concat(), write, looks, base)
             .await?;
         outcome.map_err(|found| {
             let beside = found.get(1).copied().flatten();
@@ -324,15 +372,22 @@ impl Store for EtcdStore {
     }
 
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
+        let base = self.base().await?;
         let conditions = match precondition {
             Precondition::Any => vec![Compare::version(key, CompareOp::Greater, 0)],
-            Precondition::Revision(seen) => exists_at(key, seen),
+            Precondition::Revision(seen) => exists_at(key, base.of_etcd(seen)),
             // Cannot hold for a key that is there to be deleted: the reply only tells which of the two it is.
             Precondition::Absent => vec![Compare::version(key, CompareOp::Less, 0)],
         };
         let write = TxnOp::delete(key, Some(DeleteOptions::new()));
         let outcome = self
-            .write(Asked::key("delete", key), conditions, write, vec![look(key)])
+            .write(
+                Asked::key("delete", key),
+                conditions,
+                write,
+                vec![look(key)],
+                base,
+            )
             .await?;
         outcome.map_err(|found| refused(key, precondition, found.first().copied().flatten()))
     }
@@ -342,12 +397,13 @@ impl Store for EtcdStore {
     }
 
     async fn size(&self) -> Result<Size, StoreError> {
+        let base = self.base().await?;
         let look = |member: Client| async move { member.maintenance_client().status().await };
         let status = self.members.call(self.timeout, look).await;
         let status = self.answer(Asked::at("status", None), status).await?;
         Ok(Size {
             bytes: u64::try_from(status.db_size()).unwrap_or(0),
-            revision: revision(status.header())?,
+            revision: revision(status.header(), base)?,
         })
     }
 }
@@ -357,11 +413,11 @@ fn kv(member: &Client) -> KvClient {
 }
 
 /// What must hold for a put.
-fn conditions(key: &str, precondition: Precondition) -> Vec<Compare> {
+fn conditions(key: &str, precondition: Precondition, base: Base) -> Vec<Compare> {
     match precondition {
         Precondition::Any => Vec::new(),
         Precondition::Absent => vec![Compare::version(key, CompareOp::Equal, 0)],
-        Precondition::Revision(seen) => exists_at(key, seen),
+        Precondition::Revision(seen) => exists_at(key, base.of_etcd(seen)),
     }
 }
 
@@ -370,10 +426,10 @@ fn look(key: &str) -> TxnOp {
 }
 
 /// A revision alone would not do: to etcd, a key that is absent has revision 0.
-fn exists_at(key: &str, seen: Revision) -> Vec<Compare> {
+fn exists_at(key: &str, revision: i64) -> Vec<Compare> {
     vec![
         Compare::version(key, CompareOp::Greater, 0),
-        Compare::mod_revision(key, CompareOp::Equal, seen.0),
+        Compare::mod_revision(key, CompareOp::Equal, revision),
     ]
 }
 
@@ -386,17 +442,17 @@ fn refused(key: &str, precondition: Precondition, found: Option<Revision>) -> St
     }
 }
 
-fn revision(header: Option<&ResponseHeader>) -> Result<Revision, StoreError> {
+fn revision(header: Option<&ResponseHeader>, base: Base) -> Result<Revision, StoreError> {
     header
-        .map(|header| Revision(header.revision()))
+        .map(|header| base.shown(header.revision()))
         .ok_or_else(|| StoreError::Broken("etcd's reply has no header".into()))
 }
 
-fn key_value(found: &etcd_client::KeyValue) -> Result<KeyValue, StoreError> {
+fn key_value(found: &etcd_client::KeyValue, base: Base) -> Result<KeyValue, StoreError> {
     Ok(KeyValue {
         key: key_name(found)?,
         value: Bytes::copy_from_slice(found.value()),
-        revision: Revision(found.mod_revision()),
+        revision: base.shown(found.mod_revision()),
     })
 }
 

@@ -72,6 +72,7 @@ async fn reflection_lists_every_service_that_is_served_and_no_other() {
             "clone8s.v1.EventService",
             "clone8s.v1.LeaseService",
             "clone8s.v1.LimitRangeService",
+            "clone8s.v1.MaintenanceService",
             "clone8s.v1.NamespaceService",
             "clone8s.v1.NodeService",
             "clone8s.v1.PodService",

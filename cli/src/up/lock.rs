@@ -16,6 +16,9 @@ use rustix::{
 
 use super::layout::Layout;
 
+/// Others may go through it, to what is theirs.
+const DATA_MODE: u32 = 0o711;
+
 /// Held as long as the value lives. The kernel lets go when the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
@@ -50,16 +53,19 @@ impl Lock {
 
 /// Makes the folders where they are missing; the run folder is root's alone.
 pub(crate) fn prepare(layout: &Layout) -> Result<()> {
-    for (folder, mode) in [(&layout.run_dir, 0o700), (&layout.data_dir, 0o711)] {
-        refuse_foreign(folder, layout)?;
-        fs::create_dir_all(folder)
-            .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(mode)))
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    }
+    make(&layout.run_dir, 0o700, layout)?;
+    make(&layout.data_dir, DATA_MODE, layout)?;
     for mark in [layout.lock(), layout.marker()] {
         open(&mark)?;
     }
     Ok(())
+}
+
+fn make(folder: &Path, mode: u32, layout: &Layout) -> Result<()> {
+    refuse_foreign(folder, layout)?;
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(mode)))
+        .with_context(|| format!("cannot make the folder {}", folder.display()))
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -74,6 +80,12 @@ fn open(path: &Path) -> Result<File> {
 }
 
 impl Held {
+    /// Makes the data folder and locks it alone, for who works on it while no cluster is up.
+    pub(crate) fn of_data(layout: &Layout) -> Result<Self> {
+        make(&layout.data_dir, DATA_MODE, layout)?;
+        take_one(&layout.marker(), &layout.data_dir)
+    }
+
     /// Takes the lock if nobody has it.
     pub(crate) fn try_take(path: &Path) -> Result<Locked> {
         let mut file = open(path)?;

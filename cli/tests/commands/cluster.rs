@@ -15,14 +15,17 @@ use tokio::{process::Command, task::JoinSet};
 /// An apiserver on the embedded store; ends with the test.
 pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
+    pub(crate) data_dir: PathBuf,
     shutdown: Shutdown,
     server: JoinSet<Result<(), clone8s_apiserver::Error>>,
 }
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let mut cluster = Self {
-            folder: tempfile::tempdir().unwrap(),
+            data_dir: folder.path().join("data"),
+            folder,
             shutdown: Shutdown::new(),
             server: JoinSet::new(),
         };
@@ -32,9 +35,9 @@ impl Cluster {
 
     async fn serve(&mut self) {
         let config = Config {
-            data_dir: self.folder.path().join("data"),
+            data_dir: self.data_dir.clone(),
             store: StoreConfig::Embedded {
-                path: self.folder.path().join("store"),
+                path: self.data_dir.join("store.redb"),
             },
             history: HistoryArgs::default(),
             socket: self.socket(),
@@ -49,8 +52,18 @@ impl Cluster {
     }
 
     pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.serve().await;
+    }
+
+    pub(crate) async fn stop(&mut self) {
         self.shutdown.cancel();
         self.server.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    /// Goes on from another data folder, which has its store in it.
+    pub(crate) async fn move_to(&mut self, data_dir: PathBuf) {
+        self.data_dir = data_dir;
         self.serve().await;
     }
 

@@ -6,7 +6,7 @@ use futures::{future::join_all, poll};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::store::{KeyValue, Listing, Page, Precondition, Size, Unchanged, Watch};
+use crate::store::{Dump, KeyValue, Listing, Page, Precondition, Size, Unchanged, Watch};
 
 /// A store whose answers wait until they are let through, each with a revision of its own.
 #[derive(Debug)]
@@ -23,6 +23,9 @@ impl Store for Gated {
         Ok((None, Revision(revision)))
     }
     async fn list(&self, _prefix: &str, _page: Page, _at: Option<Revision>) -> Result<Listing, StoreError> {
+        unreachable!()
+    }
+    async fn dump(&self, _prefix: &str) -> Result<Dump, StoreError> {
         unreachable!()
     }
     async fn put(&self, _: &str, _: Bytes, _: Precondition) -> Result<Revision, StoreError> {

@@ -19,14 +19,18 @@ use futures::{StreamExt as _, stream};
 
 use super::{
     Asked, DECODE_LIMIT, EtcdStore,
+    base::Base,
     error::{map_error, timed_out, unavailable},
     key_name, key_value, prefix_end, revision,
 };
 use crate::store::{Change, Revision, StoreError, Watch, WatchItem};
 
 pub(super) async fn watch(store: EtcdStore, prefix: String, after: Revision) -> Result<Watch, StoreError> {
+    let base = store.base().await?;
+    base.must_know(after)?;
     let mut watcher = Watcher {
         store,
+        base,
         prefix,
         position: after,
         stream: None,
@@ -43,14 +47,14 @@ pub(super) async fn watch(store: EtcdStore, prefix: String, after: Revision) -> 
 }
 
 /// The revision up to which etcd has compacted its history.
-pub(super) async fn oldest(store: &EtcdStore) -> Option<Revision> {
+pub(super) async fn oldest(store: &EtcdStore, base: Base) -> Option<Revision> {
     let look = |member: Client| async move {
         let options = WatchOptions::new().with_start_revision(1);
         let mut stream = member.watch_client().watch("\0", Some(options)).await?;
         loop {
             match stream.message().await? {
                 Some(response) if response.compact_revision() > 0 => {
-                    return Ok(Some(Revision(response.compact_revision())));
+                    return Ok(Some(base.shown(response.compact_revision())));
                 }
                 Some(_) => {}
                 None => return Ok(None),
@@ -62,6 +66,7 @@ pub(super) async fn oldest(store: &EtcdStore) -> Option<Revision> {
 
 struct Watcher {
     store: EtcdStore,
+    base: Base,
     prefix: String,
     /// Every write up to here is in `ready` or delivered.
     position: Revision,
@@ -136,7 +141,7 @@ impl Watcher {
         let store = &self.store;
         let options = WatchOptions::new()
             .with_range(prefix_end(&self.prefix))
-            .with_start_revision(self.position.0 + 1)
+            .with_start_revision(self.base.of_etcd(self.position) + 1)
             .with_prev_key()
             .with_progress_notify()
             .with_fragment();
@@ -167,7 +172,9 @@ impl Watcher {
 
         // Asked after the watch is made, so that nothing is compacted unseen in between. etcd itself would wait
         // silently for a revision in the future, and at the very edge of what is compacted skip a delete.
-        let options = GetOptions::new().with_count_only().with_revision(self.position.0);
+        let options = GetOptions::new()
+            .with_count_only()
+            .with_revision(self.base.of_etcd(self.position));
         let look = |mut kv: KvClient| {
             let options = options.clone();
             async move { kv.get(start, Some(options)).await }
@@ -180,7 +187,7 @@ impl Watcher {
         if response.compact_revision() > 0 {
             return StoreError::Compacted {
                 asked: self.position,
-                oldest: Revision(response.compact_revision()),
+                oldest: self.base.shown(response.compact_revision()),
             };
         }
         let reason = match response.cancel_reason() {
@@ -196,7 +203,7 @@ impl Watcher {
         if response.events().is_empty() {
             // A created response says nothing about how far the events are.
             if !response.created() && !fragment {
-                let progress = revision(response.header())?;
+                let progress = revision(response.header(), self.base)?;
                 if progress > self.position {
                     self.position = progress;
                     self.ready.push_back(WatchItem::Progress(progress));
@@ -205,7 +212,7 @@ impl Watcher {
             return Ok(());
         }
         for event in response.events() {
-            let change = change(event, self.position)?;
+            let change = change(event, self.position, self.base)?;
             if self
                 .incomplete
                 .last()
@@ -230,7 +237,7 @@ impl Watcher {
     }
 }
 
-fn change(event: &Event, position: Revision) -> Result<Change, StoreError> {
+fn change(event: &Event, position: Revision, base: Base) -> Result<Change, StoreError> {
     let written = event
         .kv()
         .ok_or_else(|| StoreError::Broken("etcd sent an event without a key".into()))?;
@@ -240,13 +247,16 @@ fn change(event: &Event, position: Revision) -> Result<Change, StoreError> {
         // It was compacted between the write and now. Whoever needs to know what was there must start over.
         return Err(StoreError::Compacted {
             asked: position,
-            oldest: Revision(written.mod_revision()),
+            oldest: base.shown(written.mod_revision()),
         });
     }
     Ok(Change {
         key: key_name(written)?,
         value: is_put.then(|| bytes::Bytes::copy_from_slice(written.value())),
-        previous: event.prev_kv().map(key_value).transpose()?,
-        revision: Revision(written.mod_revision()),
+        previous: event
+            .prev_kv()
+            .map(|before| key_value(before, base))
+            .transpose()?,
+        revision: base.shown(written.mod_revision()),
     })
 }

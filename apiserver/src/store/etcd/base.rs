@@ -1,0 +1,165 @@
+//! Where the revisions of an etcd lie for those who use the store.
+//!
+//! etcd counts its own writes, from 1 on in a new cluster, and no client can make it count from elsewhere. A store that
+//! is filled with what another held must go on above that one's revisions, or a watch that resumes would take new
+//! changes for old ones. So filling leaves a base, which is added to every revision of etcd's from then on:
+//!
+//! ```text
+//! revision of the store = revision of etcd + base          0 where etcd was never filled
+//! the history begins with the write of the base
+//! ```
+
+use etcd_client::{GetOptions, KeyValue};
+use serde::{Deserialize, Serialize};
+
+use super::{EtcdStore, error::Asked, prefix_end};
+use crate::store::{Revision, StoreError};
+
+/// What belongs to one store and not to what it holds.
+pub(super) const OWN_PREFIX: &str = "/clone8s/store/";
+pub(super) const BASE_KEY: &str = "/clone8s/store/base";
+/// There while the store is being filled.
+pub(super) const FILLING_KEY: &str = "/clone8s/store/filling";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Base {
+    added: i64,
+    /// Nothing is known of what was before.
+    begins: Revision,
+}
+
+/// The value of the base's key.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    added: i64,
+}
+
+/// The value of [`FILLING_KEY`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// The store must go on above this revision, also when the filling is begun again.
+    pub(super) above: i64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "etcd at {endpoints} holds a part of a restore or a migration that was not finished: run that again to its end"
+)]
+struct Unfinished {
+    endpoints: String,
+}
+
+/// What etcd says of itself as a store.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) base: Base,
+    /// With the revision, of etcd's, at which it was written.
+    pub(super) mark: Option<(Mark, i64)>,
+}
+
+impl Base {
+    pub(super) fn shown(self, of_etcd: i64) -> Revision {
+        Revision(of_etcd + self.added)
+    }
+
+    pub(super) fn of_etcd(self, shown: Revision) -> i64 {
+        shown.0 - self.added
+    }
+
+    /// Refuses a revision from before the store was filled.
+    pub(super) fn must_know(self, asked: Revision) -> Result<(), StoreError> {
+        if asked < self.begins {
+            return Err(StoreError::Compacted {
+                asked,
+                oldest: self.begins,
+            });
+        }
+        Ok(())
+    }
+
+    /// The value of the base's key.
+    pub(super) fn saved(added: i64) -> String {
+        format!("added: {added}\n")
+    }
+
+    fn read(found: &KeyValue) -> Result<Self, StoreError> {
+        let saved: Saved = parse(found)?;
+        let base = Self {
+            added: saved.added,
+            begins: Revision(0),
+        };
+        Ok(Self {
+            begins: base.shown(found.mod_revision()),
+            ..base
+        })
+    }
+}
+
+impl EtcdStore {
+    /// The base, read once: it changes only while no apiserver runs.
+    pub(super) async fn base(&self) -> Result<Base, StoreError> {
+        let read = async {
+            let own = self.own().await?;
+            if own.mark.is_some() {
+                return Err(StoreError::Broken(Box::new(Unfinished {
+                    endpoints: self.endpoints.clone(),
+                })));
+            }
+            Ok(own.base)
+        };
+        self.base.get_or_try_init(|| read).await.copied()
+    }
+
+    pub(super) async fn own(&self) -> Result<Own, StoreError> {
+        let options = GetOptions::new().with_range(prefix_end(OWN_PREFIX));
+        let reply = self
+            .call(Asked::at("read the base", None), |mut kv| {
+                let options = options.clone();
+                async move { kv.get(OWN_PREFIX, Some(options)).await }
+            })
+            .await?;
+        let mut own = Own::default();
+        for found in reply.kvs() {
+            match found.key() {
+                key if key == BASE_KEY.as_bytes() => own.base = Base::read(found)?,
+                key if key == FILLING_KEY.as_bytes() => {
+                    own.mark = Some((parse(found)?, found.mod_revision()));
+                }
+                _ => {}
+            }
+        }
+        Ok(own)
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(found: &KeyValue) -> Result<T, StoreError> {
+    serde_yaml::from_slice(found.value()).map_err(|error| {
+        let key = String::from_utf8_lossy(found.key());
+        StoreError::Broken(format!("etcd's {key} cannot be read: {error}").into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_moves_revisions_and_nothing_from_before_it_is_known() {
+        let base = Base {
+            added: 1_000,
+            begins: Revision(1_010),
+        };
+        assert_eq!(base.shown(12), Revision(1_012));
+        assert_eq!(base.of_etcd(Revision(1_012)), 12);
+        base.must_know(Revision(1_010)).unwrap();
+        let refused = base.must_know(Revision(1_009)).unwrap_err();
+        assert!(matches!(refused, StoreError::Compacted { oldest, .. } if oldest == base.begins));
+        Base::default().must_know(Revision(0)).unwrap();
+    }
+
+    #[test]
+    fn a_base_is_read_as_it_was_saved() {
+        let saved: Saved = serde_yaml::from_str(&Base::saved(7)).unwrap();
+        assert_eq!(saved.added, 7);
+    }
+}
