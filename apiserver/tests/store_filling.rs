@@ -59,7 +59,9 @@ async fn main() {
     a_store_that_dies_half_filled_is_never_taken_for_whole(&etcd_config, Some(&etcd)).await;
     what_is_there_is_replaced_only_when_told(&file("killed")).await;
     what_is_there_is_replaced_only_when_told(&etcd_config).await;
+    an_etcd_whose_apiservers_run_is_refused(&etcd_config).await;
     every_store_becomes_every_other_without_loss(&file("first"), &etcd_config, &file("last")).await;
+    the_largest_values_that_a_store_takes_come_over(&etcd_config).await;
     drop(etcd);
     sandbox.assert_nothing_left().await;
     println!("test result: ok");
@@ -232,6 +234,38 @@ async fn what_is_there_is_replaced_only_when_told(config: &StoreConfig) {
     }
     let filled = fill(config, Existing::Replace, Revision(70)).await;
     check_whole(config, filled).await;
+}
+
+async fn an_etcd_whose_apiservers_run_is_refused(config: &StoreConfig) {
+    let store = open(config).await;
+    // As their leader does.
+    let lease = async {
+        loop {
+            let key = "/clone8s/system/outbox/leader";
+            store.put(key, Bytes::new(), Precondition::Any).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+    };
+    let opened = tokio::select! {
+        () = lease => unreachable!("the leader goes on"),
+        opened = Target::open(config, Existing::Replace) => opened,
+    };
+    let refused = opened.unwrap_err().to_string();
+    assert!(refused.contains("in use by an apiserver"), "{refused}");
+}
+
+async fn the_largest_values_that_a_store_takes_come_over(config: &StoreConfig) {
+    let large = Bytes::from(vec![7; clone8s_apiserver::store::VALUE_LIMIT]);
+    let items = (0..3).flat_map(|number| {
+        [
+            (key(2 * number), Bytes::new()),
+            (key(2 * number + 1), large.clone()),
+        ]
+    });
+    let entries: Entries = stream::iter([Ok(items.collect())]).boxed();
+    let target = Target::open(config, Existing::Replace).await.unwrap();
+    assert_eq!(target.fill(entries, Revision(70)).await.unwrap().entries, 6);
+    assert_eq!(contents(config).await[5].1, large);
 }
 
 async fn every_store_becomes_every_other_without_loss(

@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use super::{EtcdStore, error::Asked, prefix_end};
 use crate::store::{Revision, StoreError};
 
-/// What belongs to one store and not to what it holds.
-pub(super) const OWN_PREFIX: &str = "/clone8s/store/";
-pub(super) const BASE_KEY: &str = "/clone8s/store/base";
+/// What belongs to this etcd and not to what it holds: no backup has it.
+pub(super) const OWN_PREFIX: &str = "/clone8s-store/";
+pub(super) const BASE_KEY: &str = "/clone8s-store/base";
 /// There while the store is being filled.
-pub(super) const FILLING_KEY: &str = "/clone8s/store/filling";
+pub(super) const FILLING_KEY: &str = "/clone8s-store/filling";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Base {

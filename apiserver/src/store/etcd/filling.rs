@@ -16,7 +16,7 @@ use super::{
     EtcdStore,
     base::{BASE_KEY, Base, FILLING_KEY, Mark, Own},
     error::Asked,
-    just_after, prefix_end,
+    prefix_end,
 };
 use crate::{
     backup::{EVERYTHING, Entries, Existing, FillError, Filled, GAP},
@@ -89,10 +89,10 @@ impl Filling {
         while let Some(part) = entries.next().await {
             for (key, value) in part.map_err(FillError::Source)? {
                 filled.entries += 1;
-                let full = batch.add(&key, value);
-                if full {
+                if !batch.has_room_for(&key, &value) {
                     self.commit(batch.take()).await?;
                 }
+                batch.add(&key, value);
             }
         }
         self.commit(batch.take()).await?;
@@ -112,12 +112,8 @@ impl Filling {
         let mark = format!("above: {}\n", mark.above);
         self.commit(vec![TxnOp::put(FILLING_KEY, mark, None)]).await?;
         self.marked_at = self.latest;
-        let range = |end: Vec<u8>| Some(DeleteOptions::new().with_range(end));
-        self.commit(vec![
-            TxnOp::delete(EVERYTHING, range(FILLING_KEY.into())),
-            TxnOp::delete(just_after(FILLING_KEY), range(prefix_end(EVERYTHING))),
-        ])
-        .await
+        let all = DeleteOptions::new().with_range(prefix_end(EVERYTHING));
+        self.commit(vec![TxnOp::delete(EVERYTHING, Some(all))]).await
     }
 
     async fn commit(&mut self, operations: Vec<TxnOp>) -> Result<(), FillError> {
@@ -173,11 +169,15 @@ struct Batch {
 }
 
 impl Batch {
-    /// Whether it is to be committed now.
-    fn add(&mut self, key: &str, value: Bytes) -> bool {
+    /// One that is larger than all room goes alone.
+    fn has_room_for(&self, key: &str, value: &[u8]) -> bool {
+        let bytes = self.bytes + key.len() + value.len();
+        self.operations.is_empty() || (self.operations.len() < OPERATIONS && bytes <= BYTES)
+    }
+
+    fn add(&mut self, key: &str, value: Bytes) {
         self.bytes += key.len() + value.len();
         self.operations.push(TxnOp::put(key, Vec::from(value), None));
-        self.operations.len() >= OPERATIONS || self.bytes >= BYTES
     }
 
     fn take(&mut self) -> Vec<TxnOp> {
