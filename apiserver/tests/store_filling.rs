@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -102,7 +102,7 @@ fn entries() -> Entries {
 fn told() -> Entries {
     let parts = stream::iter(0..PARTS).then(|number| async move {
         tokio::time::sleep(Duration::from_millis(2)).await;
-        writeln!(std::io::stdout(), "{number}").unwrap();
+        println!("{number}");
         Ok(part(number))
     });
     parts.boxed()
@@ -157,7 +157,7 @@ async fn a_store_that_dies_half_filled_is_never_taken_for_whole(config: &StoreCo
     }
     // Nothing of a half is to be kept, so that nobody has to say that it may go.
     let filled = fill(config, Existing::Refuse, Revision(70)).await;
-    assert_eq!(filled.entries, (PARTS * OF_A_PART) as u64);
+    assert_eq!(filled.entries, u64::try_from(PARTS * OF_A_PART).unwrap());
     assert!(filled.revision.0 > 1_000_000_000, "{filled:?}");
     check_whole(config, filled).await;
 }

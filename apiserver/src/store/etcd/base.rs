@@ -98,16 +98,23 @@ impl Base {
 impl EtcdStore {
     /// The base, read once: it changes only while no apiserver runs.
     pub(super) async fn base(&self) -> Result<Base, StoreError> {
-        let read = async {
-            let own = self.own().await?;
-            if own.mark.is_some() {
-                return Err(StoreError::Broken(Box::new(Unfinished {
-                    endpoints: self.endpoints.clone(),
-                })));
-            }
-            Ok(own.base)
-        };
-        self.base.get_or_try_init(|| read).await.copied()
+        if let Some(base) = self.base.get() {
+            return Ok(*base);
+        }
+        // Large, and no other call is to carry it about.
+        Box::pin(self.base.get_or_try_init(|| self.read_base()))
+            .await
+            .copied()
+    }
+
+    async fn read_base(&self) -> Result<Base, StoreError> {
+        let own = self.own().await?;
+        if own.mark.is_some() {
+            return Err(StoreError::Broken(Box::new(Unfinished {
+                endpoints: self.endpoints.clone(),
+            })));
+        }
+        Ok(own.base)
     }
 
     pub(super) async fn own(&self) -> Result<Own, StoreError> {
