@@ -84,7 +84,9 @@ impl Server {
         let backend = Arc::new(Backend {
             registry: registry.clone(),
             tunnels: Arc::new(Tunnels::new(shutdown.clone())),
-            registrar: Registrar::new(Arc::clone(&store), pki),
+            registrar: Registrar::new(Arc::clone(&store), Arc::clone(&pki)),
+            pki,
+            shutdown: shutdown.clone(),
         });
         let (door, connections) = mpsc::channel(16);
         *self.door.lock().unwrap_or_else(PoisonError::into_inner) = Some(door);

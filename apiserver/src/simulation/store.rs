@@ -17,7 +17,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{sync::watch, time::sleep};
 
 use crate::store::{
-    Change, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError, Unchanged, Watch,
+    Change, Dump, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError, Unchanged, Watch,
     WatchItem,
 };
 
@@ -213,6 +213,14 @@ impl Store for FarStore {
         };
         self.0.way().await?;
         Ok(listing)
+    }
+
+    async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
+        let listing = self.list(prefix, Page::default(), None).await?;
+        Ok(Dump {
+            revision: listing.revision,
+            parts: stream::iter([Ok(listing.items)]).boxed(),
+        })
     }
 
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
