@@ -19,14 +19,11 @@ fn manifest(name: &str, node: &str) -> String {
 /// With two nodes, two pods on the first, one on the other, and one on none.
 async fn cluster() -> Cluster {
     let cluster = Cluster::start().await;
-    let mut objects = String::new();
-    for node in ["n1", "n2"] {
-        objects += &format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {node}}}\n---\n");
-    }
-    for (pod, node) in [("web", "n1"), ("db", "n1"), ("other", "n2"), ("free", "\"\"")] {
-        objects += &manifest(pod, node);
-    }
-    let file = cluster.file("objects.yaml", &objects);
+    let nodes =
+        ["n1", "n2"].map(|node| format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {node}}}\n---\n"));
+    let pods = [("web", "n1"), ("db", "n1"), ("other", "n2"), ("free", "\"\"")]
+        .map(|(pod, node)| manifest(pod, node));
+    let file = cluster.file("objects.yaml", &[nodes.concat(), pods.concat()].concat());
     cluster.ok(&["apply", "-f", &file]).await;
     cluster
 }
