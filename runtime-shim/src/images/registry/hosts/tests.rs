@@ -128,7 +128,7 @@ fn a_folder_of_certificates_is_enough() {
 #[case("server = 7", "server")]
 #[case("host = 7", "host")]
 #[case("[host.\"ftp://a\"]", "must be http")]
-#[case("[host.\"https://ann:pw@a\"]", "must have no user")]
+#[case("[host.\"https://ann:hunter2@a\"]", "must have no user")]
 #[case(
     "[host.\"https://a\"]\ncapabilities = [\"fly\"]",
     "must be pull, resolve or push"
@@ -144,7 +144,7 @@ fn a_mistake_is_told_with_its_place(#[case] text: &str, #[case] told: &str) {
     let root = configured(REGISTRY, text);
     let error = load(root.path(), REGISTRY, false).unwrap_err().to_string();
     assert!(
-        error.contains(told) && error.contains("hosts.toml") && !error.contains("pw"),
+        error.contains(told) && error.contains("hosts.toml") && !error.contains("hunter2"),
         "{error}"
     );
 }
