@@ -10,8 +10,8 @@ use crate::machine;
 
 /// How long a node may take for its pods.
 const PATIENCE: Duration = Duration::from_mins(10);
-/// Until what a start has needed is given back.
-const QUIET: Duration = Duration::from_secs(30);
+/// Until what a start has needed is given back, which daemons do once a minute.
+const QUIET: Duration = Duration::from_secs(75);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

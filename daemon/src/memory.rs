@@ -1,6 +1,10 @@
-//! What a start has needed once need not stay resident: most of a program's file is code that runs at its start or never.
+//! What was needed once need not stay resident: most of a program's file is code that runs at its start or never, and what
+//! a burst of work has taken stays with the allocator, in pieces between what is in use.
 
-#![expect(unsafe_code, reason = "madvise(2) takes addresses")]
+#![expect(
+    unsafe_code,
+    reason = "madvise(2) takes addresses, and malloc_trim(3) has no safe form"
+)]
 
 use std::{io, time::Duration};
 
@@ -13,13 +17,31 @@ use rustix::mm::{Advice, madvise};
 /// By then a program does what it does for the rest of its life.
 const START: Duration = Duration::from_secs(20);
 
-/// Gives the start's part of the program's file back, once.
-pub(crate) async fn give_back_start() {
+/// Between looks at what the allocator keeps; one costs a few milliseconds at most.
+const TRIM_EVERY: Duration = Duration::from_mins(1);
+
+/// Gives the start's part of the program's file back, once, and what the allocator keeps, again and again.
+pub(crate) async fn give_back() {
     tokio::time::sleep(START).await;
     match tokio::task::spawn_blocking(give_back_file).await {
         Ok(Ok(bytes)) => tracing::debug!(bytes, "the start's part of the program's file is given back"),
         Ok(Err(error)) => tracing::debug!(%error, "the start's part of the program's file stays resident"),
         Err(_) => {}
+    }
+    let mut ticks = tokio::time::interval(TRIM_EVERY);
+    loop {
+        ticks.tick().await;
+        // It ends by itself, and there is nothing to say of it.
+        let _ = tokio::task::spawn_blocking(trim).await;
+    }
+}
+
+/// Gives whole free pages between pieces in use back to the kernel; only from the heap's end does it happen by itself.
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: any thread may call it at any time (malloc_trim(3): MT-Safe), and it moves nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
@@ -77,5 +99,26 @@ mod tests {
         assert!(after < before, "{before} kB before, {after} kB after");
         assert!(said.contains("state"));
         assert!(std::panic::catch_unwind(|| panic!("unwinds by tables of the file")).is_err());
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn free_pages_between_pieces_in_use_are_given_back() {
+        let resident = || Process::myself().unwrap().status().unwrap().rssanon.unwrap();
+        // Below the size from which an allocation has a mapping of its own.
+        let mut pieces: Vec<Vec<u8>> = (0..2_000).map(|_| vec![1; 32 << 10]).collect();
+        let mut turn = 0;
+        pieces.retain(|_| {
+            turn += 1;
+            turn % 8 == 0
+        });
+        let before = resident();
+        trim();
+        let after = resident();
+        assert!(
+            after + (32 << 10) < before,
+            "{before} kB before, {after} kB after"
+        );
+        assert!(pieces.iter().all(|piece| piece.iter().all(|byte| *byte == 1)));
     }
 }

@@ -49,7 +49,7 @@ where
         // Dropped, and so ended, with the service.
         let mut aside = JoinSet::new();
         aside.spawn(cancel_on_signal(shutdown.clone()));
-        aside.spawn(memory::give_back_start());
+        aside.spawn(memory::give_back());
         service(shutdown).await.map_err(Into::into)
     });
     // Blocking calls that ignore the shutdown must not hold the process.

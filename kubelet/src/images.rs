@@ -187,11 +187,12 @@ impl ImagePolicy {
 
 fn read_disk(folder: &Path) -> io::Result<Disk> {
     let room = rustix::fs::statvfs(folder)?;
-    let free = room.f_bavail.saturating_mul(room.f_frsize);
-    let capacity = room.f_blocks.saturating_mul(room.f_frsize);
+    let bytes = |blocks: u64| blocks.saturating_mul(room.f_frsize);
+    let used = bytes(room.f_blocks.saturating_sub(room.f_bfree));
     Ok(Disk {
-        capacity,
-        used: capacity.saturating_sub(free),
+        // As df(1) has it: what is kept for root is nobody's to use.
+        capacity: used.saturating_add(bytes(room.f_bavail)),
+        used,
     })
 }
 
