@@ -22,14 +22,11 @@ pub(crate) use self::stream::stream;
 use crate::{
     config::StoreConfig,
     store::{
-        Dump, Revision, StoreError,
+        Dump, EVERYTHING, Revision, StoreError,
         embedded::{self, EmbeddedStore, OpenError},
         etcd::{self, ConfigError, EtcdStore},
     },
 };
-
-/// All that is ours in a store.
-pub(crate) const EVERYTHING: &str = "/clone8s/";
 
 /// How far above all earlier revisions a store goes on once it was filled: more writes than a cluster makes between a
 /// backup and the loss of what came after it.

@@ -31,10 +31,6 @@ use crate::{
     store::{Change, Revision, Store, StoreError},
 };
 
-/// All that Clone8s writes is below this, so that the store's revision shows up here soon after each write. Where
-/// others write to the same etcd, a read may have to ask etcd itself.
-pub(crate) const EVERYTHING: &str = "/clone8s/";
-
 /// How long a read waits for the caches to come to the store's revision before it asks the store itself.
 const LAG: Duration = Duration::from_millis(100);
 

@@ -3,16 +3,15 @@
 
 mod emptying;
 
-use clone8s::v1::Namespace;
+use clone8s::{object::Object as _, v1::Namespace};
 
 pub(crate) use self::emptying::empty_ending;
 use crate::{
     access::Scope,
-    cache::Cached as _,
     error::ApiError,
     kind::{DEFAULT_NAMESPACE, Kind, TERMINATING},
     registry::{Key, Registry, WriteOptions},
-    store::{Store, Unchanged},
+    store::{Revision, Unchanged},
 };
 
 /// Makes the default namespace where it is missing.
@@ -31,45 +30,41 @@ pub(crate) async fn ensure_default(registry: &Registry) -> Result<(), ApiError> 
 /// The state of an object's namespace in which the object may be created; None for a kind that has none. It is what
 /// memory has, or the store where memory has no such state, and has to hold when the object is written.
 pub(crate) async fn open<K: Kind>(registry: &Registry, key: &Key<K>) -> Result<Option<Unchanged>, ApiError> {
-    if !K::NAMESPACED {
-        return Ok(None);
+    if K::NAMESPACED {
+        let namespace_key = Key::<Namespace>::parse("", key.namespace())?;
+        let remembered = registry.remembered(&namespace_key);
+        if let Some(namespace) = remembered.filter(|namespace| !is_ending(namespace)) {
+            return Ok(Some(as_it_is(&namespace_key, &namespace)));
+        }
     }
-    let path = Key::<Namespace>::parse("", key.namespace())?.path();
-    if let Some(entry) = Namespace::cache(registry.caches()).get(&path)
-        && entry.decode().is_ok_and(|namespace| !is_ending(&namespace))
-    {
-        return Ok(Some(Unchanged {
-            key: path,
-            revision: entry.revision(),
-        }));
-    }
-    open_in_store(registry.store().as_ref(), key).await
+    open_in_store(registry, key).await
 }
 
 /// As [`open`], from the store alone.
 pub(crate) async fn open_in_store<K: Kind>(
-    store: &dyn Store,
+    registry: &Registry,
     key: &Key<K>,
 ) -> Result<Option<Unchanged>, ApiError> {
     if !K::NAMESPACED {
         return Ok(None);
     }
     let namespace_key = Key::<Namespace>::parse("", key.namespace())?;
-    let (found, _) = store.get(&namespace_key.path()).await?;
-    let Some(found) = found else {
-        return Err(ApiError::NotFound(namespace_key.name()));
-    };
-    if is_ending(&crate::registry::decode(&found)?) {
+    let namespace = registry.read(&namespace_key).await?;
+    if is_ending(&namespace) {
         return Err(ApiError::WrongState {
             object: namespace_key.name(),
             reason: "NAMESPACE_TERMINATING",
             description: format!("it is being deleted, so {} cannot be created in it", key.name()),
         });
     }
-    Ok(Some(Unchanged {
-        key: found.key,
-        revision: found.revision,
-    }))
+    Ok(Some(as_it_is(&namespace_key, &namespace)))
+}
+
+fn as_it_is(key: &Key<Namespace>, namespace: &Namespace) -> Unchanged {
+    Unchanged {
+        key: key.path(),
+        revision: Revision(namespace.resource_version()),
+    }
 }
 
 fn is_ending(namespace: &Namespace) -> bool {

@@ -207,7 +207,7 @@ impl Registry {
     }
 
     /// The object as memory has it, which may be less than there is.
-    fn remembered<K: Kind>(&self, key: &Key<K>) -> Option<K> {
+    pub(crate) fn remembered<K: Kind>(&self, key: &Key<K>) -> Option<K> {
         K::cache(&self.caches).get(&key.path())?.decode().ok()
     }
 

@@ -15,6 +15,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
+/// All that Clone8s writes is below this, but for what is a store's own. The caches follow it, so that the store's revision
+/// shows up there soon after each write; where others write to the same etcd, a read may have to ask etcd itself.
+pub(crate) const EVERYTHING: &str = "/clone8s/";
+
 /// The most bytes that a value may have. Under etcd's default request limit (1.5 MiB), with room for the key.
 pub const VALUE_LIMIT: usize = 1_310_720;
 
@@ -151,12 +155,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The keys under a prefix, now (linearizable), however many there are.
     async fn dump(&self, prefix: &str) -> Result<Dump, StoreError>;
     /// Returns the revision of the write once it is durable.
-    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError>;
-    /// [`Store::put`] while another key is unchanged; where it is not, [`StoreError::Stale`] or
+    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
+        self.put_while(None, key, value, precondition).await
+    }
+    /// [`Store::put`] while another key, if one is named, is unchanged; where it is not, [`StoreError::Stale`] or
     /// [`StoreError::NotFound`] with that key, whatever the precondition.
     async fn put_while(
         &self,
-        unchanged: Unchanged,
+        unchanged: Option<Unchanged>,
         key: &str,
         value: Bytes,
         precondition: Precondition,

@@ -9,11 +9,11 @@ use futures::{Stream, StreamExt as _, stream};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tonic::Status;
 
-use super::{EVERYTHING, records::Encoder};
+use super::records::Encoder;
 use crate::{
     error::ApiError,
     pki::Pki,
-    store::{Dump, Store},
+    store::{Dump, EVERYTHING, Store},
     time::timestamp,
 };
 

@@ -13,10 +13,10 @@ use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::sleep;
 
-use super::{Caches, EVERYTHING};
+use super::Caches;
 use crate::{
     error::ApiError,
-    store::{Revision, Store, StoreError, WatchItem},
+    store::{EVERYTHING, Revision, Store, StoreError, WatchItem},
 };
 
 /// Runs until shutdown.

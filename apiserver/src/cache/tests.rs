@@ -73,9 +73,6 @@ impl Store for Breaking {
     async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
         self.inner.dump(prefix).await
     }
-    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
-        self.inner.put(key, value, precondition).await
-    }
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
         self.inner.delete(key, precondition).await
     }
@@ -92,7 +89,7 @@ impl Store for Breaking {
     }
     async fn put_while(
         &self,
-        unchanged: Unchanged,
+        unchanged: Option<Unchanged>,
         key: &str,
         value: Bytes,
         precondition: Precondition,

@@ -1,6 +1,5 @@
 //! Creation: named, admitted, and written where nothing has the name.
 
-use bytes::Bytes;
 use clone8s_daemon::clock;
 
 use super::{ATTEMPTS, Commit, Key, Registry, RequestId, WriteOptions, encode, given, name, validate, what};
@@ -11,7 +10,7 @@ use crate::{
     fields,
     kind::Kind,
     namespaces,
-    store::{Precondition, Revision, StoreError, Unchanged},
+    store::{Precondition, StoreError},
     time::timestamp,
 };
 
@@ -92,7 +91,12 @@ impl Registry {
         }
         let mut attempts = 1;
         let revision = loop {
-            match self.put_new(namespace.as_ref(), &key, value.clone()).await {
+            // While its namespace stays what it is: one that begins to end is emptied of all that was written before.
+            let written = self
+                .store
+                .put_while(namespace, &key.path(), value.clone(), Precondition::Absent)
+                .await;
+            match written {
                 Ok(revision) => break revision,
                 Err(StoreError::Exists { .. }) => {
                     // The same request may have come twice at once.
@@ -105,7 +109,7 @@ impl Registry {
                 // The namespace is not what it was.
                 Err(StoreError::Stale { .. } | StoreError::NotFound { .. }) if attempts < ATTEMPTS => {
                     attempts += 1;
-                    namespace = namespaces::open_in_store(self.store.as_ref(), &key).await?;
+                    namespace = namespaces::open_in_store(self, &key).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -124,24 +128,6 @@ impl Registry {
         object.metadata_mut().resource_version = revision.0;
         self.settle::<K>(revision).await;
         Ok(object)
-    }
-
-    /// Writes an object that is not there yet, while its namespace stays what it is: one that begins to end is emptied
-    /// of all that was written before.
-    async fn put_new<K: Kind>(
-        &self,
-        namespace: Option<&Unchanged>,
-        key: &Key<K>,
-        value: Bytes,
-    ) -> Result<Revision, StoreError> {
-        let (key, absent) = (key.path(), Precondition::Absent);
-        match namespace {
-            Some(namespace) => {
-                let namespace = namespace.clone();
-                self.store.put_while(namespace, &key, value, absent).await
-            }
-            None => self.store.put(&key, value, absent).await,
-        }
     }
 
     /// The object, if there is one and this request has made it.

@@ -65,12 +65,6 @@ impl Store for Meddled {
     async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
         self.inner.dump(prefix).await
     }
-    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
-        if let Some((other, value)) = (self.before_put)(key) {
-            self.inner.put(&other, value, Precondition::Any).await?;
-        }
-        self.inner.put(key, value, precondition).await
-    }
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
         self.inner.delete(key, precondition).await
     }
@@ -82,7 +76,7 @@ impl Store for Meddled {
     }
     async fn put_while(
         &self,
-        unchanged: Unchanged,
+        unchanged: Option<Unchanged>,
         key: &str,
         value: Bytes,
         precondition: Precondition,
@@ -115,14 +109,6 @@ impl Store for Away {
     async fn dump(&self, _prefix: &str) -> Result<Dump, StoreError> {
         away()
     }
-    async fn put(
-        &self,
-        _key: &str,
-        _value: Bytes,
-        _precondition: Precondition,
-    ) -> Result<Revision, StoreError> {
-        away()
-    }
     async fn delete(&self, _key: &str, _precondition: Precondition) -> Result<Revision, StoreError> {
         away()
     }
@@ -134,7 +120,7 @@ impl Store for Away {
     }
     async fn put_while(
         &self,
-        _unchanged: Unchanged,
+        _unchanged: Option<Unchanged>,
         _key: &str,
         _value: Bytes,
         _precondition: Precondition,

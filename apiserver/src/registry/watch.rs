@@ -28,10 +28,10 @@ use self::live::Live;
 use super::{Registry, filter::Filter, key::prefix};
 use crate::{
     access::Scope,
-    cache::{EVERYTHING, Entry, ObjectEvent, Part},
+    cache::{Entry, ObjectEvent, Part},
     error::ApiError,
     kind::Kind,
-    store::{Revision, Watch, WatchItem},
+    store::{EVERYTHING, Revision, Watch, WatchItem},
 };
 
 pub(crate) type WatchEvent = WatchResponse<Encoded>;

@@ -223,22 +223,15 @@ impl Store for FarStore {
         })
     }
 
-    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
-        self.0.way().await?;
-        let written = self.0.write(None, key, Some(value), precondition);
-        self.0.way().await?;
-        written
-    }
-
     async fn put_while(
         &self,
-        unchanged: Unchanged,
+        unchanged: Option<Unchanged>,
         key: &str,
         value: Bytes,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         self.0.way().await?;
-        let written = self.0.write(Some(&unchanged), key, Some(value), precondition);
+        let written = self.0.write(unchanged.as_ref(), key, Some(value), precondition);
         self.0.way().await?;
         written
     }

@@ -247,20 +247,15 @@ impl Store for EmbeddedStore {
         })
     }
 
-    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
-        check_size(key, &value)?;
-        self.write(key, Some(value), precondition, None).await
-    }
-
     async fn put_while(
         &self,
-        unchanged: Unchanged,
+        unchanged: Option<Unchanged>,
         key: &str,
         value: Bytes,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
-        self.write(key, Some(value), precondition, Some(unchanged)).await
+        self.write(key, Some(value), precondition, unchanged).await
     }
 
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {

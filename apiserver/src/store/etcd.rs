@@ -332,41 +332,32 @@ impl Store for EtcdStore {
         })
     }
 
-    async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
-        check_size(key, &value)?;
-        let base = self.base().await?;
-        let write = TxnOp::put(key, Vec::from(value), None);
-        let conditions = conditions(key, precondition, base);
-        let outcome = self
-            .write(Asked::key("put", key), conditions, write, vec![look(key)], base)
-            .await?;
-        outcome.map_err(|found| refused(key, precondition, found.first().copied().flatten()))
-    }
-
     async fn put_while(
         &self,
-        unchanged: Unchanged,
+        unchanged: Option<Unchanged>,
         key: &str,
         value: Bytes,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
         let base = self.base().await?;
-        let conditions = [
-            exists_at(&unchanged.key, base.of_etcd(unchanged.revision)),
-            conditions(key, precondition, base),
-        ];
+        let mut conditions = conditions(key, precondition, base);
+        let mut looks = vec![look(key)];
+        if let Some(unchanged) = &unchanged {
+            conditions.extend(exists_at(&unchanged.key, base.of_etcd(unchanged.revision)));
+            looks.push(look(&unchanged.key));
+        }
         let write = TxnOp::put(key, Vec::from(value), None);
-        let looks = vec![look(key), look(&unchanged.key)];
         let outcome = self
-            .write(Asked::key("put", key), conditions.concat(), write, looks, base)
+            .write(Asked::key("put", key), conditions, write, looks, base)
             .await?;
         outcome.map_err(|found| {
-            let beside = found.get(1).copied().flatten();
-            if beside == Some(unchanged.revision) {
-                refused(key, precondition, found.first().copied().flatten())
-            } else {
-                refused(&unchanged.key, Precondition::Revision(unchanged.revision), beside)
+            let found = |place: usize| found.get(place).copied().flatten();
+            match &unchanged {
+                Some(Unchanged { key, revision }) if found(1) != Some(*revision) => {
+                    refused(key, Precondition::Revision(*revision), found(1))
+                }
+                _ => refused(key, precondition, found(0)),
             }
         })
     }

@@ -126,10 +126,10 @@ pub(crate) async fn a_put_while_another_key_is_unchanged_needs_that_too(subject:
     let prefix = subject.fresh_prefix();
     let (door, key) = (format!("{prefix}door"), format!("{prefix}key"));
     let while_at = async |revision, precondition| {
-        let unchanged = Unchanged {
+        let unchanged = Some(Unchanged {
             key: door.clone(),
             revision,
-        };
+        });
         store.put_while(unchanged, &key, text("1"), precondition).await
     };
     // The other key's answer comes first, whatever there is to say of the key.

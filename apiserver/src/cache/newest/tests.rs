@@ -28,9 +28,6 @@ impl Store for Gated {
     async fn dump(&self, _prefix: &str) -> Result<Dump, StoreError> {
         unreachable!()
     }
-    async fn put(&self, _: &str, _: Bytes, _: Precondition) -> Result<Revision, StoreError> {
-        unreachable!()
-    }
     async fn delete(&self, _key: &str, _precondition: Precondition) -> Result<Revision, StoreError> {
         unreachable!()
     }
@@ -42,7 +39,7 @@ impl Store for Gated {
     }
     async fn put_while(
         &self,
-        _unchanged: Unchanged,
+        _unchanged: Option<Unchanged>,
         _key: &str,
         _value: Bytes,
         _precondition: Precondition,

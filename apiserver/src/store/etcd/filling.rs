@@ -19,9 +19,9 @@ use super::{
     prefix_end,
 };
 use crate::{
-    backup::{EVERYTHING, Entries, Existing, FillError, Filled, GAP},
+    backup::{Entries, Existing, FillError, Filled, GAP},
     outbox::LEADER_KEY,
-    store::{Revision, StoreError},
+    store::{EVERYTHING, Revision, StoreError},
 };
 
 /// Of one transaction: etcd takes 128 operations and 1.5 MiB.
