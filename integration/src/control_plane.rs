@@ -198,6 +198,16 @@ impl ControlPlane {
         Ok(Pod::get(&self.channel(), "default", name).await?)
     }
 
+    /// Changes the pod as it is now, again where the scheduler or its kubelet wrote in between.
+    pub async fn change(&self, name: &str, change: impl Fn(&mut Pod)) -> Pod {
+        wait::until(&format!("pod {name} is changed"), || async {
+            let mut pod = self.pod(name).await?;
+            change(&mut pod);
+            Ok(Pod::update(&self.channel(), pod).await?)
+        })
+        .await
+    }
+
     pub async fn delete(&self, name: &str) {
         let options = DeleteOptions::default();
         Pod::delete(&self.channel(), "default", name, &options)

@@ -132,18 +132,13 @@ async fn an_oversized_object_is_refused_and_the_next_one_is_not() {
 async fn a_stale_write_is_refused_and_changes_nothing() {
     let sandbox = Sandbox::new();
     let plane = ControlPlane::start(&sandbox, None).await;
-    let first = plane.create(pods::pod("contended", &[("main", IMAGE)])).await;
-    let mut winner = first.clone();
-    winner
-        .metadata_mut()
-        .labels
-        .insert("writer".into(), "winner".into());
-    Pod::update(&plane.channel(), winner).await.unwrap();
-    let mut loser = first;
-    loser
-        .metadata_mut()
-        .labels
-        .insert("writer".into(), "loser".into());
+    let mut loser = plane.create(pods::pod("contended", &[("main", IMAGE)])).await;
+    let written_by = |pod: &mut Pod, writer: &str| {
+        let labels = &mut pod.metadata_mut().labels;
+        labels.insert("writer".into(), writer.into());
+    };
+    plane.change("contended", |pod| written_by(pod, "winner")).await;
+    written_by(&mut loser, "loser");
     let refused = Pod::update(&plane.channel(), loser).await.unwrap_err();
     assert_eq!(refused.code(), Code::Aborted, "{refused:?}");
     assert!(refused.message().contains("contended"), "{refused:?}");

@@ -228,12 +228,14 @@ async fn the_apiserver_adds_updates_and_deletes_pods_by_queue_and_by_watch() {
             assert_eq!(status.restart_count, 0);
         }
 
-        let mut wanted = plane.pod(&name).await.unwrap();
-        wanted.spec.as_mut().unwrap().containers[1].image.clone_from(&two);
-        let updated = Pod::update(&plane.channel(), wanted.clone()).await.unwrap();
+        let updated = plane
+            .change(&name, |pod| {
+                pod.spec.as_mut().unwrap().containers[1].image.clone_from(&two);
+            })
+            .await;
         assert_eq!(updated.metadata.as_ref().unwrap().generation, 2);
         // What was read before that write is stale now.
-        let stale = Pod::update(&plane.channel(), wanted).await.unwrap_err();
+        let stale = Pod::update(&plane.channel(), running.clone()).await.unwrap_err();
         assert_eq!(stale.code(), tonic::Code::Aborted, "{stale:?}");
         let second = wait::until(
             "the changed container runs the new image, and its status says so",
