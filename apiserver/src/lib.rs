@@ -18,6 +18,7 @@ mod error;
 mod events;
 mod eviction;
 mod fields;
+mod gathering;
 mod identity;
 mod kind;
 mod metrics;

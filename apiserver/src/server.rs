@@ -19,6 +19,7 @@ use tonic_web::GrpcWebLayer;
 
 use crate::{
     door::DoorLayer,
+    gathering,
     metrics::{self, Metrics},
     on_first_call::OnFirstCall,
     services::{self, Backend},
@@ -83,7 +84,7 @@ where
         .layer(GrpcWebLayer::new())
         .layer(DoorLayer::new(metrics))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(gathering::all(incoming), shutdown.cancelled_owned())
         .await
 }
 

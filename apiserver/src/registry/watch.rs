@@ -52,7 +52,8 @@ impl Registry {
             () = self.shutdown.cancelled() => return Err(ApiError::Stopping),
             phase = self.begin(start, &part) => phase?,
         };
-        let watcher = Watcher {
+        // Boxed, because the stream moves it with every event.
+        let watcher = Box::new(Watcher {
             registry: self.clone(),
             stopping: Box::pin(self.shutdown.clone().cancelled_owned()),
             view: View {
@@ -61,7 +62,7 @@ impl Registry {
                 previous: Previous::asked_for(request.include_previous),
             },
             phase,
-        };
+        });
         Ok(stream::unfold(Some(watcher), |watcher| async {
             let mut watcher = watcher?;
             let next = watcher.next_or_stopping().await;

@@ -1,11 +1,11 @@
 //! A place among a cache's events, which moves as they come.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use clone8s::v1::WatchEventType;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep},
 };
 
 use super::{View, WatchEvent, without_object};
@@ -25,7 +25,8 @@ pub(super) struct Live<K> {
     /// The last revision that the watcher was told of.
     told: Revision,
     bookmark_interval: Duration,
-    bookmark_at: Instant,
+    /// Kept over all events between two bookmarks: a new one for each would be a good part of what an event costs.
+    until_bookmark: Pin<Box<Sleep>>,
 }
 
 impl<K: Kind> Live<K> {
@@ -40,7 +41,7 @@ impl<K: Kind> Live<K> {
             position,
             told: position,
             bookmark_interval,
-            bookmark_at: Instant::now() + bookmark_interval,
+            until_bookmark: Box::pin(sleep(bookmark_interval)),
         }
     }
 
@@ -53,8 +54,10 @@ impl<K: Kind> Live<K> {
                 }
             }
             // Also while there is news all the time, of which nothing is for this watcher.
-            if Instant::now() >= self.bookmark_at {
-                self.bookmark_at = Instant::now() + self.bookmark_interval;
+            if Instant::now() >= self.until_bookmark.deadline() {
+                self.until_bookmark
+                    .as_mut()
+                    .reset(Instant::now() + self.bookmark_interval);
                 if self.position > self.told {
                     self.told = self.position;
                     return Ok(without_object(WatchEventType::Bookmark, self.told));
@@ -66,8 +69,9 @@ impl<K: Kind> Live<K> {
                 continue;
             }
             tokio::select! {
+                biased;
                 news = self.news.changed() => news.map_err(|_| ApiError::Stopping)?,
-                () = sleep_until(self.bookmark_at) => {}
+                () = &mut self.until_bookmark => {}
             }
         }
     }
