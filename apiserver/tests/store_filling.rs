@@ -21,7 +21,7 @@ use clone8s_apiserver::{
         etcd::{ClientIdentity, EtcdConfig, EtcdStore},
     },
 };
-use clone8s_integration::{Etcd, Sandbox};
+use clone8s_integration::{Etcd, Sandbox, process};
 use futures::{StreamExt as _, stream};
 
 /// Makes this program the child: the file of an embedded store, or the folder of etcd's certificates.
@@ -133,7 +133,7 @@ fn kill_a_child(config: &StoreConfig, etcd: Option<&Etcd>, after: usize) {
         }
         (StoreConfig::Etcd(_), None) => unreachable!("an etcd has its server"),
     };
-    let mut child = child.stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = process::spawn(child.stdout(Stdio::piped())).unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let read = lines.map_while(Result::ok).take(after).count();
     child.kill().unwrap();

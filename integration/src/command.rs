@@ -18,12 +18,11 @@ pub struct Output {
 
 /// Runs the command; its standard input is empty unless the command says otherwise.
 pub fn output(command: &mut Command) -> anyhow::Result<Output> {
-    let child = process::spawn_registered(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+    let child = process::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
         .with_context(|| format!("start {}", command.get_program().display()))?;
-    let pid = child.id();
-    let output = child.wait_with_output();
-    process::forget(pid);
-    let output = output.with_context(|| format!("wait for {}", command.get_program().display()))?;
+    let output = child
+        .wait_with_output()
+        .with_context(|| format!("wait for {}", command.get_program().display()))?;
     Ok(Output {
         success: output.status.success(),
         code: output.status.code(),

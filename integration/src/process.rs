@@ -5,13 +5,14 @@
 //! ```
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io,
+    ops::{Deref, DerefMut},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
         LazyLock, Mutex, MutexGuard, PoisonError,
         mpsc::{SyncSender, sync_channel},
@@ -38,7 +39,7 @@ pub struct Process {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     log: PathBuf,
-    child: Option<Child>,
+    child: Option<Owned>,
 }
 
 impl Process {
@@ -141,7 +142,6 @@ impl Process {
             // Both fail only for a process that has ended.
             let _ = child.kill();
             let _ = child.wait();
-            forget(child.id());
         }
     }
 
@@ -174,9 +174,7 @@ impl Process {
         let deadline = Instant::now() + within;
         while Instant::now() < deadline {
             if let Some(status) = self.ended() {
-                if let Some(child) = self.child.take() {
-                    forget(child.id());
-                }
+                self.child = None;
                 return Ok(status);
             }
             thread::sleep(Duration::from_millis(10));
@@ -229,39 +227,82 @@ impl Drop for Process {
     }
 }
 
-/// The direct children that someone waits for; every other child of this process is an orphan that it adopted.
-static CHILDREN: LazyLock<Mutex<HashSet<u32>>> = LazyLock::new(Mutex::default);
-
-fn children() -> MutexGuard<'static, HashSet<u32>> {
-    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+/// A child that its owner waits for: nobody reaps it before. Dropping it ends nothing.
+#[derive(Debug)]
+pub struct Owned {
+    child: Child,
+    // Declared after the child: it is somebody's until nobody can wait for it any more.
+    registration: Registration,
 }
 
-/// Starts a child whose end the caller waits for.
+impl Owned {
+    /// [`Child::wait_with_output`].
+    pub fn wait_with_output(self) -> io::Result<Output> {
+        let Self { child, registration } = self;
+        let output = child.wait_with_output();
+        drop(registration);
+        output
+    }
+}
+
+impl Deref for Owned {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl DerefMut for Owned {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.child
+    }
+}
+
+/// How many own each direct child, by its id: more than one where an id came again before its first owner was
+/// dropped. Every other child of this process is an orphan that it adopted.
+static OWNERS: LazyLock<Mutex<HashMap<u32, usize>>> = LazyLock::new(Mutex::default);
+
+fn owners() -> MutexGuard<'static, HashMap<u32, usize>> {
+    OWNERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Registration(u32);
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut owners = owners();
+        match owners.get_mut(&self.0) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(owners.remove(&self.0)),
+        }
+    }
+}
+
+/// Starts a child whose end the caller waits for, however late. Tests start theirs with this, not with the command itself:
+/// what is nobody's is reaped here, and whoever waits for it then finds no child.
 ///
-/// The set is locked meanwhile: a child that ends at once must not be taken for an orphan.
-pub(crate) fn spawn_registered(command: &mut Command) -> io::Result<Child> {
+/// The owners are locked meanwhile: a child that ends at once must not be taken for an orphan.
+pub fn spawn(command: &mut Command) -> io::Result<Owned> {
     adopt_orphans();
-    let mut children = children();
+    let mut owners = owners();
     let child = command.spawn()?;
-    children.insert(child.id());
-    Ok(child)
-}
-
-/// The child has been waited for.
-pub(crate) fn forget(pid: u32) {
-    children().remove(&pid);
+    *owners.entry(child.id()).or_default() += 1;
+    let registration = Registration(child.id());
+    Ok(Owned { child, registration })
 }
 
 /// Starts a child from a thread that lives as long as this process: the kernel's death signal follows the thread
 /// that made the child, and the threads of tests end with their tests.
-fn spawn_kept(command: Command) -> io::Result<Child> {
-    type Order = (Command, SyncSender<io::Result<Child>>);
+fn spawn_kept(command: Command) -> io::Result<Owned> {
+    type Order = (Command, SyncSender<io::Result<Owned>>);
     static KEEPER: LazyLock<SyncSender<Order>> = LazyLock::new(|| {
         let (orders, inbox) = sync_channel::<Order>(16);
         thread::spawn(move || {
             for (mut command, reply) in inbox {
                 // An error only says that the test gave up waiting.
-                let _ = reply.send(spawn_registered(&mut command));
+                let _ = reply.send(spawn(&mut command));
             }
         });
         orders
@@ -277,8 +318,9 @@ fn adopt_orphans() {
     static REAPER: LazyLock<()> = LazyLock::new(|| {
         set_child_subreaper(Some(rustix::process::getpid())).expect("the kernel knows subreapers");
         thread::spawn(|| {
+            let mut seen = HashMap::new();
             loop {
-                reap_orphans();
+                reap_orphans(&mut seen);
                 thread::sleep(Duration::from_millis(100));
             }
         });
@@ -286,11 +328,20 @@ fn adopt_orphans() {
     LazyLock::force(&REAPER);
 }
 
-fn reap_orphans() {
-    let children = children();
-    let me = std::process::id();
-    for pid in zombies_of(me) {
-        if !children.contains(&pid)
+/// How often a zombie is seen before it counts as nobody's: a child that a test's own code has started, such as the code
+/// that is tested, is waited for meanwhile.
+const LOOKS: u32 = 20;
+
+/// Keeps how often each zombie was seen, by what names a process for good.
+fn reap_orphans(seen: &mut HashMap<(u32, u64), u32>) {
+    let owners = owners();
+    let zombies = zombies_of(std::process::id());
+    seen.retain(|zombie, _| zombies.contains(zombie));
+    for (pid, started) in zombies {
+        let looks = seen.entry((pid, started)).or_default();
+        *looks += 1;
+        if *looks > LOOKS
+            && !owners.contains_key(&pid)
             && let Some(pid) = Pid::from_raw(pid.cast_signed())
         {
             // Someone else may have reaped it: then there is nothing to do.
@@ -299,9 +350,11 @@ fn reap_orphans() {
     }
 }
 
-fn zombies_of(parent: u32) -> Vec<u32> {
+fn zombies_of(parent: u32) -> Vec<(u32, u64)> {
     pids()
-        .filter(|&pid| stat(pid).is_some_and(|stat| stat.state == 'Z' && stat.parent == parent))
+        .filter_map(|pid| Some((pid, stat(pid)?)))
+        .filter(|(_, stat)| stat.state == 'Z' && stat.parent == parent)
+        .map(|(pid, stat)| (pid, stat.started))
         .collect()
 }
 

@@ -15,14 +15,13 @@ async fn the_first_process_of_a_pod_is_seen_when_it_is_left_behind() {
     let (sandbox, other) = (Sandbox::new(), Sandbox::new());
     let pins = sandbox.dir().join("state/sandboxes/s1/ns");
     // As the shim starts it: a name of its own, the pod's folder, and no environment that could carry a mark.
-    let mut init = Command::new("tail")
-        .arg0("clone8s-pod-init")
+    let mut tail = Command::new("tail");
+    tail.arg0("clone8s-pod-init")
         .args(["-f", "/dev/null"])
         .arg(pins)
         .env_clear()
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::null());
+    let mut init = process::spawn(&mut tail).unwrap();
     wait::until("it is seen", || async {
         let left = leak::of(&sandbox);
         anyhow::ensure!(

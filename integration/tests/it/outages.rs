@@ -1,9 +1,9 @@
 //! Killing every daemon while pods run: no container restarts, none is lost, none doubles.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use clone8s_integration::{
-    ControlPlane, Node, RabbitMq, Registry, Sandbox,
+    ControlPlane, Node, RabbitMq, Registry, Sandbox, command,
     node::{Runs, RuntimeKind},
     pods, wait,
 };
@@ -102,10 +102,7 @@ async fn the_daemons_of_a_node_may_be_killed_one_by_one_and_together(#[case] run
 
     // A container that really ends is started again, after all that.
     let pid = after.values().next().unwrap().pid;
-    std::process::Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status()
-        .unwrap();
+    command::run(Command::new("kill").args(["-9", &pid.to_string()])).unwrap();
     let restarted = wait::until("the ended container runs again", || async {
         let runs = node.runs().await?;
         let run = runs

@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::ensure;
 use clone8s_integration::{
-    ControlPlane, Image, Node, Registry, Sandbox, command, node::RuntimeKind, pods, programs::program, wait,
+    ControlPlane, Image, Node, Registry, Sandbox, command, node::RuntimeKind, pods, process,
+    programs::program, wait,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -122,12 +123,8 @@ async fn a_command_runs_in_a_container_and_its_streams_and_exit_code_are_the_cal
 
     // Several MiB through a pipe, to the end of the input.
     let bytes: Vec<u8> = (0..5_000_000_u32).map(|n| (n % 251) as u8).collect();
-    let mut cat = cluster
-        .c8s(&["exec", "-i", "box", "-c", "side", "--", "cat"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut cat = cluster.c8s(&["exec", "-i", "box", "-c", "side", "--", "cat"]);
+    let mut cat = process::spawn(cat.stdin(Stdio::piped()).stdout(Stdio::piped())).unwrap();
     let mut stdin = cat.stdin.take().unwrap();
     let sent = bytes.clone();
     let writer = std::thread::spawn(move || stdin.write_all(&sent));
@@ -178,12 +175,8 @@ async fn a_kubelet_that_dies_ends_the_calls_that_it_answers_and_a_new_one_answer
         "-c",
         "echo up; sleep 1000",
     ];
-    let mut open = cluster
-        .c8s(&line)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut open = cluster.c8s(&line);
+    let mut open = process::spawn(open.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
     let mut said = String::new();
     let mut stdout = BufReader::new(open.stdout.take().unwrap());
     stdout.read_line(&mut said).unwrap();

@@ -3,8 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
+
+use clone8s_integration::process::{self, Owned};
 
 use super::{Cluster, sha256};
 
@@ -31,13 +33,13 @@ spec:
 
 /// c8s port-forward, and the ports that it has taken. Dropping it ends it.
 struct Forward {
-    child: Child,
+    child: Owned,
     ports: Vec<u16>,
 }
 
 impl Forward {
     fn start(mut c8s: Command, count: usize) -> Self {
-        let mut child = c8s.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = process::spawn(c8s.stdout(Stdio::piped())).unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port = |line: String| {
             let address = line.split(' ').next().unwrap().parse::<SocketAddr>();

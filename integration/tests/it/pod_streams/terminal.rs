@@ -3,11 +3,12 @@
 use std::{
     fs::File,
     io::{Read as _, Write as _},
-    process::{Child, Command},
+    process::Command,
     sync::mpsc,
     time::Duration,
 };
 
+use clone8s_integration::process::{self, Owned};
 use rustix::{pty::OpenptFlags, termios::Winsize};
 
 use super::Cluster;
@@ -40,7 +41,7 @@ struct Terminal {
     shown: mpsc::Receiver<String>,
     /// What of it no test has waited for yet.
     unseen: String,
-    child: Child,
+    child: Owned,
 }
 
 impl Terminal {
@@ -65,12 +66,8 @@ impl Terminal {
             .args(["--ctty", "--wait"])
             .arg(c8s.get_program())
             .args(c8s.get_args());
-        let child = session
-            .stdin(terminal)
-            .stdout(open())
-            .stderr(open())
-            .spawn()
-            .unwrap();
+        session.stdin(terminal).stdout(open()).stderr(open());
+        let child = process::spawn(&mut session).unwrap();
         let (sender, shown) = mpsc::channel();
         let mut reader = controller.try_clone().unwrap();
         std::thread::spawn(move || {
