@@ -8,8 +8,10 @@ use std::{
     collections::{HashMap, HashSet},
     ffi::OsString,
     fs::{self, File, OpenOptions},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io,
-    ops::{Deref, DerefMut},
+    net::TcpListener,
+    ops::{Deref, DerefMut, Range},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -405,17 +407,30 @@ pub fn alive(pid: u32) -> bool {
 }
 
 /// A port of the loopback that nothing used a moment ago, and that this process gives out once.
+///
+/// Not one that the kernel gives to a socket that names none: a connection that is made before the server listens, or
+/// while it is down, could have it, even that of the server's own client, which would then be connected to itself.
 pub fn free_port() -> u16 {
     static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+    let ports = ports_to_give();
     loop {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener
-            .local_addr()
-            .expect("a bound socket has an address")
-            .port();
-        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+        let chance = RandomState::new().build_hasher().finish() % u64::from(ports.end - ports.start);
+        let port = ports.start + u16::try_from(chance).expect("less than the number of ports");
+        let free = TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free && GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
             return port;
         }
+    }
+}
+
+/// Those below the ones that the kernel gives out by itself; any, on a machine whose kernel gives out nearly all.
+fn ports_to_give() -> Range<u16> {
+    const LOWEST: u16 = 10_000;
+    let by_kernel = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = by_kernel.split_whitespace().next().map(str::parse);
+    match first {
+        Some(Ok(first)) if first >= LOWEST + 5_000 => LOWEST..first,
+        _ => LOWEST..u16::MAX,
     }
 }
 
