@@ -7,7 +7,16 @@
 //! ```
 //! A namespace lives as long as the process that holds it, and its links with it, so nothing is left on the machine.
 
-use std::{fs::File, os::fd::AsFd as _, process::Command};
+use std::{
+    fs::File,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    os::fd::AsFd as _,
+    process::Command,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
+};
 
 use anyhow::{Context as _, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -107,6 +116,16 @@ impl Place {
     fn nft(&self, rules: &str) -> anyhow::Result<()> {
         command::run(inside(&self.holder, "nft").arg(rules)).map(drop)
     }
+}
+
+/// The first three parts of 256 addresses for pods, which no other test of this process has, and hardly one of another.
+pub fn pod_subnet() -> String {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
+        let [high, low, ..] = RandomState::new().build_hasher().finish().to_be_bytes();
+        AtomicU16::new(u16::from_be_bytes([high, low]))
+    });
+    let [block, part] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    format!("10.{}.{part}", 128 | block)
 }
 
 /// A process that holds a new namespace.

@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use crate::{
     Containerd, ControlPlane, Process, Sandbox,
     containerd::CriPlugin,
+    network::pod_subnet,
     process::{self, stat},
     programs::program,
     wait,
@@ -116,7 +117,7 @@ impl Node {
             .arg("--cni-conf-dir")
             .arg(dir.join("net.d"))
             .args(["--bridge-name", &bridge])
-            .args(["--pod-cidr", &pod_cidr(sandbox.id())]);
+            .args(["--pod-cidr", &format!("{}.0/24", pod_subnet())]);
         let manifests = dir.join("manifests");
         fs::create_dir_all(&manifests).expect("a folder");
         let kubelet = sandbox
@@ -345,10 +346,4 @@ impl Drop for Node {
             eprintln!("the bridge stays: {error:#}");
         }
     }
-}
-
-/// 256 addresses that other tests hardly have: 10.128.0.0/9 by the test's id.
-fn pod_cidr(id: &str) -> String {
-    let number = u16::from_str_radix(&id[..4], 16).unwrap_or_default();
-    format!("10.{}.{}.0/24", 128 + (number >> 8) % 128, number & 0xff)
 }

@@ -12,6 +12,7 @@ use clone8s_integration::{
     Sandbox, command,
     etcd::Etcd,
     leak,
+    network::pod_subnet,
     process::{MARK, alive},
     programs::program,
     rabbitmq::RabbitMq,
@@ -23,6 +24,7 @@ use prost::Message as _;
 struct Up<'a> {
     sandbox: &'a Sandbox,
     bridge: String,
+    pod_cidr: String,
     /// Flags of `c8s up`, beside those of every test.
     flags: Vec<String>,
     /// CLONE8S_AMQP, whose password is not for a command line.
@@ -34,6 +36,7 @@ impl<'a> Up<'a> {
         Self {
             sandbox,
             bridge: format!("c8u{}", sandbox.id()),
+            pod_cidr: format!("{}.0/24", pod_subnet()),
             flags: Vec::new(),
             amqp: None,
         }
@@ -56,10 +59,8 @@ impl<'a> Up<'a> {
     }
 
     fn up(&self, further: &[&str]) {
-        let id = u16::from_str_radix(&self.sandbox.id()[..4], 16).unwrap();
-        let cidr = format!("10.{}.{}.0/24", 128 + (id >> 8) % 128, id & 0xff);
         let mut args = vec!["up", "--detach", "--node-name", "up"];
-        args.extend(["--bridge", &self.bridge, "--pod-cidr", &cidr]);
+        args.extend(["--bridge", &self.bridge, "--pod-cidr", &self.pod_cidr]);
         args.extend(self.flags.iter().map(String::as_str));
         args.extend(further);
         self.c8s(&args).unwrap();
@@ -121,7 +122,7 @@ impl<'a> Up<'a> {
         let pid = fs::read_to_string(file).unwrap().trim().to_owned();
         command::run(Command::new("kill").args(["-TERM", &pid])).unwrap();
         let pid = pid.parse().unwrap();
-        wait::until_within(Duration::from_secs(15), "c8s up ends", || async {
+        wait::until("c8s up ends", || async {
             anyhow::ensure!(!alive(pid), "process {pid} runs on");
             Ok(())
         })

@@ -13,7 +13,9 @@ use anyhow::{Context as _, ensure};
 use clone8s::cri::{
     self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
-use clone8s_integration::{Containerd, Image, Process, Sandbox as TestDir, command, wait};
+use clone8s_integration::{
+    Containerd, Image, Process, Sandbox as TestDir, command, network::pod_subnet, wait,
+};
 use tonic::{Status, transport::Channel};
 
 /// The image of the archive that every rig starts with.
@@ -67,11 +69,7 @@ impl Rig {
             .write_archive(&archive, BUSYBOX)
             .expect("an archive");
         let bridge = format!("c8s{}", dir.id());
-        // A network of the test's own, from the digits of its id.
-        let octets = u16::from_str_radix(&dir.id()[..4], 16)
-            .expect("hexadecimal digits")
-            .to_be_bytes();
-        let subnet = format!("10.{}.{}", octets[0] | 1, octets[1]);
+        let subnet = pod_subnet();
         let shim = dir
             .process("shim", env!("CARGO_BIN_EXE_runtime-shim"))
             .arg("--containerd")
@@ -395,7 +393,10 @@ impl Rig {
     /// The entries of a container's log without their times.
     pub(crate) fn log(&self, path: &str) -> Vec<String> {
         let text = fs::read_to_string(self.log_dir().join(path)).unwrap_or_default();
-        text.lines()
+        // What comes after the last end of a line is an entry that is being written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
             .map(|line| line.split_once(' ').expect("a time").1.to_owned())
             .collect()
     }
