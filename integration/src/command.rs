@@ -1,6 +1,10 @@
 //! Running a command to its end.
 
-use std::process::{Command, Stdio};
+use std::{
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context as _, bail};
 
@@ -29,6 +33,15 @@ pub fn output(command: &mut Command) -> anyhow::Result<Output> {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// Makes a program of this text, by another process: a child that another test starts while this one writes would have
+/// the file open for writing too, and such a file cannot be run (`ETXTBSY`).
+pub fn write_program(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut source = tempfile::NamedTempFile::new()?;
+    source.write_all(text.as_bytes())?;
+    let mut install = Command::new("install");
+    run(install.args(["--mode", "755"]).arg(source.path()).arg(path)).map(drop)
 }
 
 /// Runs the command and gives its standard output; an error carries what it wrote to standard error.

@@ -174,8 +174,9 @@ pub(crate) fn kernel_at_least(major: u32, minor: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+    use std::{fs, path::Path};
 
+    use clone8s_integration::command::write_program;
     use rstest::rstest;
 
     use super::*;
@@ -216,8 +217,7 @@ mod tests {
     }
 
     fn write(path: &Path, script: &str) {
-        fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(path, &format!("#!/bin/sh\n{script}\n")).unwrap();
     }
 
     #[tokio::test]
@@ -240,12 +240,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&asked).unwrap(), "features\n");
         write(&path, &says(r#"{"mountOptions": []}"#));
         let later = clone8s_daemon::clock::now() + Duration::from_secs(5);
-        fs::File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_modified(later)
-            .unwrap();
+        fs::File::open(&path).unwrap().set_modified(later).unwrap();
         assert_eq!(known.of(program, &programs).await, Features::default());
         assert_eq!(fs::read_to_string(&asked).unwrap(), "features\nfeatures\n");
     }

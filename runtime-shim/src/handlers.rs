@@ -120,10 +120,9 @@ mod tests {
 
     /// A program that says this of its version.
     fn program(dir: &std::path::Path, says: &str) -> RuntimeHandler {
-        use std::os::unix::fs::PermissionsExt as _;
         let path = dir.join("crun");
-        std::fs::write(&path, format!("#!/bin/sh\necho {says}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("#!/bin/sh\necho {says}\n");
+        clone8s_integration::command::write_program(&path, &text).unwrap();
         RuntimeHandler::own(path.to_str())
     }
 

@@ -10,15 +10,20 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
+    os::fd::AsFd as _,
     path::PathBuf,
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::ensure;
 use clone8s::cri;
-use clone8s_integration::{process::free_port, wait};
+use clone8s_integration::{
+    command,
+    process::{self, free_port},
+    wait,
+};
 use futures::future::join_all;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tonic::Code;
@@ -325,8 +330,8 @@ struct PluginBridge(String);
 
 impl Drop for PluginBridge {
     fn drop(&mut self) {
-        let mut delete = std::process::Command::new("ip");
-        let _ = clone8s_integration::command::run(delete.args(["link", "delete", &self.0]));
+        let mut delete = Command::new("ip");
+        let _ = command::run(delete.args(["link", "delete", &self.0]));
     }
 }
 
@@ -418,15 +423,6 @@ async fn broken_files_are_named_in_the_networks_condition() {
     rig.finish().await;
 }
 
-/// A folder of plugins that are shell scripts.
-fn write_plugin(rig: &Rig, name: &str, script: &str) -> PathBuf {
-    let folder = rig.dir.make_dir("plugins");
-    let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a file");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a program");
-    folder
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_fails_or_hangs_costs_its_own_call_and_leaves_nothing() {
     let plugins = tempfile::tempdir().unwrap();
@@ -437,13 +433,13 @@ async fn a_plugin_that_fails_or_hangs_costs_its_own_call_and_leaves_nothing() {
         "--cni-bin-dir",
         &dirs,
         "--cni-timeout",
-        "3",
+        "8",
     ])
     .await;
     let _bridge = PluginBridge(format!("c8p{}", rig.dir.id()));
     let plugin = |name: &str, script: &str| {
-        let made = write_plugin(&rig, name, script);
-        fs::copy(made.join(name), plugins.path().join(name)).unwrap();
+        let text = format!("#!/bin/sh\n{script}\n");
+        command::write_program(&plugins.path().join(name), &text).expect("a program");
     };
     let add_only = |script: &str| format!("[ $CNI_COMMAND = ADD ] || exit 0; {script}");
     plugin(
@@ -468,14 +464,18 @@ async fn a_plugin_that_fails_or_hangs_costs_its_own_call_and_leaves_nothing() {
 
     with("hangs");
     let began = Instant::now();
-    let (hung, others) = tokio::join!(rig.run_sandbox(rig.pod("hangs")), async {
+    let hangs = async {
+        let hung = rig.run_sandbox(rig.pod("hangs")).await.unwrap_err();
+        (hung, Instant::now())
+    };
+    let others = async {
         let pod = rig.run_sandbox(rig.host_pod("other")).await.unwrap();
         rig.remove_sandbox(&pod).await.unwrap();
-        began.elapsed()
-    });
-    let hung = hung.unwrap_err();
-    assert!(hung.message().contains("hangs ADD: no end in 3 s"), "{hung:?}");
-    assert!(began.elapsed() >= Duration::from_secs(3) && others < began.elapsed());
+        Instant::now()
+    };
+    let ((hung, ended), others) = tokio::join!(hangs, others);
+    assert!(hung.message().contains("hangs ADD: no end in 8 s"), "{hung:?}");
+    assert!(ended - began >= Duration::from_secs(8) && others < ended);
     assert!(leases(&rig).is_empty(), "{:?}", leases(&rig));
 
     plugin("hangs", "cat > /dev/null; sed -n p /dev/null; exit 0");
@@ -488,6 +488,17 @@ async fn a_plugin_that_fails_or_hangs_costs_its_own_call_and_leaves_nothing() {
     }
     assert!(leases(&rig).is_empty(), "{:?}", leases(&rig));
     rig.finish().await;
+}
+
+/// The processes that work on the network of a pod of the rig.
+fn plugins_of(rig: &Rig) -> Vec<u32> {
+    let namespaces = format!("CNI_NETNS={}/", rig.dir.dir().display());
+    let is_one = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let mut variables = environment.split(|&byte| byte == 0);
+        process::alive(*pid) && variables.any(|variable| variable.starts_with(namespaces.as_bytes()))
+    };
+    process::pids().filter(is_one).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -503,7 +514,12 @@ async fn a_shim_killed_within_a_plugins_add_has_it_undone_by_the_next_one() {
         rig.shim.kill();
         fs::remove_file(conf_dir(&rig).join("10-real.conflist")).unwrap();
         // A plugin lives on when its caller is killed.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        wait::until("the plugin has ended", || async {
+            let plugins = plugins_of(&rig);
+            ensure!(plugins.is_empty(), "{plugins:?}");
+            Ok(())
+        })
+        .await;
         rig.shim.start().unwrap();
         rig.ready().await;
         for sandbox in rig.list_sandboxes().await {

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use anyhow::ensure;
 use clone8s::cri::{self, ContainerEventType as Kind};
-use clone8s_integration::wait;
+use clone8s_integration::{command, wait};
 use tonic::{Code, Request, client::Grpc, codegen::http::uri::PathAndQuery};
 use tonic_prost::ProstCodec;
 
@@ -277,11 +277,9 @@ async fn info_tells_what_the_runtime_consists_of() {
 }
 
 /// A program that says this of its version, and knows no features.
-fn oci_runtime(path: &std::path::Path, version: &str) {
+fn oci_runtime(path: &Path, version: &str) {
     let script = format!("#!/bin/sh\n[ \"$1\" = --version ] && echo {version}\n");
-    std::fs::write(path, script).expect("a program");
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .expect("it can be run");
+    command::write_program(path, &script).expect("a program");
 }
 
 #[tokio::test(flavor = "multi_thread")]

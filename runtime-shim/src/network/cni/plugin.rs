@@ -253,8 +253,9 @@ fn wrote(words: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _, time::Instant};
+    use std::{fs, time::Instant};
 
+    use clone8s_integration::command::write_program;
     use serde_json::json;
 
     use super::*;
@@ -266,9 +267,7 @@ mod tests {
     /// Runs a shell script as the plugin `fake`.
     async fn add_within(script: &str, time_limit: Duration) -> Result<Value, PluginError> {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("fake");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&dir.path().join("fake"), &format!("#!/bin/sh\n{script}\n")).unwrap();
         let invocation = Invocation {
             command: "ADD",
             sandbox: "s1",

@@ -1,6 +1,6 @@
 //! Chains of plugins that are shell scripts.
 
-use std::os::unix::fs::PermissionsExt as _;
+use clone8s_integration::command::write_program;
 
 use super::*;
 use crate::network::Protocol;
@@ -39,9 +39,7 @@ impl Host {
             ("mute", String::new()),
             ("none", r"[ $CNI_COMMAND != ADD ] || echo '{}'".to_owned()),
         ] {
-            let path = bin.join(name);
-            fs::write(&path, format!("#!/bin/sh\n{note}\n{rest}\n")).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&bin.join(name), &format!("#!/bin/sh\n{note}\n{rest}\n")).unwrap();
         }
         let cni = Cni {
             plugin_dirs: vec![bin],
