@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::{command, pki::Pair};
+use crate::{Process, Sandbox, command, pki::Pair};
 
 /// Where the calls go.
 #[derive(Debug, Clone)]
@@ -83,15 +83,11 @@ impl Grpcurl {
         Ok(output.stderr)
     }
 
-    /// The first messages of a stream, up to a time in seconds.
-    pub fn stream_for(&self, method: &str, request: &Value, seconds: u32) -> anyhow::Result<Vec<Value>> {
-        let mut call = self.command_with(&["-max-time", &seconds.to_string()], Some(request));
-        // The end of the time is an error to grpcurl, and all that a stream without an end can give.
-        let output = command::output(call.arg(method))?;
-        serde_json::Deserializer::from_str(&output.stdout)
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("{method} streamed {}{}", output.stdout, output.stderr))
+    /// A stream that goes on until it is dropped.
+    pub fn stream(&self, sandbox: &Sandbox, name: &str, method: &str, request: &Value) -> Stream {
+        let call = self.command_with(&[], Some(request));
+        let process = sandbox.process(name, call.get_program()).args(call.get_args());
+        Stream(process.arg(method).started())
     }
 
     fn command(&self, request: Option<&Value>) -> Command {
@@ -128,6 +124,19 @@ impl Grpcurl {
             }
         }
         command
+    }
+}
+
+/// A stream that somebody reads.
+#[derive(Debug)]
+pub struct Stream(Process);
+
+impl Stream {
+    /// The messages that have come whole.
+    pub fn messages(&self) -> Vec<Value> {
+        let shown = self.0.log();
+        let messages = serde_json::Deserializer::from_str(&shown).into_iter();
+        messages.map_while(Result::ok).collect()
     }
 }
 

@@ -1,13 +1,14 @@
 //! Bad input, end to end: each gets an error that names the thing, the place and the next step; none stops a daemon
 //! or disturbs another pod.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path};
 
 use clone8s::{client::Resource as _, object::Object as _, v1::Pod};
 use clone8s_integration::{
     ControlPlane, Sandbox, pods,
     process::{free_port, write_private},
     programs::program,
+    wait,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -156,7 +157,7 @@ async fn a_stale_write_is_refused_and_changes_nothing() {
 fn ends_with_an_error(sandbox: &Sandbox, name: &str, args: &[&str]) -> String {
     let log_name = format!("{name}-{}", uuid::Uuid::new_v4().simple());
     let mut process = sandbox.process(&log_name, program(name)).args(args).started();
-    let status = process.wait(Duration::from_secs(20)).unwrap();
+    let status = process.wait(wait::BOUND).unwrap();
     assert!(!status.success(), "{name} {args:?} ended well: {}", process.log());
     process.log()
 }

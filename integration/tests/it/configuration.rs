@@ -101,7 +101,7 @@ async fn shell(node: &Node, line: &str) -> anyhow::Result<String> {
     let request = ExecSyncRequest {
         container_id: run.id.clone(),
         cmd: ["/bin/sh", "-c", line].map(str::to_owned).into(),
-        timeout: 10,
+        timeout: 60,
     };
     let output = node.cri().exec_sync(request).await?.into_inner();
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -208,20 +208,26 @@ async fn a_node_alone_has_a_folder_of_config_maps_and_secrets() {
         Ok(())
     })
     .await;
-    let file = |color: &str| {
-        format!(
+    // Whole, by a rename: a half would be read as what it says.
+    let write = |content: &str| {
+        let hidden = objects.join(".all.yaml.tmp");
+        std::fs::write(&hidden, content).unwrap();
+        std::fs::rename(hidden, objects.join("all.yaml")).unwrap();
+    };
+    let write_color = |color: &str| {
+        write(&format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: settings\ndata:\n  COLOR: {color}\n---\n\
              apiVersion: v1\nkind: Secret\nmetadata:\n  name: login\nstringData:\n  password: hush\n"
-        )
+        ));
     };
-    std::fs::write(objects.join("all.yaml"), file("blue")).unwrap();
+    write_color("blue");
     node.runs_exactly(&[("told", "reader")]).await;
     until_told(&node, "echo $URL; cat /told/COLOR", "blue/hush\nblue").await;
-    std::fs::write(objects.join("all.yaml"), file("green")).unwrap();
+    write_color("green");
     until_told(&node, "cat /told/COLOR", "green").await;
 
     // A file that cannot be read leaves what it said.
-    std::fs::write(objects.join("all.yaml"), "kind: ConfigMap\n").unwrap();
+    write("kind: ConfigMap\n");
     wait::until("the log tells of the file", || async {
         let log = node.kubelet.log();
         ensure!(

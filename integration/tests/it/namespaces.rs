@@ -106,14 +106,13 @@ async fn a_pod_with_users_of_its_own_is_nobody_on_the_node_and_owns_its_volumes(
 
     // What its root makes in a volume is its root's there, and root's on the node: as without users of its own.
     let within = PathBuf::from(format!("/proc/{}/root/data/made", pid(&runs, "one", "main")));
-    wait::until("the file is made", || async {
-        anyhow::ensure!(within.exists(), "{within:?}");
-        Ok(())
+    let on_node = wait::until("both pods have made their file", || async {
+        let on_node = volume_files(node.dir());
+        anyhow::ensure!(on_node.len() == 2, "{on_node:?}");
+        Ok(on_node)
     })
     .await;
     assert_eq!(fs::metadata(&within).unwrap().uid(), one);
-    let on_node = volume_files(node.dir());
-    assert_eq!(on_node.len(), 2, "{on_node:?}");
     for file in on_node {
         assert_eq!(fs::metadata(&file).unwrap().uid(), 0, "{file:?}");
     }

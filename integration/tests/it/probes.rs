@@ -34,11 +34,14 @@ spec:
           path: /ready
           port: http
         periodSeconds: 1
+        # A machine that stands still for a moment says neither yes nor no.
+        timeoutSeconds: 30
         failureThreshold: 1
       livenessProbe:
         tcpSocket:
           port: 8080
         periodSeconds: 1
+        timeoutSeconds: 30
         failureThreshold: 2
 "#
     ))
@@ -54,7 +57,7 @@ async fn run(node: &Node, command: &[&str]) {
     let request = ExecSyncRequest {
         container_id: runs[&place].id.clone(),
         cmd: command.iter().map(|word| (*word).to_owned()).collect(),
-        timeout: 10,
+        timeout: 60,
     };
     let output = node.cri().exec_sync(request).await.unwrap().into_inner();
     assert_eq!(output.exit_code, 0, "{command:?}: {output:?}");

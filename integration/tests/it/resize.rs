@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::ensure;
-use clone8s::v1::{Pod, UpdatePodRequest};
+use clone8s::v1::Pod;
 use clone8s_integration::{ControlPlane, Node, Registry, Sandbox, node::RuntimeKind, pods, wait};
 use rstest::rstest;
 
@@ -68,17 +68,15 @@ async fn limits_change_while_the_container_runs_on(#[case] runtime: RuntimeKind)
     let runs = node.runs().await.unwrap();
 
     for (limit, bytes) in [("64Mi", 64 << 20), ("48Mi", 48 << 20)] {
-        let mut pod = plane.pod("resized").await.unwrap();
-        let spec = pod.spec.as_mut().unwrap();
-        let resources = spec.containers[0].resources.as_mut().unwrap();
-        for amounts in [&mut resources.limits, &mut resources.requests] {
-            amounts.insert("memory".to_owned(), limit.to_owned());
-        }
-        let request = UpdatePodRequest {
-            pod: Some(pod),
-            ..Default::default()
-        };
-        plane.pods().update_pod(request).await.unwrap();
+        plane
+            .change("resized", |pod| {
+                let spec = pod.spec.as_mut().unwrap();
+                let resources = spec.containers[0].resources.as_mut().unwrap();
+                for amounts in [&mut resources.limits, &mut resources.requests] {
+                    amounts.insert("memory".to_owned(), limit.to_owned());
+                }
+            })
+            .await;
         shows(&folder, bytes).await;
     }
     // A kubelet that comes later finds the limits as they are to be.
