@@ -129,7 +129,7 @@ async fn a_command_runs_in_a_container_within_its_time_limit() {
         .exec_sync(cri::ExecSyncRequest {
             container_id: id.clone(),
             cmd: vec!["/nope".into()],
-            timeout: 1,
+            timeout: 60,
         })
         .await
         .unwrap_err();
@@ -209,7 +209,7 @@ async fn stats_and_limits_are_those_of_the_kernel() {
             ),
         )
         .await;
-    let stats = wait::until("the container has used some CPU", || async {
+    let stats = wait::until("the container has used some CPU and written its file", || async {
         let request = cri::ContainerStatsRequest {
             container_id: id.clone(),
         };
@@ -233,11 +233,13 @@ async fn stats_and_limits_are_those_of_the_kernel() {
             .context("a rate")?
             .value;
         ensure!(used > 0 && rate > 0, "{stats:?}");
+        // Measured again ten seconds after it was measured too early.
+        let written = stats.writable_layer.as_ref().and_then(|layer| layer.used_bytes);
+        ensure!(written.context("a layer")?.value >= 100_000, "{stats:?}");
         Ok(stats)
     })
     .await;
     assert!(stats.memory.unwrap().working_set_bytes.unwrap().value > 0);
-    assert!(stats.writable_layer.unwrap().used_bytes.unwrap().value >= 100_000);
     let request = cri::PodSandboxStatsRequest {
         pod_sandbox_id: pod.clone(),
     };

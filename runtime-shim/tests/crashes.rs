@@ -140,7 +140,7 @@ async fn survive(mut rig: Rig, die: impl AsyncFn(&mut Rig)) {
     let mut dice = Dice(seed);
     let client = Stubborn(rig.runtime());
     client.live(rig.pod("warm-up")).await;
-    let before = Counts::of(&rig);
+    let before = Counts::of(&rig).await;
     for round in 0..rounds {
         // One with a network of its own; one on the host's, whose containers share their processes.
         let mut shared = rig.host_pod(&format!("host-{round}"));
@@ -194,7 +194,7 @@ async fn pods_that_come_and_go_ten_at_a_time_leave_nothing() {
     };
     // The first make what stays: the bridge, threads, buffers.
     cycle(0, AT_ONCE).await;
-    let before = Counts::of(&rig);
+    let before = Counts::of(&rig).await;
     let began = Instant::now();
     cycle(AT_ONCE, pods).await;
     eprintln!("{pods} pods in {:?}", began.elapsed());

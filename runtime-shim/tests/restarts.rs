@@ -5,6 +5,8 @@
 #[path = "rig/mod.rs"]
 mod rig;
 
+use std::path::PathBuf;
+
 use anyhow::ensure;
 use clone8s::cri::{self, ContainerState, PodSandboxState};
 use clone8s_integration::wait;
@@ -33,6 +35,45 @@ async fn counts_beyond(rig: &Rig, seen: usize) {
     .await;
 }
 
+/// A container that ends by itself at the moment that the test chooses: when nobody is there to hear of it.
+struct Meanwhile {
+    container: String,
+    pid: u32,
+    sign: PathBuf,
+}
+
+impl Meanwhile {
+    /// It will exit with 5.
+    async fn start(rig: &Rig, pod: &str) -> Self {
+        let folder = rig.dir.make_dir("meanwhile");
+        let mut config = script(
+            "meanwhile",
+            "while [ ! -e /signs/end ]; do sleep 0.1; done; exit 5",
+        );
+        config.mounts = vec![cri::Mount {
+            container_path: "/signs".into(),
+            host_path: folder.display().to_string(),
+            ..Default::default()
+        }];
+        let container = rig.run(pod, config).await;
+        let (pid, _) = rig.process(&container).await;
+        Self {
+            container,
+            pid: u32::try_from(pid).expect("a pid"),
+            sign: folder.join("end"),
+        }
+    }
+
+    async fn end(&self) {
+        std::fs::write(&self.sign, "").expect("a file");
+        wait::until("the container's process has ended", || async {
+            ensure!(!clone8s_integration::process::alive(self.pid));
+            Ok(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_shim_comes_back_and_knows_everything() {
     let mut rig = Rig::start().await;
@@ -41,7 +82,7 @@ async fn a_killed_shim_comes_back_and_knows_everything() {
     let created = rig.create(&pod, script("created", "echo late")).await.unwrap();
     let ended = rig.run(&pod, script("ended", "exit 4")).await;
     let before_ended = rig.exited(&ended).await;
-    let ends_meanwhile = rig.run(&pod, script("meanwhile", "sleep 1; exit 5")).await;
+    let meanwhile = Meanwhile::start(&rig, &pod).await;
     let process = rig.process(&running).await;
     let before = (
         rig.sandbox_status(&pod).await.unwrap(),
@@ -50,7 +91,7 @@ async fn a_killed_shim_comes_back_and_knows_everything() {
     counts_beyond(&rig, 0).await;
 
     rig.shim.kill();
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    meanwhile.end().await;
     let seen = counted(&rig);
     rig.shim.start().unwrap();
     rig.ready().await;
@@ -66,7 +107,7 @@ async fn a_killed_shim_comes_back_and_knows_everything() {
     );
     assert_eq!(after, before);
     assert_eq!(rig.status(&ended).await.unwrap(), before_ended);
-    let status = rig.exited(&ends_meanwhile).await;
+    let status = rig.exited(&meanwhile.container).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (5, "Error"));
     counts_beyond(&rig, seen).await;
     rig.start_container(&created).await.unwrap();
@@ -81,7 +122,7 @@ async fn containers_live_through_a_restart_of_containerd() {
     let mut rig = Rig::start().await;
     let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
     let running = rig.run(&pod, script("count", COUNT)).await;
-    let meanwhile = rig.run(&pod, script("meanwhile", "sleep 1; exit 5")).await;
+    let meanwhile = Meanwhile::start(&rig, &pod).await;
     let process = rig.process(&running).await;
     let mut events = rig
         .runtime()
@@ -91,7 +132,7 @@ async fn containers_live_through_a_restart_of_containerd() {
         .into_inner();
 
     rig.containerd.process.kill();
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    meanwhile.end().await;
     let down = rig.create(&pod, script("late", "true")).await.unwrap_err();
     assert_eq!(down.code(), Code::Unavailable, "{down:?}");
     rig.containerd.start_again().await;
@@ -102,9 +143,9 @@ async fn containers_live_through_a_restart_of_containerd() {
         process,
         "the container was restarted"
     );
-    assert_eq!(rig.exited(&meanwhile).await.exit_code, 5);
+    assert_eq!(rig.exited(&meanwhile.container).await.exit_code, 5);
     let event = events.message().await.unwrap().unwrap();
-    assert_eq!(event.container_id, meanwhile);
+    assert_eq!(event.container_id, meanwhile.container);
     assert_eq!(
         event.container_event_type(),
         cri::ContainerEventType::ContainerStoppedEvent

@@ -113,7 +113,7 @@ async fn a_shim_killed_at_any_call_to_containerd_makes_the_same_call_succeed_and
     Pod::new(&rig, "warm-up")
         .live(&mut rig, &proxy, Step::RemoveSandbox, MAX_CALLS, Moment::Before)
         .await;
-    let before = Counts::of(&rig);
+    let before = Counts::of(&rig).await;
     for step in LIFE {
         let mut kills = 0;
         for moment in [Moment::Before, Moment::After] {

@@ -11,12 +11,10 @@ use super::rig::Rig;
 pub(crate) struct Counts(BTreeMap<&'static str, usize>);
 
 impl Counts {
-    pub(crate) fn of(rig: &Rig) -> Self {
+    /// As they are now: an error where something came or went while it was counted.
+    fn look(rig: &Rig) -> anyhow::Result<Self> {
         let dir = rig.dir.dir();
-        let listed = |args: &[&str]| {
-            let output = rig.containerd.ctr("clone8s", args).expect("ctr works");
-            output.lines().count()
-        };
+        let listed = |args: &[&str]| anyhow::Ok(rig.containerd.ctr("clone8s", args)?.lines().count());
         let pid = rig.shim.pid();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let state = dir.join("state");
@@ -26,17 +24,19 @@ impl Counts {
             let words = String::from_utf8_lossy(&words).into_owned();
             process::alive(*pid) && words.contains("shim") && words.contains(&socket)
         });
-        let rules = ["iptables-save", "ip6tables-save"]
-            .map(|program| command::run(&mut Command::new(program)).expect("the rules of iptables"))
-            .join("\n")
-            + &command::run(Command::new("nft").args(["list", "ruleset"])).expect("the rules of nftables");
+        let rules = [
+            command::run(&mut Command::new("iptables-save"))?,
+            command::run(&mut Command::new("ip6tables-save"))?,
+            command::run(Command::new("nft").args(["list", "ruleset"]))?,
+        ]
+        .join("\n");
         let subnet = rig.address(1).trim_end_matches('1').to_owned();
-        Self(BTreeMap::from([
-            ("snapshots", listed(&["snapshots", "list"])),
-            ("leases", listed(&["leases", "list", "--quiet"])),
-            ("objects", listed(&["containers", "list", "--quiet"])),
-            ("tasks", listed(&["tasks", "list", "--quiet"])),
-            ("writes under way", listed(&["content", "active"])),
+        Ok(Self(BTreeMap::from([
+            ("snapshots", listed(&["snapshots", "list"])?),
+            ("leases", listed(&["leases", "list", "--quiet"])?),
+            ("objects", listed(&["containers", "list", "--quiet"])?),
+            ("tasks", listed(&["tasks", "list", "--quiet"])?),
+            ("writes under way", listed(&["content", "active"])?),
             (
                 "mounts",
                 mounts
@@ -58,13 +58,17 @@ impl Counts {
             ("first processes of pods", first_processes(&state)),
             ("threads", entries(Path::new(&format!("/proc/{pid}/task")))),
             ("files", open_files(pid)),
-        ]))
+        ])))
+    }
+
+    pub(crate) async fn of(rig: &Rig) -> Self {
+        wait::until("everything is counted", || async { Self::look(rig) }).await
     }
 
     /// Waits until there is not more of anything than there was.
     pub(crate) async fn returns(&self, rig: &Rig) {
         wait::until("everything is as it was", || async {
-            let now = Self::of(rig);
+            let now = Self::look(rig)?;
             let more: Vec<_> = now
                 .0
                 .iter()
