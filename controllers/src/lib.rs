@@ -25,7 +25,12 @@ use tonic::transport::Channel;
 pub struct Config {
     /// To the apiserver; it may come and go.
     pub channel: Channel,
+    /// A node that has not been heard for this long is silent; a node object that is missing for this long is lost.
+    pub node_grace_period: Duration,
 }
+
+/// What [`Config::node_grace_period`] usually is.
+pub const NODE_GRACE_PERIOD: Duration = Duration::from_secs(40);
 
 /// A write on its way may finish; it is repeated after a restart otherwise.
 const GRACE: Duration = Duration::from_secs(2);
@@ -40,7 +45,11 @@ pub async fn run(config: Config, shutdown: Shutdown) -> Result<(), SupervisorErr
     );
     supervisor.spawn(
         "node-monitor",
-        endless(node_monitor::run(channel.clone(), shutdown.clone())),
+        endless(node_monitor::run(
+            channel.clone(),
+            config.node_grace_period,
+            shutdown.clone(),
+        )),
     );
     supervisor.run(GRACE).await
 }

@@ -1,8 +1,8 @@
 //! The node monitor: nodes that fall silent, and what becomes of their pods.
 //!
 //! ```text
-//! heard ──(no new heartbeat for 40 s)──► silent: Ready=Unknown, its pods Ready=False ──heartbeat──► heard
-//! node object gone for 40 s: its pods that had started are Failed (NodeLost); those being deleted go
+//! heard ──(no new heartbeat for the grace period)──► silent: Ready=Unknown, its pods Ready=False ──heartbeat──► heard
+//! node object gone for as long: its pods that had started are Failed (NodeLost); those being deleted go
 //! ```
 //! Time is counted here, from the moment a heartbeat was seen to change: the clocks of other machines do not matter.
 //! A pod that was placed by hand on a node that has not joined yet is left to wait for it.
@@ -24,14 +24,16 @@ use tonic::{Status, transport::Channel};
 use self::silence::Silence;
 use crate::reflector::reflect;
 
-/// A node that has not been heard for this long is silent; a node object that is missing for this long is lost.
-const PATIENCE: Duration = Duration::from_secs(40);
-const ROUND: Duration = Duration::from_secs(5);
-const SWEEP: Duration = Duration::from_secs(20);
+/// Looks for silent nodes in each grace period, and looks for the pods of lost ones.
+const ROUNDS: u32 = 8;
+const SWEEPS: u32 = 2;
 const UPDATES: usize = 64;
 
 /// Watches over the nodes until shutdown.
-pub(crate) async fn run(channel: Channel, shutdown: Shutdown) {
+///
+/// # Panics
+/// With a grace period of nothing.
+pub(crate) async fn run(channel: Channel, grace: Duration, shutdown: Shutdown) {
     let (updates, mut nodes) = mpsc::channel(UPDATES);
     let mut reflector = JoinSet::new();
     reflector.spawn(reflect::<Node>(
@@ -41,9 +43,9 @@ pub(crate) async fn run(channel: Channel, shutdown: Shutdown) {
         shutdown.clone(),
     ));
 
-    let mut silence = Silence::new(PATIENCE);
-    let mut rounds = ticks(ROUND);
-    let mut sweeps = ticks(SWEEP);
+    let mut silence = Silence::new(grace);
+    let mut rounds = ticks(grace / ROUNDS);
+    let mut sweeps = ticks(grace / SWEEPS);
     loop {
         let outcome = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -51,7 +53,7 @@ pub(crate) async fn run(channel: Channel, shutdown: Shutdown) {
                 silence.apply(update, Instant::now());
                 continue;
             }
-            _ = rounds.tick() => unless(&shutdown, Box::pin(round(&channel, &silence))).await,
+            _ = rounds.tick() => unless(&shutdown, Box::pin(round(&channel, &silence, grace))).await,
             _ = sweeps.tick() => unless(&shutdown, Box::pin(sweep(&channel, &mut silence))).await,
         };
         // The next round starts from what is true then.
@@ -61,9 +63,9 @@ pub(crate) async fn run(channel: Channel, shutdown: Shutdown) {
     }
 }
 
-async fn round(channel: &Channel, silence: &Silence) -> Result<(), Status> {
+async fn round(channel: &Channel, silence: &Silence, grace: Duration) -> Result<(), Status> {
     for node in silence.fallen_silent(Instant::now()) {
-        writes::mark_unknown(channel, &node, PATIENCE).await?;
+        writes::mark_unknown(channel, &node, grace).await?;
     }
     for node in silence.unreachable() {
         for pod in writes::pods(channel, format!("spec.nodeName={node}")).await? {

@@ -28,6 +28,7 @@ pub(super) async fn start(args: &UpArgs, cluster: &Cluster, supervisor: &mut Sup
     supervisor.spawn("apiserver", apiserver.serve());
     let controllers = clone8s_controllers::Config {
         channel: unix::channel(cluster.layout().apiserver_socket()),
+        node_grace_period: clone8s_controllers::NODE_GRACE_PERIOD,
     };
     supervisor.spawn(
         "controllers",

@@ -1,9 +1,9 @@
 //! The controllers as a program of their own.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use clone8s_controllers::Config;
+use clone8s_controllers::{Config, NODE_GRACE_PERIOD};
 use clone8s_daemon::{endpoint::Endpoint, process, telemetry::Telemetry};
 
 /// Places pods on nodes, and looks after nodes that fall silent
@@ -12,6 +12,14 @@ use clone8s_daemon::{endpoint::Endpoint, process, telemetry::Telemetry};
 struct Args {
     #[command(flatten)]
     endpoint: Endpoint,
+    /// Seconds without a heartbeat after which a node counts as silent, and without its object as lost
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = NODE_GRACE_PERIOD.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    node_monitor_grace_period: u64,
     #[command(flatten)]
     telemetry: Telemetry,
 }
@@ -21,7 +29,11 @@ fn main() -> ExitCode {
     process::run(&args.telemetry, async |shutdown| -> anyhow::Result<()> {
         let channel = args.endpoint.channel()?;
         tracing::info!(server = args.endpoint.server, "starting");
-        clone8s_controllers::run(Config { channel }, shutdown).await?;
+        let config = Config {
+            channel,
+            node_grace_period: Duration::from_secs(args.node_monitor_grace_period),
+        };
+        clone8s_controllers::run(config, shutdown).await?;
         Ok(())
     })
 }

@@ -1,6 +1,6 @@
 //! Where pods go, and what becomes of those on nodes that fall silent or go.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::UNIX_EPOCH};
 
 use anyhow::ensure;
 use clone8s::{
@@ -11,12 +11,21 @@ use clone8s::{
     },
 };
 use clone8s_integration::{ControlPlane, Sandbox, pods, wait};
+use pbjson_types::Timestamp;
+
+fn now() -> Timestamp {
+    let since = clone8s_daemon::clock::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp {
+        seconds: since.as_secs().cast_signed(),
+        nanos: since.subsec_nanos().cast_signed(),
+    }
+}
 
 fn condition(kind: &str, status: &str) -> Condition {
     Condition {
         r#type: kind.to_owned(),
         status: status.to_owned(),
-        last_heartbeat_time: Some(pbjson_types::Timestamp::default()),
+        last_heartbeat_time: Some(now()),
         ..Condition::default()
     }
 }
@@ -30,7 +39,13 @@ async fn join(plane: &ControlPlane, name: &str, cpu: &str) {
         }),
         ..Node::default()
     };
-    let mut node = Node::create(&plane.channel(), node).await.unwrap();
+    Node::create(&plane.channel(), node).await.unwrap();
+    beat(plane, name, cpu).await.unwrap();
+}
+
+/// The node says that it is ready, again with every call.
+async fn beat(plane: &ControlPlane, name: &str, cpu: &str) -> anyhow::Result<()> {
+    let mut node = Node::get(&plane.channel(), "", name).await?;
     node.status = Some(NodeStatus {
         allocatable: [("cpu", cpu), ("memory", "1Gi"), ("pods", "200")]
             .map(|(resource, amount)| (resource.to_owned(), amount.to_owned()))
@@ -42,7 +57,8 @@ async fn join(plane: &ControlPlane, name: &str, cpu: &str) {
         node: Some(node),
         ..Default::default()
     };
-    plane.nodes().update_node_status(request).await.unwrap();
+    plane.nodes().update_node_status(request).await?;
+    Ok(())
 }
 
 fn asking(name: &str, cpu: &str) -> Pod {
@@ -170,25 +186,38 @@ async fn a_burst_overcommits_no_node_although_the_scheduler_is_killed_in_the_mid
 #[tokio::test]
 async fn a_silent_node_is_unknown_its_pods_unready_and_a_node_that_goes_fails_them() {
     let sandbox = Sandbox::new();
-    let plane = ControlPlane::start(&sandbox, None).await;
+    let mut plane = ControlPlane::start(&sandbox, None).await;
+    plane.controllers.kill();
+    let args = plane.controllers.args_mut();
+    args.extend(["--node-monitor-grace-period", "4"].map(Into::into));
+    plane.controllers.start().unwrap();
     join(&plane, "n1", "1").await;
     plane.create(asking("served", "100m")).await;
-    bound(&plane, "served").await;
-    let mut pod = plane.pod("served").await.unwrap();
-    pod.status = Some(PodStatus {
-        phase: "Running".to_owned(),
-        start_time: Some(pbjson_types::Timestamp::default()),
-        conditions: vec![condition("PodScheduled", "True"), condition("Ready", "True")],
-        ..PodStatus::default()
-    });
-    let request = UpdatePodStatusRequest {
-        pod: Some(pod),
-        ..Default::default()
-    };
-    plane.pods().update_pod_status(request).await.unwrap();
+    wait::until("pod served has its node, which is heard until then", || async {
+        beat(&plane, "n1", "1").await?;
+        let pod = plane.pod("served").await?;
+        ensure!(pod.spec.unwrap_or_default().node_name == "n1");
+        Ok(())
+    })
+    .await;
+    wait::until("pod served says that it runs", || async {
+        let mut pod = plane.pod("served").await?;
+        pod.status = Some(PodStatus {
+            phase: "Running".to_owned(),
+            start_time: Some(Timestamp::default()),
+            conditions: vec![condition("PodScheduled", "True"), condition("Ready", "True")],
+            ..PodStatus::default()
+        });
+        let request = UpdatePodStatusRequest {
+            pod: Some(pod),
+            ..Default::default()
+        };
+        plane.pods().update_pod_status(request).await?;
+        Ok(())
+    })
+    .await;
 
-    let patience = std::time::Duration::from_mins(2);
-    wait::until_within(patience, "the node is unknown and its pod not ready", || async {
+    wait::until("the node is unknown and its pod not ready", || async {
         let node = Node::get(&plane.channel(), "", "n1").await?;
         let pod = plane.pod("served").await?;
         let seen = |conditions: &[Condition]| conditions.iter().find(|it| it.r#type == "Ready").cloned();
@@ -211,17 +240,13 @@ async fn a_silent_node_is_unknown_its_pods_unready_and_a_node_that_goes_fails_th
     Node::delete(&plane.channel(), "", "n1", &DeleteOptions::default())
         .await
         .unwrap();
-    wait::until_within(
-        patience,
-        "the pod of the node that is gone has failed",
-        || async {
-            let status = plane.pod("served").await?.status.unwrap_or_default();
-            ensure!(
-                status.phase == "Failed" && status.reason == "NodeLost",
-                "{status:?}"
-            );
-            Ok(())
-        },
-    )
+    wait::until("the pod of the node that is gone has failed", || async {
+        let status = plane.pod("served").await?.status.unwrap_or_default();
+        ensure!(
+            status.phase == "Failed" && status.reason == "NodeLost",
+            "{status:?}"
+        );
+        Ok(())
+    })
     .await;
 }
