@@ -572,7 +572,10 @@ async fn a_push_to_a_broker_that_is_not_there_says_so_without_the_password() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pod.yaml");
     std::fs::write(&file, POD).unwrap();
-    let closed = closed_port();
+    // Taken, so that nobody else gets it, and nobody listens.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = taken.local_addr().unwrap().port();
     let broker = format!("amqp://user:hunter2@127.0.0.1:{closed}");
     let args = ["push", "--amqp", &broker, "--node", "n1", "-f", path(&file)];
     let said = failure(&c8s("unix:///nowhere/api.sock", &args).output().await.unwrap());
@@ -585,13 +588,4 @@ async fn a_push_to_a_broker_that_is_not_there_says_so_without_the_password() {
 
 fn path(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-/// A port of this machine on which nobody listens.
-fn closed_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }

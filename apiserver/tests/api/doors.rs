@@ -1,6 +1,7 @@
 //! The other ways in: gRPC-Web, reflection, health, and the metrics' own address.
 
 use clone8s::v1::*;
+use clone8s_integration::wait;
 use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -98,23 +99,25 @@ async fn calls_are_counted_where_prometheus_reads() {
         .watch_pods(WatchPodsRequest::default())
         .await
         .unwrap();
-    let mut socket = TcpStream::connect(server.metrics_address).await.unwrap();
-    socket
-        .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-        .await
-        .unwrap();
-    let mut text = String::new();
-    timeout(PATIENCE, socket.read_to_string(&mut text))
-        .await
-        .unwrap()
-        .unwrap();
-    for line in [
+    let expected = [
         r#"grpc_server_handled_total{grpc_service="clone8s.v1.PodService",grpc_method="CreatePod",grpc_code="Ok"} 1"#,
         r#"grpc_server_handled_total{grpc_service="clone8s.v1.PodService",grpc_method="GetPod",grpc_code="NotFound"} 1"#,
         r#"grpc_server_open_calls{grpc_service="clone8s.v1.PodService",grpc_method="WatchPods"} 1"#,
-    ] {
-        assert!(text.contains(line), "{line} is missing in {text}");
-    }
+    ];
+    // A call is counted when the server is done with it, which may be after its caller has the answer.
+    wait::until("the calls are counted", || async {
+        let mut socket = TcpStream::connect(server.metrics_address).await?;
+        socket
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .await?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await?;
+        for line in expected {
+            anyhow::ensure!(text.contains(line), "{line} is missing in {text}");
+        }
+        Ok(())
+    })
+    .await;
     drop(watch);
     server.stop().await;
 }

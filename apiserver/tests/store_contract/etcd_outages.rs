@@ -110,7 +110,12 @@ async fn a_call_to_an_etcd_that_hangs_ends_in_time() {
         ..config_of(&etcd)
     };
     let store = connect(&config).await;
-    put(&store, "/k/a").await;
+    // So short a time may be too short for the connection and the disk of a busy machine.
+    wait::until("a write has come through in time", || async {
+        store.put("/k/a", Bytes::new(), Precondition::Any).await?;
+        Ok(())
+    })
+    .await;
     etcd.process.freeze().unwrap();
     for error in [
         store.get("/k/a").await.unwrap_err(),

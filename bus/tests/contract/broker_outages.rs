@@ -42,7 +42,7 @@ async fn what_was_confirmed_survives_restarts_and_the_bus_comes_back_by_itself()
     let mut subscription = listen(&bus).await;
     // RabbitMQ 3.10 saves the names of its quorum queues every half second: a queue younger than that is lost for
     // good when the broker is killed.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let mut confirmed = 0;
     let mut seen = BTreeSet::new();
     for round in 0..2 {
@@ -76,7 +76,7 @@ async fn what_was_confirmed_survives_restarts_and_the_bus_comes_back_by_itself()
                 seen.insert(id);
             }
         };
-        timeout(Duration::from_secs(30), ended)
+        timeout(wait::BOUND, ended)
             .await
             .expect("the subscription ends with the broker");
 
@@ -95,7 +95,7 @@ async fn what_was_confirmed_survives_restarts_and_the_bus_comes_back_by_itself()
             seen.insert(receive(&mut subscription).await.unwrap());
         }
     };
-    timeout(Duration::from_secs(30), drained)
+    timeout(wait::BOUND, drained)
         .await
         .expect("every confirmed message arrives");
 }

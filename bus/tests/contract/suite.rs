@@ -11,7 +11,7 @@ use clone8s_bus::{
 };
 use tokio::time::timeout;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_mins(1);
 /// Long enough for a message that must not come.
 const QUIET: Duration = Duration::from_millis(150);
 

@@ -129,12 +129,12 @@ async fn a_drain_that_is_only_tried_changes_nothing() {
 async fn a_drain_that_takes_too_long_names_what_is_left_and_goes_on_later() {
     let cluster = cluster().await;
     let output = cluster
-        .command(&["drain", "n1", "--timeout", "1", "-l", "app=web"])
+        .command(&["drain", "n1", "--timeout", "4", "-l", "app=web"])
         .output()
         .await
         .unwrap();
     let said = failure(&output);
-    for part in ["node/n1", "after 1 s", "pod default/web", "c8s delete pod"] {
+    for part in ["node/n1", "after 4 s", "pod default/web", "c8s delete pod"] {
         assert!(said.contains(part), "{part:?} is missing from {said}");
     }
     assert!(!said.contains("default/db"), "{said}");

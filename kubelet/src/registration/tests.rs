@@ -121,14 +121,14 @@ async fn a_token_file_that_comes_later_is_waited_for() {
 async fn an_apiserver_that_starts_later_is_waited_for() {
     let mut servers = JoinSet::new();
     let clerk = Clerk::new(Ca::new("ours"));
-    let listener = any_port().await;
-    let at = listener.local_addr().unwrap();
-    drop(listener);
+    // Nobody listens yet, and nobody else can have the port.
+    let port = tokio::net::TcpSocket::new_v4().unwrap();
+    port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let at = port.local_addr().unwrap();
     let mut node = Node::start(new_dir(), &format!("https://{at}"), Some(&clerk.ca.token()));
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(node.api.borrow().is_none() && node.tasks.try_join_next().is_none());
-    let listener = tokio::net::TcpListener::bind(at).await.unwrap();
-    serve(&mut servers, &clerk, listener).await;
+    serve(&mut servers, &clerk, port.listen(16).unwrap()).await;
     node.joined().await;
 }
 

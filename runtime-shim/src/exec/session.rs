@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const SOON: Duration = Duration::from_mins(1);
 
     #[tokio::test]
     async fn a_command_is_not_held_up_by_a_caller_that_has_gone() {

@@ -18,11 +18,11 @@ use crate::images::{config::Descriptor, progress::Pulls};
 /// Far more than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_mins(1);
 
-fn registries(hosts_dir: &Path) -> Registries {
+fn registries(hosts_dir: &Path, silence_limit: Duration) -> Registries {
     clone8s_daemon::process::install_tls_provider();
     let config = ImagesConfig {
         hosts_dir: hosts_dir.to_owned(),
-        silence_limit: Duration::from_millis(500),
+        silence_limit,
         ..ImagesConfig::default()
     };
     Registries::new(&config, BTreeSet::new())
@@ -34,7 +34,7 @@ fn open(registry: &Faulty, auth: Option<&cri::AuthConfig>) -> Arc<Repository> {
 
 fn open_with(hosts_dir: &Path, image: &str, auth: Option<&cri::AuthConfig>) -> Arc<Repository> {
     let reference = Reference::parse(image).unwrap();
-    registries(hosts_dir).open(&reference, auth).unwrap()
+    registries(hosts_dir, LONG).open(&reference, auth).unwrap()
 }
 
 fn tag() -> Version {
@@ -138,11 +138,14 @@ async fn a_content_length_that_lies_is_a_broken_connection() {
 async fn a_registry_that_falls_silent_bounds_the_fetch() {
     let registry = Faulty::start(|_| Answer::hang());
     let (_, descriptor) = blob(1000);
+    let limit = Duration::from_millis(500);
+    let reference = Reference::parse(&registry.image("team/app:1")).unwrap();
+    let repository = registries(Path::new("/nonexistent"), limit).open(&reference, None);
     let began = Instant::now();
-    let error = fetch(&open(&registry, None), &descriptor, 0).await.unwrap_err();
+    let error = fetch(&repository.unwrap(), &descriptor, 0).await.unwrap_err();
     assert!(matches!(error, ImageError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("sent nothing"), "{error}");
-    assert!(began.elapsed() > Duration::from_millis(500));
+    assert!(began.elapsed() > limit);
 }
 
 #[tokio::test]
