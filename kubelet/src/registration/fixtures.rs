@@ -17,7 +17,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyPair, PublicKeyData,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinSet,
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Request, Response, Status,
@@ -153,6 +156,13 @@ pub(super) async fn serve(tasks: &mut JoinSet<()>, clerk: &Clerk, listener: TcpL
         .serve_with_incoming(TcpListenerStream::new(listener));
     tasks.spawn(async move { server.await.unwrap() });
     address
+}
+
+/// A port that is taken, so that nobody else gets it, and at which nobody listens.
+pub(super) fn silent_port() -> TcpSocket {
+    let port = TcpSocket::new_v4().unwrap();
+    port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    port
 }
 
 pub(super) async fn any_port() -> TcpListener {

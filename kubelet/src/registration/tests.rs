@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    fixtures::{Ca, Clerk, any_port, serve},
+    fixtures::{Ca, Clerk, any_port, serve, silent_port},
     *,
 };
 
@@ -121,9 +121,7 @@ async fn a_token_file_that_comes_later_is_waited_for() {
 async fn an_apiserver_that_starts_later_is_waited_for() {
     let mut servers = JoinSet::new();
     let clerk = Clerk::new(Ca::new("ours"));
-    // Nobody listens yet, and nobody else can have the port.
-    let port = tokio::net::TcpSocket::new_v4().unwrap();
-    port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = silent_port();
     let at = port.local_addr().unwrap();
     let mut node = Node::start(new_dir(), &format!("https://{at}"), Some(&clerk.ca.token()));
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -1,12 +1,12 @@
 //! Questions to real servers on the loopback.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use clone8s::v1::HttpHeader;
 use rstest::rstest;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
@@ -143,17 +143,20 @@ async fn headers_are_sent_and_any_certificate_will_do() {
 
 #[tokio::test]
 async fn a_port_that_is_open_is_the_answer() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let socket = || {
-        Handler::TcpSocket(TcpSocketAction {
+    let ask_at = async |address: SocketAddr| {
+        let port = address.port();
+        let socket = TcpSocketAction {
             port: port.to_string(),
             host: String::new(),
-        })
+        };
+        ask_for(Handler::TcpSocket(socket), port).await
     };
-    assert_eq!(ask_for(socket(), port).await, Answer::Good);
-    drop(listener);
-    let closed = ask_for(socket(), port).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    assert_eq!(ask_at(listener.local_addr().unwrap()).await, Answer::Good);
+    // Taken, so that nobody else gets it, and nobody listens.
+    let silent = TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = ask_at(silent.local_addr().unwrap()).await;
     assert!(
         matches!(&closed, Answer::Bad(why) if why.contains("refused")),
         "{closed:?}"

@@ -2,7 +2,7 @@ use clone8s_daemon::clock;
 use tokio::{io::AsyncReadExt as _, task::JoinSet};
 
 use super::*;
-use crate::registration::fixtures::{Ca, Clerk, any_port, serve};
+use crate::registration::fixtures::{Ca, Clerk, any_port, serve, silent_port};
 
 async fn server(tasks: &mut JoinSet<()>, ca: Ca) -> (Address, Clerk) {
     let clerk = Clerk::new(ca);
@@ -104,9 +104,8 @@ async fn nothing_but_a_greeting_is_sent_to_a_server_that_is_not_known() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_yet_is_told_apart_from_a_wrong_one() {
-    let listener = any_port().await;
-    let address = Address::parse(&format!("https://{}", listener.local_addr().unwrap())).unwrap();
-    drop(listener);
+    let silent = silent_port();
+    let address = Address::parse(&format!("https://{}", silent.local_addr().unwrap())).unwrap();
     let error = pinned_root(&address, Fingerprint::of(b""), clock::now())
         .await
         .unwrap_err();
