@@ -4,8 +4,8 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// Long enough for a machine that compiles something else beside the tests.
-pub const BOUND: Duration = Duration::from_mins(1);
+/// Long enough for a machine that compiles something else beside the tests: only a test that fails waits as long.
+pub const BOUND: Duration = Duration::from_mins(2);
 
 /// [`BOUND`], or as many seconds as `CLONE8S_TEST_PATIENCE` says: for machines that are emulated.
 fn bound() -> Duration {
@@ -17,7 +17,7 @@ fn bound() -> Duration {
 /// Asks `probe` until it succeeds, and gives its answer.
 ///
 /// # Panics
-/// After a minute, or as long as the environment says, with what the last probe saw.
+/// After two minutes, or as long as the environment says, with what the last probe saw.
 pub async fn until<T, F, Fut>(what: &str, probe: F) -> T
 where
     F: FnMut() -> Fut,
