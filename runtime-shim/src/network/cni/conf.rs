@@ -139,6 +139,8 @@ fn read(path: &Path) -> Result<NetworkList, ConfError> {
     }
     let text = fs::read_to_string(path).map_err(cannot_read)?;
     let (mut list, only_inlined) = parse(&text).map_err(wrong)?;
+    // First of all: the name is also that of a folder.
+    validate_name(&list.name).map_err(wrong)?;
     if !only_inlined {
         // CNI 1.1: further plugins from files in a folder of the network's name.
         let folder = path.parent().unwrap_or(Path::new("")).join(&list.name);
@@ -208,15 +210,18 @@ fn best_of(versions: Option<&Value>) -> Result<Option<Version>, String> {
     }
 }
 
-fn validate(list: &NetworkList) -> Result<(), String> {
-    let mut name = list.name.chars();
-    let starts_well = name.next().is_some_and(|first| first.is_ascii_alphanumeric());
-    if !starts_well || !name.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
+fn validate_name(name: &str) -> Result<(), String> {
+    let mut chars = name.chars();
+    let starts_well = chars.next().is_some_and(|first| first.is_ascii_alphanumeric());
+    if !starts_well || !chars.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c)) {
         return Err(format!(
-            "name {:?}: must be letters, digits, '_', '.' and '-', and begin with a letter or digit",
-            list.name
+            "name {name:?}: must be letters, digits, '_', '.' and '-', and begin with a letter or digit"
         ));
     }
+    Ok(())
+}
+
+fn validate(list: &NetworkList) -> Result<(), String> {
     if list.plugins.is_empty() {
         return Err("has no plugins".into());
     }
@@ -445,8 +450,12 @@ mod tests {
     #[case(r#"{"name": "x", "plugins": [{"kind": "ptp"}]}"#, "missing field `type`")]
     fn a_folder_of_broken_files_names_file_and_reason(#[case] text: &str, #[case] problem: &str) {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), "10-broken.conflist", text);
-        let error = load(dir.path()).unwrap_err().to_string();
+        let folder = dir.path().join("net.d");
+        fs::create_dir(&folder).unwrap();
+        // Where a name that is a path would lead.
+        write(dir.path(), "x", "not a folder");
+        write(&folder, "10-broken.conflist", text);
+        let error = load(&folder).unwrap_err().to_string();
         assert!(
             error.contains("10-broken.conflist") && error.contains(problem),
             "{text}: {error}"
