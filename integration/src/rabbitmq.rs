@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 use crate::{Process, Sandbox, network::Place, pki::Ca, process::free_port, wait};
 
 /// Made at the start, because making one later takes a second Erlang: tests that share a broker have one each. Each takes
-/// the broker longer to start.
-const VHOSTS: usize = 24;
+/// the broker longer to start, so that a broker of a test's own has but one.
+const SHARED_VHOSTS: usize = 24;
 
 /// One broker with its own node name, port mapper, folders and ports.
 #[derive(Debug)]
@@ -34,20 +34,20 @@ pub struct RabbitMq {
 }
 
 impl RabbitMq {
-    /// A broker of its own, for a test that stops it.
+    /// A broker of its own with one virtual host, for a test that stops it.
     pub async fn start(sandbox: &Sandbox) -> Self {
-        Self::launch(sandbox, None, None).await
+        Self::launch(sandbox, 1, None, None).await
     }
 
-    /// A broker of its own at a place that the caller can reach, with one virtual host.
+    /// A broker of its own at a place that the caller can reach.
     pub async fn at(sandbox: &Sandbox, place: &Place) -> Self {
-        Self::launch(sandbox, None, Some(place)).await
+        Self::launch(sandbox, 1, None, Some(place)).await
     }
 
     /// A broker that listens with TLS too.
     pub async fn with_tls(sandbox: &Sandbox) -> Self {
         let ca = Ca::new(&sandbox.make_dir("rabbitmq-pki"), "rabbitmq test root").expect("a CA");
-        Self::launch(sandbox, Some(ca), None).await
+        Self::launch(sandbox, 1, Some(ca), None).await
     }
 
     /// The broker that the tests of this binary share while any of them runs: starting one takes seconds.
@@ -57,12 +57,12 @@ impl RabbitMq {
         if let Some(running) = shared.upgrade() {
             return running;
         }
-        let started = Arc::new(Self::start(&Sandbox::new()).await);
+        let started = Arc::new(Self::launch(&Sandbox::new(), SHARED_VHOSTS, None, None).await);
         *shared = Arc::downgrade(&started);
         started
     }
 
-    async fn launch(sandbox: &Sandbox, tls: Option<Ca>, place: Option<&Place>) -> Self {
+    async fn launch(sandbox: &Sandbox, vhosts: usize, tls: Option<Ca>, place: Option<&Place>) -> Self {
         let host = place.map_or("127.0.0.1", Place::address);
         let process = |name: &str, program: &str| match place {
             Some(place) => place.process(name, program),
@@ -71,7 +71,6 @@ impl RabbitMq {
         let dir = sandbox.make_dir("rabbitmq");
         let (port, epmd_port) = (free_port(), free_port().to_string());
         let tls = tls.map(|ca| (ca, free_port()));
-        let vhosts = if place.is_some() { 1 } else { VHOSTS };
 
         let tls_config = tls.as_ref().map_or_else(String::new, |(ca, tls_port)| {
             let pair = ca.issue("rabbitmq").expect("a certificate");
@@ -141,7 +140,7 @@ impl RabbitMq {
         let number = self.vhosts_given.fetch_add(1, Ordering::Relaxed);
         assert!(
             number < self.vhosts,
-            "more tests share a broker than it has virtual hosts: raise VHOSTS"
+            "more tests share a broker than it has virtual hosts: raise SHARED_VHOSTS"
         );
         self.address(number)
     }
