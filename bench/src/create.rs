@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use clone8s_integration::{ControlPlane, Node, RabbitMq, Registry, Sandbox, pods, wait};
+use clone8s_integration::{ControlPlane, Image, Node, RabbitMq, Registry, Sandbox, pods, wait};
 use tokio::time::Instant;
 
 use crate::{
@@ -33,7 +33,7 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
     plane.node_ready("bench").await;
 
     // Both sides have the image, and have run it once, before anything is measured.
-    let image = registry.image("busybox:1");
+    let image = Image::busybox().push(&registry, "plain:1")?;
     plane.create(pods::pod("warm-up", &[("main", &image)])).await;
     plane.running("warm-up").await;
     node.containerd

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use clone8s_integration::{Node, Registry, Sandbox, pods, wait};
+use clone8s_integration::{Image, Node, Registry, Sandbox, pods, wait};
 use tokio::time::Instant;
 
 use crate::machine;
@@ -60,7 +60,7 @@ struct Seen {
 async fn look(pods: u32, looked_for: Duration) -> anyhow::Result<Seen> {
     let sandbox = Sandbox::new();
     let registry = Registry::shared().await;
-    let image = registry.image("busybox:1");
+    let image = Image::busybox().push(&registry, "plain:1")?;
     let mut node = Node::start(&sandbox, "bench").await;
     for number in 0..pods {
         let name = format!("pod-{number:04}");

@@ -67,7 +67,8 @@ impl Registry {
     }
 
     /// The registry that the tests of this binary share while any of them runs, with [`Image::busybox`] in it as
-    /// `busybox:1` and, one variable apart, as `busybox:2`.
+    /// `busybox:1` and, one variable apart, as `busybox:2`. Unless told otherwise, these end when they are asked to: not
+    /// every manifest can say that nothing minds a quick end.
     pub async fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Registry>> = Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;
@@ -76,7 +77,11 @@ impl Registry {
         }
         let registry = Self::start(&Sandbox::new()).await;
         for version in ["1", "2"] {
-            let image = Image::busybox().env("VERSION", version);
+            let image = Image::busybox().env("VERSION", version).cmd([
+                "/bin/sh",
+                "-c",
+                "trap 'kill $!; exit 0' TERM; sleep 2147483647 & wait",
+            ]);
             image
                 .push(&registry, &format!("busybox:{version}"))
                 .expect("busybox is pushed");
