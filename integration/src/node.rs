@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use clone8s::cri::{
-    ContainerState, ListContainersRequest, ListPodSandboxRequest, StatusRequest, VersionRequest,
+    ContainerState, ExecSyncRequest, ListContainersRequest, ListPodSandboxRequest, StatusRequest, VersionRequest,
     runtime_service_client::RuntimeServiceClient,
 };
 use containerd_client::services::v1::ListTasksRequest;
@@ -287,6 +287,23 @@ impl Node {
             .insert("containerd-namespace", self.kind.namespace().parse()?);
         let tasks = self.containerd.tasks().list(request).await?.into_inner().tasks;
         Ok(tasks.into_iter().map(|task| (task.id, task.pid)).collect())
+    }
+
+    /// What a shell in a running container writes.
+    pub async fn shell(&self, pod: &str, container: &str, line: &str) -> anyhow::Result<String> {
+        let place = Place {
+            pod: pod.to_owned(),
+            container: container.to_owned(),
+        };
+        let runs = self.runs().await?;
+        let run = runs.get(&place).with_context(|| format!("it runs {runs:?}"))?;
+        let request = ExecSyncRequest {
+            container_id: run.id.clone(),
+            cmd: ["/bin/sh", "-c", line].map(str::to_owned).into(),
+            timeout: 10,
+        };
+        let output = self.cri().exec_sync(request).await?.into_inner();
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// Waits until exactly these containers run, and gives them; with none, until every sandbox is gone too.

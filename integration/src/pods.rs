@@ -1,5 +1,7 @@
 //! Pods for tests, as messages and as manifests, and what their status says.
 
+use std::path::Path;
+
 use anyhow::ensure;
 use clone8s::v1::{Container, ContainerState, ObjectMeta, Pod, PodSpec, PodStatus, container_state::State};
 
@@ -34,6 +36,20 @@ pub fn from_yaml(text: &str) -> Pod {
         clone8s::object::AnyObject::Pod(pod) => pod,
         other => panic!("{} is not a pod", other.kind()),
     }
+}
+
+/// The manifest of a file in `examples/`, with what is of a test in place of what is of a person's machine: whose image,
+/// which folder.
+pub fn example(file: &str, replaced: &[(&str, &str)]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../examples")
+        .join(file);
+    let mut text = std::fs::read_to_string(path).expect("an example");
+    for (theirs, ours) in replaced {
+        assert!(text.contains(theirs), "{file} has no {theirs:?}");
+        text = text.replace(theirs, ours);
+    }
+    text
 }
 
 /// The flat form of the same, in YAML.

@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     desired::Desired,
     outage::Outage,
+    pod,
     runtime::{ImageRef, Runtime, RuntimeError},
 };
 
@@ -147,8 +148,11 @@ impl Collector {
             .into_iter()
             .flat_map(|container| [container.image_id, container.image_ref])
             .collect();
-        let named = desired.pods.values().flat_map(|pod| pod.spec().all_containers());
-        let mut names: BTreeSet<_> = named.map(|container| container.image.clone()).collect();
+        let named = desired
+            .pods
+            .values()
+            .flat_map(|pod| pod::images::named(pod.spec()));
+        let mut names: BTreeSet<_> = named.map(str::to_owned).collect();
         names.extend(self.runtime.sandbox_image().await?);
         for name in names {
             let found = self.runtime.image_status(&name).await?;

@@ -8,6 +8,7 @@ pub mod env;
 pub mod execute;
 pub mod hash;
 pub mod hook;
+pub mod images;
 pub mod memory;
 mod namespaces;
 mod news;

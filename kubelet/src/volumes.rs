@@ -10,6 +10,7 @@
 //!
 //! Everything here blocks, and all of it may be repeated.
 
+mod asked;
 mod atomic;
 mod mounts;
 mod projected;
@@ -25,9 +26,10 @@ use std::{
 use clone8s::{
     cri::{Mount, MountPropagation},
     quantity,
-    v1::{Container, EmptyDirVolumeSource, HostPathVolumeSource, Volume, volume::Source},
+    v1::{EmptyDirVolumeSource, HostPathVolumeSource, Volume, volume::Source},
 };
 
+pub use self::asked::NewContainer;
 use self::projected::Medium;
 use crate::{
     desired::{PodKey, PodUid},
@@ -84,13 +86,11 @@ impl Volumes {
         }
     }
 
-    /// Makes every volume of a container ready and says how to mount it. `pod_ip` is None on the host network.
-    pub fn mounts(
-        &self,
-        inputs: Inputs<'_>,
-        container: &Container,
-        pod_ip: Option<&str>,
-    ) -> Result<Vec<Mount>, VolumeError> {
+    /// Makes every volume of a container ready and says how to mount it.
+    pub fn mounts(&self, of: &NewContainer<'_>) -> Result<Vec<Mount>, VolumeError> {
+        let NewContainer {
+            inputs, container, ..
+        } = *of;
         let pod = inputs.pod;
         let place = self.dir(&pod.uid());
         let mut mounts = Vec::with_capacity(container.volume_mounts.len() + 1);
@@ -103,27 +103,41 @@ impl Volumes {
             let volume = volume.ok_or_else(|| VolumeError::Unknown {
                 name: wanted.name.clone(),
             })?;
+            let sub_path = of.sub_path(wanted)?;
+            if let Some(Source::Image(image)) = &volume.source {
+                mounts.push(Mount {
+                    image: Some(of.image(&volume.name, image)),
+                    image_sub_path: sub_path,
+                    ..mount(Path::new(""), &wanted.mount_path, true)
+                });
+                continue;
+            }
             let source = self.volume_path(&place, volume, inputs)?;
             let is_projected = projected::medium(volume).is_some();
-            if is_projected && !source.join(&wanted.sub_path).exists() {
+            if is_projected && !source.join(&sub_path).exists() {
                 return Err(VolumeError::Content {
                     name: wanted.name.clone(),
-                    reason: format!("it has no file {:?}", wanted.sub_path),
+                    reason: format!("it has no file {sub_path:?}"),
                 });
             }
-            let host_path = if wanted.sub_path.is_empty() {
+            let host_path = if sub_path.is_empty() {
                 source
             } else {
                 let target = place
                     .join("subpaths")
                     .join(&container.name)
                     .join(index.to_string());
-                sub_path::bind(&wanted.name, &source, &wanted.sub_path, &target)?;
+                sub_path::bind(&wanted.name, &source, &sub_path, &target)?;
                 target
             };
             let read_only = wanted.read_only || is_projected;
-            mounts.push(mount(&host_path, &wanted.mount_path, read_only));
+            mounts.push(Mount {
+                propagation: asked::propagation(wanted).into(),
+                recursive_read_only: of.is_recursively_read_only(wanted)?,
+                ..mount(&host_path, &wanted.mount_path, read_only)
+            });
         }
+        let pod_ip = of.pod_ip;
         let own_hosts = mounts.iter().any(|mount| mount.container_path == HOSTS);
         if let Some(ip) = pod_ip.filter(|ip| !ip.is_empty() && !own_hosts) {
             let path = write_hosts(&place, ip, crate::pod::hash::hostname(pod))?;
@@ -140,8 +154,11 @@ impl Volumes {
                 let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
                 ready_empty_dir(&volume.name, empty_dir, &path)
             }
-            Some(_) => self.project(&path, volume, inputs).map(|_| path),
-            None => Err(VolumeError::Unknown {
+            Some(
+                Source::ConfigMap(_) | Source::Secret(_) | Source::DownwardApi(_) | Source::Projected(_),
+            ) => self.project(&path, volume, inputs).map(|_| path),
+            // An image is the runtime's to mount.
+            Some(Source::Image(_)) | None => Err(VolumeError::Unknown {
                 name: volume.name.clone(),
             }),
         }
@@ -248,6 +265,8 @@ fn ready_host_path(name: &str, volume: &HostPathVolumeSource) -> Result<PathBuf,
         "DirectoryOrCreate" | "Directory" => ("folder", fs::FileType::is_dir),
         "FileOrCreate" | "File" => ("file", fs::FileType::is_file),
         "Socket" => ("socket", |kind| kind.is_socket()),
+        "CharDevice" => ("character device", |kind| kind.is_char_device()),
+        "BlockDevice" => ("block device", |kind| kind.is_block_device()),
         other => {
             return Err(VolumeError::UnknownType {
                 name: name.to_owned(),

@@ -9,6 +9,7 @@
 mod container;
 mod env;
 mod lifecycle;
+mod mounts;
 mod probe;
 mod projection;
 mod resources;
@@ -18,7 +19,7 @@ pub use self::env::subscript;
 use super::{Rules, Violation, check::Check, meta, priority_class::PREEMPTION_POLICIES};
 use crate::{
     names,
-    v1::{Pod, PodDnsConfig, PodSpec, PodStatus, volume::Source},
+    v1::{Pod, PodDnsConfig, PodSpec, PodStatus},
 };
 
 const MAX_CONTAINERS: usize = 100;
@@ -42,9 +43,7 @@ impl Rules for Pod {
         default_to(&mut spec.dns_policy, "ClusterFirst");
         spec.termination_grace_period_seconds.get_or_insert(30);
         for volume in &mut spec.volumes {
-            volume
-                .source
-                .get_or_insert_with(|| Source::EmptyDir(crate::v1::EmptyDirVolumeSource::default()));
+            volume::set_defaults(volume);
         }
         let host_network = spec.host_network;
         for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {

@@ -90,21 +90,7 @@ fn login() -> Secret {
 
 /// What a shell in the pod's container writes.
 async fn shell(node: &Node, line: &str) -> anyhow::Result<String> {
-    let runs = node.runs().await?;
-    let place = Place {
-        pod: "told".into(),
-        container: "reader".into(),
-    };
-    let run = runs
-        .get(&place)
-        .ok_or_else(|| anyhow::anyhow!("it runs {runs:?}"))?;
-    let request = ExecSyncRequest {
-        container_id: run.id.clone(),
-        cmd: ["/bin/sh", "-c", line].map(str::to_owned).into(),
-        timeout: 60,
-    };
-    let output = node.cri().exec_sync(request).await?.into_inner();
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    node.shell("told", "reader", line).await
 }
 
 async fn until_told(node: &Node, line: &str, expected: &str) {

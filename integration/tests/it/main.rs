@@ -22,4 +22,5 @@ mod robustness;
 mod scheduling;
 mod sources;
 mod up;
+mod volumes;
 mod walk_through;

@@ -6,13 +6,14 @@ use super::{
     cri::RunNumbers,
     hash,
     hook::{Hook, HookCall},
+    images::RunImages,
     memory::{FailedStep, Fingerprint, Target},
     resources::Allocation,
 };
 use crate::{
     desired::{DesiredPod, PodUid},
     probe::ProbeKind,
-    runtime::{ContainerId, ImageRef, SandboxId},
+    runtime::{ContainerId, SandboxId},
 };
 
 /// One call to the runtime, or one change of the node's files.
@@ -39,7 +40,7 @@ pub enum Action {
         container: String,
         sandbox: SandboxId,
         run: RunNumbers,
-        image: ImageRef,
+        images: RunImages,
     },
     StartContainer {
         container: String,

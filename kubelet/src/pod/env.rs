@@ -133,6 +133,23 @@ pub fn expand<'a>(text: &'a str, known: &BTreeMap<String, String>) -> Cow<'a, st
     if !text.contains('$') {
         return Cow::Borrowed(text);
     }
+    Cow::Owned(replace(text, |name| known.get(name).map(String::as_str)))
+}
+
+/// The same where every NAME must be known; the error is one that is not.
+pub fn expand_all(text: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut unknown = None;
+    let expanded = replace(text, |name| {
+        let value = known.get(name);
+        if value.is_none() {
+            unknown.get_or_insert_with(|| name.to_owned());
+        }
+        value.map(String::as_str)
+    });
+    unknown.map_or(Ok(expanded), Err)
+}
+
+fn replace<'a>(text: &str, mut value_of: impl FnMut(&str) -> Option<&'a str>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -150,11 +167,11 @@ pub fn expand<'a>(text: &'a str, known: &BTreeMap<String, String>) -> Cow<'a, st
             continue;
         };
         let as_it_stands = &rest[dollar..rest.len() - behind.len()];
-        expanded.push_str(known.get(name).map_or(as_it_stands, String::as_str));
+        expanded.push_str(value_of(name).unwrap_or(as_it_stands));
         rest = behind;
     }
     expanded.push_str(rest);
-    Cow::Owned(expanded)
+    expanded
 }
 
 #[cfg(test)]
@@ -186,6 +203,13 @@ mod tests {
     fn references_are_replaced_where_they_are_known(#[case] text: &str, #[case] expected: &str) {
         let known = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
         assert_eq!(expand(text, &known), expected);
+    }
+
+    #[test]
+    fn where_all_must_be_known_the_first_that_is_not_is_named() {
+        let known = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        assert_eq!(expand_all("x/$(A)/$$(B)", &known).unwrap(), "x/1/$(B)");
+        assert_eq!(expand_all("$(A)/$(B)/$(C)", &known).unwrap_err(), "B");
     }
 
     #[test]

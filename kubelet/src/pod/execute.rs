@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
+use clone8s::v1::{Container, PodSpec};
 use tokio::sync::watch;
 
 use super::{
@@ -20,7 +21,7 @@ use crate::{
     objects::Objects,
     runtime::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason},
     user_ranges::UserRanges,
-    volumes::Volumes,
+    volumes::{NewContainer, Volumes},
 };
 
 /// The node as actions see it.
@@ -190,7 +191,7 @@ impl Executor {
             container,
             sandbox,
             run,
-            image,
+            images,
         } = action
         else {
             return Outcome::Done;
@@ -198,7 +199,12 @@ impl Executor {
         let Some(spec) = pod.spec().container(container).cloned() else {
             return unwanted(FailedStep::CreateContainer);
         };
+        let has_recursive_read_only = match self.has_recursive_read_only(pod.spec(), &spec).await {
+            Ok(has) => has,
+            Err(error) => return failed(&error, FailedStep::CreateContainer),
+        };
         let (volumes, of, ip) = (self.volumes.clone(), pod.clone(), subject.pod_ip.clone());
+        let volume_images = images.volumes.clone();
         let (objects, node) = (self.objects.borrow().clone(), self.surroundings(subject));
         let logs = logs::pod_dir(&self.log_root, &subject.key, &pod.uid()).join(container);
         let prepared = tokio::task::spawn_blocking(move || {
@@ -210,9 +216,15 @@ impl Executor {
                 node: &node,
             };
             let envs = env::resolve(&spec, inputs)?;
-            let mounts = volumes
-                .mounts(inputs, &spec, ip.as_deref())
-                .map_err(|error| error.to_string())?;
+            let mounts = volumes.mounts(&NewContainer {
+                inputs,
+                container: &spec,
+                variables: &envs,
+                images: &volume_images,
+                has_recursive_read_only,
+                pod_ip: ip.as_deref(),
+            });
+            let mounts = mounts.map_err(|error| error.to_string())?;
             Ok::<_, String>((spec, mounts, envs))
         })
         .await;
@@ -226,7 +238,7 @@ impl Executor {
             Ok(facts) => facts,
             Err(error) => return refused(error.to_string()),
         };
-        let config = match cri::container_config(pod, &spec, run, image, mounts, envs, &facts) {
+        let config = match cri::container_config(pod, &spec, run, &images.own, mounts, envs, &facts) {
             Ok(config) => config,
             Err(error) => return refused(error.to_string()),
         };
@@ -237,6 +249,23 @@ impl Executor {
                 .await,
             FailedStep::CreateContainer,
         )
+    }
+
+    /// Asks the runtime, for a container that needs to know.
+    async fn has_recursive_read_only(
+        &self,
+        spec: &PodSpec,
+        container: &Container,
+    ) -> Result<bool, RuntimeError> {
+        let mut mounts = container.volume_mounts.iter();
+        if !mounts.any(|mount| matches!(mount.recursive_read_only.as_str(), "IfPossible" | "Enabled")) {
+            return Ok(false);
+        }
+        let status = self.runtime.status().await?;
+        let mut handlers = status.runtime_handlers.into_iter();
+        let handler = handlers.find(|handler| handler.name == spec.runtime_class_name);
+        let features = handler.and_then(|handler| handler.features);
+        Ok(features.is_some_and(|features| features.recursive_read_only_mounts))
     }
 
     async fn post_start(&self, pod: &DesiredPod, mut call: HookCall) -> Outcome {

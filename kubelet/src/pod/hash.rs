@@ -2,7 +2,7 @@
 //!
 //! Protobuf leaves unset fields out, so a spec keeps its hash when a newer version of the schema adds a field.
 
-use clone8s::v1::{Container, PodSpec, ResourceRequirements, SecurityContext};
+use clone8s::v1::{Container, PodSpec, ResourceRequirements, SecurityContext, Volume, volume::Source};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
@@ -46,17 +46,23 @@ pub fn sandbox_hash(pod: &DesiredPod) -> String {
 /// Of all that only a new container can change: its spec, the volumes that it mounts, and its sandbox.
 pub fn container_hash(pod: &DesiredPod, container: &Container) -> String {
     let spec = pod.spec();
-    let volumes = spec.volumes.iter().filter(|volume| {
-        container
-            .volume_mounts
-            .iter()
-            .any(|mount| mount.name == volume.name)
+    let is_mounted = |volume: &&Volume| {
+        let mut mounts = container.volume_mounts.iter();
+        mounts.any(|mount| mount.name == volume.name)
+    };
+    let volumes = spec.volumes.iter().filter(is_mounted).cloned();
+    let volumes = volumes.map(|mut volume| {
+        if let Some(Source::Image(image)) = &mut volume.source {
+            // When to pull is no part of what runs.
+            image.pull_policy.clear();
+        }
+        volume
     });
     let essence = PodSpec {
         hostname: sandbox_hash(pod),
-        volumes: volumes.cloned().collect(),
+        volumes: volumes.collect(),
         containers: vec![Container {
-            // When to pull is no part of what runs; ports that matter are the sandbox's.
+            // Nor is it here; ports that matter are the sandbox's.
             image_pull_policy: String::new(),
             ports: Vec::new(),
             resources: resources_of_a_restart(container),
@@ -124,7 +130,7 @@ fn short_hash(essence: &PodSpec) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clone8s::v1::ContainerResizePolicy;
+    use clone8s::v1::{ContainerResizePolicy, ImageVolumeSource, VolumeMount};
     use rstest::rstest;
 
     use super::*;
@@ -197,6 +203,30 @@ mod tests {
             container_hash(&after, &after.spec().containers[0])
         );
         assert_eq!(sandbox_hash(&before), sandbox_hash(&after));
+    }
+
+    #[test]
+    fn the_image_of_a_volume_counts_and_when_to_pull_it_does_not() {
+        let hash = |reference: &str, pull_policy: &str| {
+            let mut pod = pod("p", vec![container("a", "a:1")]);
+            let spec = std::sync::Arc::make_mut(&mut pod.pod)
+                .spec
+                .get_or_insert_default();
+            spec.volumes.push(Volume {
+                name: "v".into(),
+                source: Some(Source::Image(ImageVolumeSource {
+                    reference: reference.into(),
+                    pull_policy: pull_policy.into(),
+                })),
+            });
+            spec.containers[0].volume_mounts.push(VolumeMount {
+                name: "v".into(),
+                ..Default::default()
+            });
+            container_hash(&pod, &pod.spec().containers[0])
+        };
+        assert_eq!(hash("data:1", "Always"), hash("data:1", "Never"));
+        assert_ne!(hash("data:1", "Always"), hash("data:2", "Always"));
     }
 
     #[test]

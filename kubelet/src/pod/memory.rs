@@ -18,8 +18,9 @@ use crate::{
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Memory {
-    /// What the runtime said about the image of the next run of each container; forgotten once that run is made.
-    pub images: BTreeMap<String, ImageKnowledge>,
+    /// What the runtime said about the images of the next run of each container, by container and image; forgotten once
+    /// that run is made.
+    images: BTreeMap<(String, String), ImageKnowledge>,
     pub failures: BTreeMap<Target, Failure>,
     /// Sandboxes whose stop has succeeded: removing one does not need another stop.
     pub stopped_sandboxes: BTreeSet<SandboxId>,
@@ -61,18 +62,9 @@ pub struct Configuration {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ImageKnowledge {
-    Absent { image: String, at: SystemTime },
-    Present { image: String, found: ImageRef },
-    Pulled { image: String, found: ImageRef },
-}
-
-impl ImageKnowledge {
-    /// The image as asked for.
-    pub fn image(&self) -> &str {
-        match self {
-            Self::Absent { image, .. } | Self::Present { image, .. } | Self::Pulled { image, .. } => image,
-        }
-    }
+    Absent { at: SystemTime },
+    Present(ImageRef),
+    Pulled(ImageRef),
 }
 
 /// A status holds several messages, and is bounded itself.
@@ -157,6 +149,20 @@ pub fn doubled(base: Duration, max: Duration, times: u32) -> Duration {
 }
 
 impl Memory {
+    /// What is known of an image, named as asked for, for the next run of a container.
+    pub fn image(&self, container: &str, image: &str) -> Option<&ImageKnowledge> {
+        self.images.get(&(container.to_owned(), image.to_owned()))
+    }
+
+    pub fn note_image(&mut self, container: &str, image: &str, knowledge: ImageKnowledge) {
+        let key = (container.to_owned(), image.to_owned());
+        self.images.insert(key, knowledge);
+    }
+
+    pub fn forget_images(&mut self, container: &str) {
+        self.images.retain(|(of, _), _| of != container);
+    }
+
     /// The failure that still counts for a target and a spec.
     pub fn failure(&self, target: &Target, spec_hash: &str) -> Option<&Failure> {
         self.failures

@@ -29,7 +29,7 @@ pub(super) fn medium(volume: &Volume) -> Option<Medium> {
     match volume.source.as_ref()? {
         Source::ConfigMap(_) | Source::DownwardApi(_) => Some(Medium::Disk),
         Source::Secret(_) | Source::Projected(_) => Some(Medium::Memory),
-        Source::HostPath(_) | Source::EmptyDir(_) => None,
+        Source::HostPath(_) | Source::EmptyDir(_) | Source::Image(_) => None,
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) fn files(volume: &Volume, inputs: Inputs<'_>) -> Result<Files, Volume
                 builder.project(source)?;
             }
         }
-        Some(Source::HostPath(_) | Source::EmptyDir(_)) | None => {}
+        Some(Source::HostPath(_) | Source::EmptyDir(_) | Source::Image(_)) | None => {}
     }
     Ok(builder.files)
 }

@@ -1,8 +1,8 @@
-use std::os::unix::fs::symlink;
+use std::{collections::BTreeMap, os::unix::fs::symlink};
 
 use clone8s::v1::{
-    ConfigMapVolumeSource, DownwardApiProjection, DownwardApiVolumeFile, KeyToPath, ObjectFieldSelector,
-    ProjectedVolumeSource, SecretProjection, SecretVolumeSource, VolumeMount, VolumeProjection,
+    ConfigMapVolumeSource, DownwardApiProjection, DownwardApiVolumeFile, ImageVolumeSource, KeyToPath,
+    ObjectFieldSelector, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, VolumeMount, VolumeProjection,
     volume_projection,
 };
 
@@ -14,12 +14,14 @@ use crate::{
         downward::Surroundings,
         testing::{container, pod},
     },
+    runtime::ImageRef,
 };
 
 struct Node {
     dir: tempfile::TempDir,
     volumes: Volumes,
     pod: DesiredPod,
+    images: BTreeMap<String, ImageRef>,
 }
 
 impl Node {
@@ -30,7 +32,7 @@ impl Node {
             name: "v".into(),
             mount_path: "/v".into(),
             sub_path: sub_path.into(),
-            read_only: false,
+            ..Default::default()
         });
         let mut pod = pod("p", vec![one]);
         let spec = std::sync::Arc::make_mut(&mut pod.pod).spec.as_mut().unwrap();
@@ -42,6 +44,7 @@ impl Node {
             volumes: Volumes::new(dir.path()),
             dir,
             pod,
+            images: BTreeMap::new(),
         }
     }
 
@@ -55,8 +58,23 @@ impl Node {
 
     fn mounts_with(&self, objects: &Objects) -> Result<Vec<Mount>, VolumeError> {
         let node = Surroundings::default();
-        let container = &self.pod.spec().containers[0];
-        self.volumes.mounts(self.inputs(objects, &node), container, None)
+        self.volumes.mounts(&self.new_container(self.inputs(objects, &node)))
+    }
+
+    fn new_container<'a>(&'a self, inputs: Inputs<'a>) -> NewContainer<'a> {
+        NewContainer {
+            inputs,
+            container: &self.pod.spec().containers[0],
+            variables: &[],
+            images: &self.images,
+            has_recursive_read_only: true,
+            pod_ip: None,
+        }
+    }
+
+    fn edit(&mut self, edit: impl FnOnce(&mut VolumeMount)) {
+        let spec = std::sync::Arc::make_mut(&mut self.pod.pod).spec.as_mut().unwrap();
+        edit(&mut spec.containers[0].volume_mounts[0]);
     }
 
     fn inputs<'a>(&'a self, objects: &'a Objects, node: &'a Surroundings) -> Inputs<'a> {
@@ -116,6 +134,84 @@ fn a_path_of_the_wrong_type_is_refused_by_name() {
         error.starts_with("volume v: ") && error.contains("is not a socket"),
         "{error}"
     );
+}
+
+#[test]
+fn a_device_is_of_the_type_that_is_asked_for() {
+    let of_type = |kind: &str| {
+        Node::new(
+            Source::HostPath(HostPathVolumeSource {
+                path: "/dev/null".into(),
+                r#type: kind.into(),
+            }),
+            "",
+        )
+    };
+    assert_eq!(of_type("CharDevice").mounts().unwrap()[0].host_path, "/dev/null");
+    let error = of_type("BlockDevice").mounts().unwrap_err().to_string();
+    assert!(error.contains("/dev/null is not a block device"), "{error}");
+}
+
+#[test]
+fn a_mount_says_what_passes_through_it_and_what_read_only_means() {
+    let mut node = host_volume("DirectoryOrCreate", "");
+    node.edit(|mount| mount.mount_propagation = "HostToContainer".into());
+    let mount = node.mounts().unwrap().remove(0);
+    assert_eq!(mount.propagation(), MountPropagation::PropagationHostToContainer);
+
+    let mut node = host_volume("DirectoryOrCreate", "");
+    for (word, has, expected) in [
+        ("Enabled", true, Some(true)),
+        ("Enabled", false, None),
+        ("IfPossible", true, Some(true)),
+        ("IfPossible", false, Some(false)),
+        ("Disabled", true, Some(false)),
+    ] {
+        node.edit(|mount| {
+            mount.read_only = true;
+            mount.recursive_read_only = word.into();
+        });
+        let (objects, surroundings) = (Objects::default(), Surroundings::default());
+        let mut new = node.new_container(node.inputs(&objects, &surroundings));
+        new.has_recursive_read_only = has;
+        let mounts = node.volumes.mounts(&new).ok();
+        let found = mounts.map(|mounts| mounts[0].recursive_read_only);
+        assert_eq!(found, expected, "{word} {has}");
+    }
+}
+
+#[test]
+fn a_sub_path_may_be_made_of_variables_that_there_are() {
+    let mut node = host_volume("DirectoryOrCreate", "");
+    node.edit(|mount| mount.sub_path_expr = "of-$(POD)".into());
+    let mounts = |value: &str| {
+        let variables = [("POD".to_owned(), value.to_owned())];
+        let (objects, surroundings) = (Objects::default(), Surroundings::default());
+        let mut new = node.new_container(node.inputs(&objects, &surroundings));
+        new.variables = &variables;
+        node.volumes.mounts(&new)
+    };
+    let bound = PathBuf::from(&mounts("p").unwrap()[0].host_path);
+    fs::write(bound.join("file"), "x").unwrap();
+    assert!(node.host().join("of-p/file").exists());
+    assert!(matches!(mounts("/../.."), Err(VolumeError::Escape { .. })));
+    let error = node.mounts().unwrap_err().to_string();
+    assert!(error.contains("no variable \"POD\""), "{error}");
+}
+
+#[test]
+fn an_image_is_mounted_by_the_name_that_the_runtime_has_for_it() {
+    let image = Source::Image(ImageVolumeSource {
+        reference: "data:1".into(),
+        pull_policy: "IfNotPresent".into(),
+    });
+    let mut node = Node::new(image, "part");
+    node.images.insert("v".into(), ImageRef::new("sha256:data"));
+    let mount = node.mounts().unwrap().remove(0);
+    let image = mount.image.unwrap();
+    assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:data", "data:1"));
+    assert_eq!(mount.image_sub_path, "part");
+    assert!(mount.readonly && mount.host_path.is_empty());
 }
 
 #[test]
@@ -194,12 +290,10 @@ fn a_sub_path_that_leads_out_of_the_volume_is_refused() {
 #[test]
 fn a_pod_with_its_own_address_gets_its_own_hosts_file() {
     let node = Node::new(Source::EmptyDir(EmptyDirVolumeSource::default()), "");
-    let container = &node.pod.spec().containers[0];
     let (objects, surroundings) = (Objects::default(), Surroundings::default());
-    let mounts = node
-        .volumes
-        .mounts(node.inputs(&objects, &surroundings), container, Some("10.0.0.7"))
-        .unwrap();
+    let mut new = node.new_container(node.inputs(&objects, &surroundings));
+    new.pod_ip = Some("10.0.0.7");
+    let mounts = node.volumes.mounts(&new).unwrap();
     let hosts = mounts
         .iter()
         .find(|mount| mount.container_path == "/etc/hosts")

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     names,
-    rules::pod::{default_to, env, lifecycle, probe, resources},
+    rules::pod::{default_to, env, lifecycle, mounts, probe, resources},
     rules::{
         ImageReference,
         check::{Check, Seen},
@@ -14,10 +14,11 @@ use crate::{
 
 const MAX_ARGUMENTS: usize = 1000;
 const MAX_PORTS: usize = 100;
-const MAX_MOUNTS: usize = 100;
 /// The kernel takes no longer argument or variable.
 const MAX_ARGUMENT_BYTES: usize = 128 * 1024 - 1;
 const MAX_ID: i64 = i32::MAX as i64;
+
+pub(super) const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
 /// Linux' capabilities, without CAP_.
 const CAPABILITIES: [&str; 42] = [
@@ -66,11 +67,7 @@ const CAPABILITIES: [&str; 42] = [
 ];
 
 pub(super) fn set_defaults(container: &mut Container, host_network: bool) {
-    let latest = ImageReference::parse(&container.image).is_ok_and(|image| image.is_latest());
-    default_to(
-        &mut container.image_pull_policy,
-        if latest { "Always" } else { "IfNotPresent" },
-    );
+    default_to(&mut container.image_pull_policy, pull_policy(&container.image));
     for port in &mut container.ports {
         default_to(&mut port.protocol, "TCP");
         if host_network && port.host_port == 0 {
@@ -87,6 +84,12 @@ pub(super) fn set_defaults(container: &mut Container, host_network: bool) {
                 .or_insert_with(|| limit.clone());
         }
     }
+}
+
+/// When an image is pulled that nobody has said it of.
+pub(super) fn pull_policy(image: &str) -> &'static str {
+    let latest = ImageReference::parse(image).is_ok_and(|image| image.is_latest());
+    if latest { "Always" } else { "IfNotPresent" }
 }
 
 /// What containers must not have twice in a pod.
@@ -132,14 +135,14 @@ fn check_container<'a>(c: &mut Check, container: &'a Container, spec: &PodSpec, 
         }
     });
     c.field("imagePullPolicy", |c| {
-        c.one_of(&container.image_pull_policy, &["Always", "IfNotPresent", "Never"]);
+        c.one_of(&container.image_pull_policy, &PULL_POLICIES);
     });
     check_process(c, container);
     env::check_env(c, container, spec);
     check_ports(c, container, spec.host_network, &mut taken.host_ports);
     probe::check_probes(c, container);
     lifecycle::check_lifecycle(c, container, spec);
-    check_mounts(c, container, spec);
+    mounts::check_mounts(c, container, spec);
     resources::check_resources(c, container);
     if let Some(security) = &container.security_context {
         c.field("securityContext", |c| check_security(c, security));
@@ -247,43 +250,6 @@ fn check_host_port<'a>(
             port.host_port, port.protocol
         ));
     }
-}
-
-fn check_mounts(c: &mut Check, container: &Container, spec: &PodSpec) {
-    let mut paths = Seen::new();
-    c.list(
-        "volumeMounts",
-        &container.volume_mounts,
-        MAX_MOUNTS,
-        |c, mount| {
-            c.field("name", |c| {
-                let known = || spec.volumes.iter().map(|volume| volume.name.as_str());
-                if known().any(|name| name == mount.name) {
-                    return;
-                }
-                let mut sentence = format!("{:?} is not a volume of the pod", mount.name);
-                if let Some(near) = names::nearest(&mount.name, known()) {
-                    sentence = format!("{sentence}; did you mean {near:?}?");
-                }
-                c.wrong(sentence);
-            });
-            c.field("mountPath", |c| {
-                c.absolute_path(&mount.mount_path);
-                if paths.again(mount.mount_path.trim_end_matches('/').to_owned()) {
-                    c.wrong(format!("{:?} is mounted already", mount.mount_path));
-                }
-            });
-            c.field("subPath", |c| {
-                c.at_most(&mount.sub_path, 4096);
-                if mount.sub_path.starts_with('/') || mount.sub_path.split('/').any(|part| part == "..") {
-                    c.wrong(format!(
-                        "must be a relative path without \"..\", but is {:?}",
-                        mount.sub_path
-                    ));
-                }
-            });
-        },
-    );
 }
 
 fn check_security(c: &mut Check, security: &SecurityContext) {

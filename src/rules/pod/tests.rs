@@ -1,6 +1,7 @@
 mod configuration;
 mod lifecycle;
 mod probes;
+mod volumes;
 
 use crate::{
     rules::{Rules, Violation},

@@ -4,13 +4,24 @@ use crate::{
     names,
     quantity::Quantity,
     rules::{
+        ImageReference,
         check::{Check, Seen},
-        pod::projection,
+        pod::{
+            container::{PULL_POLICIES, pull_policy},
+            default_to, projection,
+        },
     },
-    v1::{EmptyDirVolumeSource, PodSpec, volume::Source},
+    v1::{EmptyDirVolumeSource, PodSpec, Volume, volume::Source},
 };
 
 const MAX_VOLUMES: usize = 100;
+
+pub(super) fn set_defaults(volume: &mut Volume) {
+    let none = || Source::EmptyDir(EmptyDirVolumeSource::default());
+    if let Source::Image(image) = volume.source.get_or_insert_with(none) {
+        default_to(&mut image.pull_policy, pull_policy(&image.reference));
+    }
+}
 
 pub(super) fn check_volumes(c: &mut Check, spec: &PodSpec) {
     let mut names_seen = Seen::new();
@@ -27,7 +38,7 @@ pub(super) fn check_volumes(c: &mut Check, spec: &PodSpec) {
         match &volume.source {
             None => {
                 c.wrong(
-                    "must have a source: configMap, downwardAPI, emptyDir, hostPath, projected or secret",
+                    "must have a source: configMap, downwardAPI, emptyDir, hostPath, image, projected or secret",
                 );
             }
             Some(Source::HostPath(source)) => c.field("hostPath", |c| {
@@ -40,6 +51,8 @@ pub(super) fn check_volumes(c: &mut Check, spec: &PodSpec) {
                         "FileOrCreate",
                         "File",
                         "Socket",
+                        "CharDevice",
+                        "BlockDevice",
                     ];
                     c.one_of(&source.r#type, &types);
                 });
@@ -55,6 +68,14 @@ pub(super) fn check_volumes(c: &mut Check, spec: &PodSpec) {
             Some(Source::Projected(source)) => {
                 c.field("projected", |c| projection::check_projected(c, source, spec));
             }
+            Some(Source::Image(source)) => c.field("image", |c| {
+                c.field("reference", |c| {
+                    if let Err(sentence) = ImageReference::parse(&source.reference) {
+                        c.wrong(sentence);
+                    }
+                });
+                c.field("pullPolicy", |c| c.one_of(&source.pull_policy, &PULL_POLICIES));
+            }),
         }
     });
 }

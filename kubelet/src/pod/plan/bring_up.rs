@@ -5,7 +5,7 @@ use clone8s::v1::Container;
 use super::{
     super::{
         cri::RunNumbers,
-        hash,
+        hash, images,
         memory::{ImageKnowledge, Target},
         observed::{PostStart, Run, RunState, Sandbox},
         resources::Allocation,
@@ -106,7 +106,7 @@ impl<'a> Planner<'a> {
         (has != wanted).then_some(wanted)
     }
 
-    /// One step towards the next run of a container: know its image, have its image, make it.
+    /// One step towards the next run of a container: know its images, have its images, make it.
     pub(super) fn new_run(
         &mut self,
         pod: &DesiredPod,
@@ -119,28 +119,26 @@ impl<'a> Planner<'a> {
             return;
         }
         let name = container.name.clone();
-        let image = container.image.clone();
-        let known = self
-            .memory
-            .images
-            .get(&name)
-            .filter(|known| known.image() == image);
-        let action = match (container.image_pull_policy.as_str(), known) {
-            (_, Some(ImageKnowledge::Pulled { found, .. }))
-            | ("IfNotPresent" | "Never", Some(ImageKnowledge::Present { found, .. })) => {
+        let needed = match images::found(pod.spec(), container, self.memory) {
+            Err(needed) => needed,
+            Ok(images) => {
                 // Whoever comes to know it wakes the worker.
-                if self.memory.configuration.unknown.contains_key(&name) {
-                    return;
+                if !self.memory.configuration.unknown.contains_key(&name) {
+                    self.plan.actions.push(Action::CreateContainer {
+                        container: name,
+                        sandbox: sandbox.id.clone(),
+                        run,
+                        images,
+                    });
                 }
-                Action::CreateContainer {
-                    container: name,
-                    sandbox: sandbox.id.clone(),
-                    run,
-                    image: found.clone(),
-                }
+                return;
             }
+        };
+        let known = self.memory.image(&name, needed.image);
+        let image = needed.image.to_owned();
+        let action = match (needed.pull_policy, known) {
             // A person may still import the image: look again from time to time.
-            ("Never", Some(ImageKnowledge::Absent { at, .. })) => {
+            ("Never", Some(ImageKnowledge::Absent { at })) => {
                 let again_at = *at + self.intervals.backoff_base;
                 if again_at > self.now {
                     self.wake_at(again_at);

@@ -7,7 +7,7 @@ mod world;
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use clone8s::v1::Container;
+use clone8s::v1::{Container, ImageVolumeSource, Volume, VolumeMount, volume::Source};
 
 use world::{World, at, container_hash};
 
@@ -73,8 +73,8 @@ fn containers_of_a_ready_sandbox_go_their_ways_side_by_side() {
     "#);
     world.step();
     insta::assert_snapshot!(planned(&world), @r#"
-    CreateContainer { container: "web", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, image: ImageRef("sha256:web:1") }
-    CreateContainer { container: "side", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, image: ImageRef("sha256:side:1") }
+    CreateContainer { container: "web", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, images: RunImages { own: ImageRef("sha256:web:1"), volumes: {} } }
+    CreateContainer { container: "side", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, images: RunImages { own: ImageRef("sha256:side:1"), volumes: {} } }
     "#);
     world.step();
     insta::assert_snapshot!(planned(&world), @r#"
@@ -254,4 +254,30 @@ fn a_run_whose_probe_has_failed_is_stopped_and_followed_by_another() {
     let runs = world.observed.runs_of(&web().uid(), "web");
     assert_eq!((runs[0].restart_count, &runs[0].health), (1, &Health::UNPROBED));
     assert_eq!(world.stops, 1);
+}
+
+#[test]
+fn a_container_waits_for_the_images_that_it_mounts() {
+    let mut pod = pod("p", vec![container("web", "web:1")]);
+    let spec = Arc::make_mut(&mut pod.pod).spec.get_or_insert_default();
+    for (name, pull_policy) in [("mounted", "Always"), ("unmounted", "Always")] {
+        spec.volumes.push(Volume {
+            name: name.into(),
+            source: Some(Source::Image(ImageVolumeSource {
+                reference: format!("{name}:1"),
+                pull_policy: pull_policy.into(),
+            })),
+        });
+    }
+    spec.containers[0].volume_mounts.push(VolumeMount {
+        name: "mounted".into(),
+        ..Default::default()
+    });
+    let mut world = World::new(Want::Run(pod));
+    for _ in 0..3 {
+        world.step();
+    }
+    insta::assert_snapshot!(planned(&world), @r#"PullImage { container: "web", image: "mounted:1" }"#);
+    world.step();
+    insta::assert_snapshot!(planned(&world), @r#"CreateContainer { container: "web", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, images: RunImages { own: ImageRef("sha256:web:1"), volumes: {"mounted": ImageRef("sha256:mounted:1")} } }"#);
 }

@@ -8,6 +8,7 @@ use clone8s::v1::{
 use super::{
     super::{
         hash,
+        images::{self, Needed},
         memory::{FailedStep, Failure, ImageKnowledge, Memory, Target},
         observed::{Exit, Observed, PostStart, Run, RunState, Sandbox},
         plan::{Next, next_run},
@@ -50,7 +51,8 @@ pub(super) fn container_status(view: &View<'_>, role: Role, container: &Containe
             message: message.to_owned(),
         })
     };
-    let trouble = || waiting_reason(container, failure, memory, context);
+    let missing = images::found(pod.spec(), container, memory).err();
+    let trouble = || waiting_reason(container, missing, failure, memory, context);
     let is_turn = stage.is_none_or(|stage| stage.may_start(role));
     let nothing_yet = || match trouble().filter(|_| is_turn) {
         Some((reason, message)) => waiting(reason, &message),
@@ -191,6 +193,7 @@ fn after_exit(view: &View<'_>, role: Role, run: &Run, exit: &Exit, spec_hash: &s
 /// Why a container that should start does not.
 fn waiting_reason(
     container: &Container,
+    missing: Option<Needed<'_>>,
     failure: Option<&Failure>,
     memory: &Memory,
     context: &StatusContext<'_>,
@@ -199,10 +202,8 @@ fn waiting_reason(
         let again = failure.count > 1 && failure.retry_at(context.intervals) > context.now;
         let reason = match failure.step {
             FailedStep::PullImage if again => {
-                let message = format!(
-                    "back-off pulling image {:?}: {}",
-                    container.image, failure.message
-                );
+                let image = missing.map_or(container.image.as_str(), |needed| needed.image);
+                let message = format!("back-off pulling image {image:?}: {}", failure.message);
                 return Some(("ImagePullBackOff", message));
             }
             FailedStep::PullImage => "ErrImagePull",
@@ -221,14 +222,14 @@ fn waiting_reason(
     if let Some(unknown) = memory.configuration.unknown.get(&container.name) {
         return Some(("ContainerCreating", unknown.clone()));
     }
-    let absent = matches!(
-        memory.images.get(&container.name),
-        Some(ImageKnowledge::Absent { .. })
-    );
-    if absent && container.image_pull_policy == "Never" {
+    let is_absent = |needed: &Needed<'_>| {
+        let known = memory.image(&container.name, needed.image);
+        needed.pull_policy == "Never" && matches!(known, Some(ImageKnowledge::Absent { .. }))
+    };
+    if let Some(needed) = missing.filter(is_absent) {
         let message = format!(
             "the node does not have image {:?}, and its pull policy is Never: import it, or allow a pull",
-            container.image
+            needed.image
         );
         return Some(("ErrImageNeverPull", message));
     }

@@ -166,8 +166,8 @@ impl Worker {
         match outcome {
             Outcome::Failed { step, cause } => {
                 if let Action::CreateContainer { container, .. } = &call.action {
-                    // Perhaps the image is gone: look again.
-                    self.memory.images.remove(container);
+                    // Perhaps an image is gone: look again.
+                    self.memory.forget_images(container);
                 }
                 self.memory.fail(target, step, &call.spec_hash, &cause, now);
             }
@@ -179,13 +179,12 @@ impl Worker {
         match &action {
             Action::InspectImage { container, image } | Action::PullImage { container, image } => {
                 let pulled = matches!(action, Action::PullImage { .. });
-                let image = image.clone();
                 let knowledge = match outcome {
-                    Outcome::Image(Some(found)) if pulled => ImageKnowledge::Pulled { image, found },
-                    Outcome::Image(Some(found)) => ImageKnowledge::Present { image, found },
-                    _ => ImageKnowledge::Absent { image, at: now },
+                    Outcome::Image(Some(found)) if pulled => ImageKnowledge::Pulled(found),
+                    Outcome::Image(Some(found)) => ImageKnowledge::Present(found),
+                    _ => ImageKnowledge::Absent { at: now },
                 };
-                self.memory.images.insert(container.clone(), knowledge);
+                self.memory.note_image(container, image, knowledge);
                 self.memory.failures.remove(&target);
                 return;
             }
@@ -200,7 +199,7 @@ impl Worker {
                 return;
             }
             Action::CreateContainer { container, .. } => {
-                self.memory.images.remove(container);
+                self.memory.forget_images(container);
             }
             Action::StopSandbox { id } => {
                 self.memory.stopped_sandboxes.insert(id.clone());

@@ -199,19 +199,13 @@ impl World {
                 self.observed.containers.retain(|run| run.sandbox != *id);
             }
             Action::InspectImage { container, image } => {
-                let knowledge = ImageKnowledge::Absent {
-                    image: image.clone(),
-                    at: now,
-                };
-                self.memory.images.insert(container.clone(), knowledge);
+                let absent = ImageKnowledge::Absent { at: now };
+                self.memory.note_image(container, image, absent);
             }
             Action::PullImage { container, image } => {
                 let found = ImageRef::new(format!("sha256:{image}"));
-                let knowledge = ImageKnowledge::Pulled {
-                    image: image.clone(),
-                    found,
-                };
-                self.memory.images.insert(container.clone(), knowledge);
+                let pulled = ImageKnowledge::Pulled(found);
+                self.memory.note_image(container, image, pulled);
             }
             Action::CreateContainer {
                 container,
@@ -219,7 +213,7 @@ impl World {
                 run,
                 ..
             } => {
-                self.memory.images.remove(container);
+                self.memory.forget_images(container);
                 let run = Run {
                     id: ContainerId::new(self.next_id("c")),
                     sandbox: sandbox.clone(),
