@@ -81,7 +81,10 @@ impl References {
                     self.add_projection(projection);
                 }
             }
-            Some(Source::HostPath(_) | Source::EmptyDir(_) | Source::DownwardApi(_)) | None => {}
+            Some(
+                Source::HostPath(_) | Source::EmptyDir(_) | Source::DownwardApi(_) | Source::Image(_),
+            )
+            | None => {}
         }
     }
 

@@ -13,6 +13,7 @@ use clone8s::{rules::Rules as _, v1::Pod};
 
 use crate::{
     desired::{DesiredPod, DesiredPods, PodKey, PodUid},
+    eviction::Evictions,
     pod::plan::{Refusal, Want},
 };
 
@@ -32,7 +33,12 @@ struct Judged {
 
 impl Admitted {
     /// What is to become of each desired pod. `running` are the uids of which the runtime has something.
-    pub(crate) fn admit(&mut self, desired: &DesiredPods, running: &BTreeSet<PodUid>) -> Vec<(PodKey, Want)> {
+    pub(crate) fn admit(
+        &mut self,
+        desired: &DesiredPods,
+        running: &BTreeSet<PodUid>,
+        evictions: &Evictions,
+    ) -> Vec<(PodKey, Want)> {
         self.judged.retain(|key, _| desired.contains_key(key));
         let mut candidates = Vec::with_capacity(desired.len());
         for (key, wanted) in desired.iter() {
@@ -56,12 +62,15 @@ impl Admitted {
         let mut taken = Taken::default();
         let mut wants = Vec::with_capacity(candidates.len());
         for (key, pod, refusal) in candidates {
-            let want = if pod.is_terminating() {
+            let eviction = evictions.get(&pod.uid()).cloned();
+            if (pod.is_terminating() || eviction.is_some()) && running.contains(&pod.uid()) {
                 // It holds what it has until it is gone.
-                if running.contains(&pod.uid()) {
-                    taken.hold(&pod);
-                }
+                taken.hold(&pod);
+            }
+            let want = if pod.is_terminating() {
                 Want::Stop { pod: Some(pod) }
+            } else if let Some(message) = eviction {
+                Want::Evict { pod, message }
             } else if let Some(refusal) = refusal.or_else(|| taken.claim(&pod)) {
                 Want::Refuse { pod, refusal }
             } else {

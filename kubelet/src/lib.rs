@@ -14,6 +14,7 @@ pub mod clock;
 pub mod config;
 pub mod desired;
 pub mod events;
+mod eviction;
 pub mod identity;
 pub mod images;
 pub mod logs;
@@ -45,6 +46,7 @@ use tonic::transport::Channel;
 use clock::Clock;
 pub use config::Config;
 use desired::Desired;
+use eviction::Evictor;
 use images::Collector;
 use logs::Rotation;
 use objects::{ApiObjects, LocalObjects, ObjectsSender};
@@ -93,6 +95,8 @@ pub enum RunError {
     Registration(#[from] RegistrationError),
     #[error(transparent)]
     Etcd(#[from] EtcdError),
+    #[error("read the node's notes of evicted pods: {0}")]
+    Evictions(#[source] std::io::Error),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
 }
@@ -123,7 +127,9 @@ pub async fn run_on(
         Some(dir) => Some(LocalObjects::new(dir.clone(), objects.clone())?),
         None => None,
     };
-    let (sampler, samples) = Sampler::new(Arc::clone(&config), Arc::clone(&runtime));
+    let (sampler, samples) = Sampler::new(Arc::clone(&config), Arc::clone(&runtime), desired.clone());
+    let (evictor, evictions) = Evictor::open(&config.data_dir, desired.clone(), samples.clone())
+        .map_err(RunError::Evictions)?;
     let runtime_health = pods::spawn(
         &mut supervisor,
         pods::Setup {
@@ -134,6 +140,7 @@ pub async fn run_on(
             api: api.clone(),
             board: board.clone(),
             objects: objects.subscribe(),
+            evictions,
             host_ip: address::host_ip().to_string(),
             node_memory: pods::node_memory(),
             node_milli_cpu: pods::node_milli_cpu(),
@@ -162,6 +169,7 @@ pub async fn run_on(
     let collector = Collector::new(config.images.clone(), Arc::clone(&runtime), desired.clone());
     supervisor.spawn("image collection", collector.run(shutdown.clone()));
     supervisor.spawn("stats", sampler.run(shutdown.clone()));
+    supervisor.spawn("evictions", evictor.run(shutdown.clone()));
     if let Some(reporter) = reporter {
         supervisor.spawn("node report", reporter.run(shutdown.clone()));
     }

@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     desired::Desired,
     events::{self, EventRecorder},
+    eviction::Evictions,
     objects::Objects,
     pod::{execute::Executor, worker::WorkerContext},
     relist::Relist,
@@ -29,6 +30,7 @@ pub(crate) struct Setup {
     pub(crate) api: ApiChannel,
     pub(crate) board: StatusBoard,
     pub(crate) objects: watch::Receiver<Objects>,
+    pub(crate) evictions: watch::Receiver<Evictions>,
     /// The node's own address.
     pub(crate) host_ip: String,
     /// Bytes.
@@ -64,7 +66,7 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
         shutdown: shutdown.clone(),
     };
     let sync = StatusSync::new(setup.board.subscribe(), setup.desired.clone(), setup.api.clone());
-    let table = PodTable::new(context, setup.desired, feeds);
+    let table = PodTable::new(context, setup.desired, setup.evictions, feeds);
     let node = setup.config.node_name.clone();
     supervisor.spawn("relist", Arc::clone(&relist).run(shutdown.clone()));
     supervisor.spawn("runtime events", relist.follow_events(shutdown.clone()));

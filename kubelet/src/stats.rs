@@ -4,6 +4,7 @@ mod containers;
 mod host;
 mod publish;
 mod rate;
+mod storage;
 
 use std::{
     collections::BTreeMap,
@@ -20,12 +21,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use self::{containers::pods, rate::Rates};
+use self::{containers::pods, rate::Rates, storage::Storage};
 pub use self::{
     host::{HostReading, ReadError},
     publish::Publisher,
 };
-use crate::{Config, outage::Outage, runtime::Runtime, timestamp::timestamp};
+use crate::{
+    Config, desired::Desired, outage::Outage, runtime::Runtime, timestamp::timestamp, volumes::Volumes,
+};
 
 /// One look at everything.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,8 +46,10 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Sampler {
     config: Arc<Config>,
     runtime: Arc<dyn Runtime>,
+    desired: watch::Receiver<Desired>,
     samples: watch::Sender<Option<Arc<Sample>>>,
     rates: Rates,
+    storage: Storage,
     host_outage: Outage,
     runtime_outage: Outage,
 }
@@ -56,13 +61,19 @@ impl std::fmt::Debug for Sampler {
 }
 
 impl Sampler {
-    pub fn new(config: Arc<Config>, runtime: Arc<dyn Runtime>) -> (Self, Samples) {
+    pub fn new(
+        config: Arc<Config>,
+        runtime: Arc<dyn Runtime>,
+        desired: watch::Receiver<Desired>,
+    ) -> (Self, Samples) {
         let (samples, receiver) = watch::channel(None);
         let sampler = Self {
             config,
             runtime,
+            desired,
             samples,
             rates: Rates::default(),
+            storage: Storage::default(),
             host_outage: Outage::new("sample of the node's use of resources"),
             runtime_outage: Outage::new("sample of the containers' use of resources"),
         };
@@ -89,10 +100,23 @@ impl Sampler {
 
     async fn sample(&mut self) {
         let paths = self.disks();
-        let host = match tokio::task::spawn_blocking(move || host::read(&paths)).await {
-            Ok(Ok(host)) => host,
-            Ok(Err(error)) => return self.host_outage.failed(chain(&error)),
+        let pods = Arc::clone(&self.desired.borrow().pods);
+        let (volumes, log_root) = (Volumes::new(&self.config.data_dir), self.config.log_root.clone());
+        let mut storage = std::mem::take(&mut self.storage);
+        let read = tokio::task::spawn_blocking(move || {
+            storage.look(&pods, &volumes, &log_root);
+            (host::read(&paths), storage)
+        });
+        let host = match read.await {
+            Ok((host, storage)) => {
+                self.storage = storage;
+                host
+            }
             Err(stopped) => return self.host_outage.failed(stopped),
+        };
+        let host = match host {
+            Ok(host) => host,
+            Err(error) => return self.host_outage.failed(chain(&error)),
         };
         self.host_outage.over();
         let containers = match self.runtime.list_container_stats().await {
@@ -119,6 +143,10 @@ impl Sampler {
     ) -> Sample {
         let mut next = Rates::default();
         let cpu = next.node(&self.rates, host.cpu_busy_nano_seconds, taken);
+        let mut pods = pods(containers, &self.rates, &mut next);
+        for pod in &mut pods {
+            self.storage.tell(pod);
+        }
         let stats = NodeStats {
             node_name: self.config.node_name.clone(),
             time: Some(timestamp(now)),
@@ -127,7 +155,7 @@ impl Sampler {
             filesystems: host.filesystems.clone(),
             networks: host.networks.clone(),
             load: Some(host.load),
-            pods: pods(containers, &self.rates, &mut next),
+            pods,
         };
         self.rates = next;
         Sample { stats, host }

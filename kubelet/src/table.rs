@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     admission::Admitted,
     desired::{Desired, DesiredPod, PodKey, PodUid},
+    eviction::Evictions,
     objects::Objects,
     pod::{
         plan::Want,
@@ -37,6 +38,7 @@ pub(crate) struct PodTable {
     snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     wakes: mpsc::Receiver<PodKey>,
     objects: watch::Receiver<Objects>,
+    evictions: watch::Receiver<Evictions>,
     /// The objects that the workers were last woken by.
     known_objects: Objects,
     workers: BTreeMap<PodKey, Handle>,
@@ -59,9 +61,15 @@ struct Handle {
 }
 
 impl PodTable {
-    pub(crate) fn new(context: WorkerContext, desired: watch::Receiver<Desired>, feeds: Feeds) -> Self {
+    pub(crate) fn new(
+        context: WorkerContext,
+        desired: watch::Receiver<Desired>,
+        evictions: watch::Receiver<Evictions>,
+        feeds: Feeds,
+    ) -> Self {
         Self {
             desired,
+            evictions,
             snapshot: feeds.snapshot,
             wakes: feeds.wakes,
             objects: context.executor.objects.clone(),
@@ -85,6 +93,7 @@ impl PodTable {
             tokio::select! {
                 changed = self.desired.changed() => if changed.is_err() { break },
                 changed = self.snapshot.changed() => if changed.is_err() { break },
+                changed = self.evictions.changed() => if changed.is_err() { break },
                 Some(key) = self.wakes.recv() => self.wake(&key),
                 changed = self.objects.changed() => {
                     if changed.is_err() { break }
@@ -111,7 +120,8 @@ impl PodTable {
             .values()
             .flat_map(|digest| digest.uids.iter().cloned())
             .collect();
-        let mut wants = self.admitted.admit(&desired.pods, &running);
+        let evictions = Arc::clone(&self.evictions.borrow_and_update());
+        let mut wants = self.admitted.admit(&desired.pods, &running, &evictions);
         if desired.complete {
             let unwanted = |key: &&PodKey| !desired.pods.contains_key(*key);
             let found = snapshot.pods.keys().filter(|key| {

@@ -197,6 +197,11 @@ impl Volumes {
         self.pods.join(uid.as_str())
     }
 
+    /// The folder of an emptyDir or of a projection.
+    pub fn volume_dir(&self, uid: &PodUid, name: &str) -> PathBuf {
+        self.dir(uid).join("volumes").join(name)
+    }
+
     /// Takes down the mounts of a pod and removes its folders. Harmless when there are none.
     pub fn clean_up(&self, uid: &PodUid) -> io::Result<()> {
         let place = self.dir(uid);

@@ -225,6 +225,9 @@ fn describe_volume(volume: &Volume) -> String {
         Some(Source::EmptyDir(dir)) if dir.medium == "Memory" => {
             format!("memory, {} at most", dir.size_limit)
         }
+        Some(Source::EmptyDir(dir)) if !dir.size_limit.is_empty() => {
+            format!("an empty folder, {} at most", dir.size_limit)
+        }
         Some(Source::EmptyDir(_)) => "an empty folder".to_owned(),
         Some(Source::ConfigMap(map)) => format!("config map {}", map.name),
         Some(Source::Secret(secret)) => format!("secret {}", secret.secret_name),
@@ -233,6 +236,7 @@ fn describe_volume(volume: &Volume) -> String {
             let sources: Vec<_> = projected.sources.iter().map(describe_projection).collect();
             sources.join(", ")
         }
+        Some(Source::Image(image)) => format!("image {}", image.reference),
         None => "nothing".to_owned(),
     };
     format!("{}: {source}", volume.name)

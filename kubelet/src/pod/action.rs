@@ -85,6 +85,8 @@ pub enum Action {
 pub enum StopCause {
     PodDeleted,
     SpecChanged,
+    /// Its pod takes too much of the node.
+    Evicted,
     /// Its probe says that it has to start over.
     ProbeFailed(ProbeKind),
     /// What was to be done after its start has failed.

@@ -9,6 +9,7 @@ use super::{
     hook::{Hook, HookEnd},
     memory::FailedStep,
     plan::{Action, StopCause, Want},
+    status::EVICTED,
 };
 use crate::{
     desired::DesiredPod,
@@ -25,23 +26,23 @@ pub(super) struct News {
     waits: BTreeMap<String, (String, i32)>,
     /// The last failed run of each container; None before the first look, which finds old ones.
     failed: Option<BTreeMap<String, String>>,
-    refusal: String,
+    /// Why the pod does not run: a word and a sentence.
+    refusal: Option<(&'static str, String)>,
 }
 
 impl News {
     /// Tells of waits and refusals once each.
     pub(super) fn told(&mut self, events: &EventRecorder, pod: &DesiredPod, want: &Want, status: &PodStatus) {
         let refusal = match want {
-            Want::Refuse { refusal, .. } => format!("{}: {}", refusal.reason, refusal.message),
-            _ => String::new(),
+            Want::Refuse { refusal, .. } => Some((refusal.reason, refusal.message.clone())),
+            Want::Evict { message, .. } => Some((EVICTED, message.clone())),
+            Want::Run(_) | Want::Stop { .. } => None,
         };
-        if let Want::Refuse { refusal: news, .. } = want
-            && refusal != self.refusal
-        {
-            events.record(pod, Warning, news.reason, news.message.clone());
+        if let Some((reason, message)) = refusal.clone().filter(|_| refusal != self.refusal) {
+            events.record(pod, Warning, reason, message);
         }
         self.refusal = refusal;
-        if !matches!(want, Want::Stop { .. }) {
+        if !want.is_end() {
             self.tell_failures(events, pod, status);
         }
 
@@ -114,6 +115,7 @@ pub(super) fn begun(events: &EventRecorder, pod: &DesiredPod, action: &Action) {
             let why = match cause {
                 StopCause::PodDeleted => String::new(),
                 StopCause::SpecChanged => ": its spec has changed".to_owned(),
+                StopCause::Evicted => ": its pod is evicted".to_owned(),
                 StopCause::ProbeFailed(kind) => format!(": it failed its {kind} probe"),
                 StopCause::PostStartFailed => ": its postStart hook has failed".to_owned(),
                 StopCause::NotNeeded => ": it is no longer needed".to_owned(),

@@ -65,6 +65,7 @@ pub fn plan(
     match want {
         Want::Run(pod) => planner.run(pod),
         Want::Stop { pod } => planner.stop(pod.as_ref()),
+        Want::Evict { .. } => planner.evict(),
         Want::Refuse { .. } => {}
     }
     planner.plan

@@ -19,6 +19,9 @@ use super::{
 };
 use crate::{clock::to_timestamp, config::Intervals, desired::DesiredPod};
 
+/// Why a pod has failed that has taken too much of its node.
+pub const EVICTED: &str = "Evicted";
+
 /// What a status needs besides the pod itself.
 #[derive(Debug, Clone)]
 pub struct StatusContext<'a> {
@@ -40,7 +43,7 @@ pub fn status(
     context: &StatusContext<'_>,
 ) -> PodStatus {
     let uid = pod.uid();
-    let stopping = matches!(want, Want::Stop { .. });
+    let stopping = want.is_end();
     let nothing_left = !observed.containers.iter().any(|run| run.uid == uid);
     let sandbox = observed.present_sandbox(&uid, &hash::sandbox_hash(pod));
     let stage = Stage::of(pod, observed, sandbox, context.intervals);
@@ -73,7 +76,9 @@ pub fn status(
     } else {
         pod.spec().restart_policy.as_str()
     };
-    let phase = if stopping && nothing_left && was_terminal(previous) {
+    let phase = if matches!(want, Want::Evict { .. }) {
+        "Failed".to_owned()
+    } else if stopping && nothing_left && was_terminal(previous) {
         previous
             .map(|previous| previous.phase.clone())
             .unwrap_or_default()
@@ -89,6 +94,7 @@ pub fn status(
         .filter(|failure| failure.step == FailedStep::RunSandbox);
     let (reason, message) = match (want, sandbox_failure) {
         (Want::Refuse { refusal, .. }, _) => (refusal.reason.to_owned(), refusal.message.clone()),
+        (Want::Evict { message, .. }, _) => (EVICTED.to_owned(), message.clone()),
         (_, Some(failure)) => ("FailedCreatePodSandBox".to_owned(), failure.message.clone()),
         _ => failed_init(pod, stage, stopping, observed).unwrap_or_default(),
     };

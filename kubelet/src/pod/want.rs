@@ -11,6 +11,8 @@ pub enum Want {
     Run(DesiredPod),
     /// Nothing of it is left. `pod` is there while its source still names it.
     Stop { pod: Option<DesiredPod> },
+    /// It has taken too much of the node: nothing of it is left, and its status says why while its source names it.
+    Evict { pod: DesiredPod, message: String },
     /// The node cannot run it for a reason of its own; what runs is left alone.
     Refuse { pod: DesiredPod, refusal: Refusal },
 }
@@ -18,13 +20,18 @@ pub enum Want {
 impl Want {
     pub fn pod(&self) -> Option<&DesiredPod> {
         match self {
-            Self::Run(pod) | Self::Refuse { pod, .. } => Some(pod),
+            Self::Run(pod) | Self::Evict { pod, .. } | Self::Refuse { pod, .. } => Some(pod),
             Self::Stop { pod } => pod.as_ref(),
         }
     }
 }
 
 impl Want {
+    /// True for a pod whose containers end and do not start again.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Stop { .. } | Self::Evict { .. })
+    }
+
     /// True when a worker would do the same for both: they may differ in what the kubelet itself wrote, such as the
     /// pod's status, of which only what others say for its readiness gates counts.
     pub fn asks_the_same_as(&self, other: &Self) -> bool {
@@ -39,6 +46,13 @@ impl Want {
             (Self::Run(one), Self::Run(other))
             | (Self::Stop { pod: Some(one) }, Self::Stop { pod: Some(other) }) => same_pod(one, other),
             (Self::Stop { pod: None }, Self::Stop { pod: None }) => true,
+            (
+                Self::Evict { pod: one, message },
+                Self::Evict {
+                    pod: other,
+                    message: same,
+                },
+            ) => message == same && same_pod(one, other),
             (
                 Self::Refuse { pod: one, refusal },
                 Self::Refuse {

@@ -231,7 +231,7 @@ impl Worker {
                 let address = observed.address(pod, &self.context.host_ip);
                 self.probes.follow(pod, observed, address);
             }
-            Want::Stop { .. } => self.probes.stop(),
+            Want::Stop { .. } | Want::Evict { .. } => self.probes.stop(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The whole of it on a runtime in memory, with paused time.
 
 mod configuration;
+mod evictions;
 mod hooks;
 mod lifecycle;
 mod probes;
@@ -43,6 +44,7 @@ struct Node {
     kubelet: JoinSet<Result<(), SupervisorError>>,
     api: watch::Sender<Option<tonic::transport::Channel>>,
     objects: watch::Sender<Objects>,
+    evictions: watch::Sender<Evictions>,
 }
 
 impl Node {
@@ -65,6 +67,7 @@ impl Node {
             kubelet: JoinSet::new(),
             api: watch::Sender::new(None),
             objects: watch::Sender::new(Objects::default()),
+            evictions: watch::Sender::new(Evictions::default()),
         };
         node.start_kubelet();
         node
@@ -84,6 +87,7 @@ impl Node {
             api: self.api.subscribe(),
             board: self.board.clone(),
             objects: self.objects.subscribe(),
+            evictions: self.evictions.subscribe(),
             host_ip: "192.0.2.1".to_owned(),
             node_memory: 4 << 30,
             node_milli_cpu: 2_000,

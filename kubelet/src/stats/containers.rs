@@ -32,6 +32,11 @@ pub(super) fn pods(containers: &[cri::ContainerStats], before: &Rates, next: &mu
                 .as_ref()
                 .map(|cpu| cpu_stats(&attributes.id, cpu, before, next)),
             memory: container.memory.as_ref().map(memory_stats),
+            rootfs_used_bytes: container
+                .writable_layer
+                .as_ref()
+                .map_or(0, |layer| value(layer.used_bytes.as_ref())),
+            ..Default::default()
         });
     }
     by_pod
@@ -43,6 +48,7 @@ pub(super) fn pods(containers: &[cri::ContainerStats], before: &Rates, next: &mu
                 name,
                 uid,
                 containers,
+                ..Default::default()
             }
         })
         .collect()

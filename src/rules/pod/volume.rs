@@ -101,8 +101,5 @@ fn check_empty_dir(c: &mut Check, source: &EmptyDirVolumeSource) {
             Ok(quantity) if quantity <= Quantity::ZERO => c.wrong("must be more than 0"),
             Ok(_) => {}
         }
-        if source.medium != "Memory" {
-            c.wrong("needs the medium \"Memory\": only there is the size bounded");
-        }
     });
 }

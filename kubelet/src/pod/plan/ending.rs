@@ -35,6 +35,10 @@ impl Deadline {
         }
     }
 
+    pub(super) fn at_once(now: SystemTime) -> Self {
+        Self::new(now, Duration::ZERO)
+    }
+
     /// Of a pod that is being deleted.
     pub(super) fn of_deletion(pod: &DesiredPod) -> Option<Self> {
         let metadata = pod.pod.metadata.as_ref()?;

@@ -25,6 +25,12 @@ impl<'a> Planner<'a> {
         self.plan.gone = true;
     }
 
+    /// At once, as Kubernetes does for the disk's sake; the pod stays known.
+    pub(super) fn evict(&mut self) {
+        let at_once = Deadline::at_once(self.now);
+        self.tear_down(|_| true, Some(at_once), StopCause::Evicted);
+    }
+
     /// Runs that must not go on beside the newest of their container, and runs of containers that the spec no longer
     /// has.
     pub(super) fn strays(&self, pod: &DesiredPod, uid: &PodUid) -> Vec<(&'a Run, Deadline, StopCause)> {

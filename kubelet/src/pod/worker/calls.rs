@@ -99,7 +99,7 @@ impl Worker {
         }
         let pod = match want {
             Want::Run(pod) => Some(pod.clone()),
-            Want::Stop { .. } | Want::Refuse { .. } => None,
+            Want::Stop { .. } | Want::Evict { .. } | Want::Refuse { .. } => None,
         };
         if let Some(pod) = self.pod.as_ref() {
             news::begun(&self.context.events, pod, &action);
