@@ -81,9 +81,7 @@ impl References {
                     self.add_projection(projection);
                 }
             }
-            Some(
-                Source::HostPath(_) | Source::EmptyDir(_) | Source::DownwardApi(_) | Source::Image(_),
-            )
+            Some(Source::HostPath(_) | Source::EmptyDir(_) | Source::DownwardApi(_) | Source::Image(_))
             | None => {}
         }
     }

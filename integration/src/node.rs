@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use clone8s::cri::{
-    ContainerState, ExecSyncRequest, ListContainersRequest, ListPodSandboxRequest, StatusRequest, VersionRequest,
-    runtime_service_client::RuntimeServiceClient,
+    ContainerState, ExecSyncRequest, ListContainersRequest, ListPodSandboxRequest, StatusRequest,
+    VersionRequest, runtime_service_client::RuntimeServiceClient,
 };
 use containerd_client::services::v1::ListTasksRequest;
 use tonic::transport::Channel;
@@ -300,7 +300,7 @@ impl Node {
         let request = ExecSyncRequest {
             container_id: run.id.clone(),
             cmd: ["/bin/sh", "-c", line].map(str::to_owned).into(),
-            timeout: 10,
+            timeout: 60,
         };
         let output = self.cri().exec_sync(request).await?.into_inner();
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())

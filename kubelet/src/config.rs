@@ -1,6 +1,10 @@
 //! What a kubelet is told when it starts.
 
+mod reserved;
+
 use std::{path::PathBuf, time::Duration};
+
+pub use self::reserved::Reserved;
 
 use crate::images::ImagePolicy;
 
@@ -29,6 +33,7 @@ pub struct Config {
     pub etcd: Option<EtcdConfig>,
     pub intervals: Intervals,
     pub images: ImagePolicy,
+    pub reserved: Reserved,
 }
 
 /// How to reach an apiserver.
@@ -116,6 +121,7 @@ impl Config {
             etcd: None,
             intervals: Intervals::default(),
             images: ImagePolicy::default(),
+            reserved: Reserved::default(),
         }
     }
 }

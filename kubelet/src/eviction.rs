@@ -70,7 +70,7 @@ impl Evictor {
         loop {
             match self.look().await {
                 Ok(()) => self.outage.over(),
-                // Not evicted before that is certain to be known to the next kubelet.
+                // No pod is evicted before it is certain that the next kubelet knows.
                 Err(error) => self.outage.failed(error),
             }
             tokio::select! {
@@ -85,19 +85,19 @@ impl Evictor {
 
     async fn look(&mut self) -> io::Result<()> {
         let desired = self.desired.borrow_and_update().clone();
-        let sample = self.samples.borrow_and_update().clone();
+        // Each sample counts once: a pod of the folder that comes again has the uid that it had.
+        let is_new = self.samples.has_changed().unwrap_or(false);
+        let sample = self.samples.borrow_and_update().clone().filter(|_| is_new);
+        let stats = sample.iter().flat_map(|sample| &sample.stats.pods);
+        let stats: BTreeMap<_, _> = stats.map(|pod| (pod.uid.as_str(), pod)).collect();
         let mut evictions = BTreeMap::clone(&self.evictions.borrow());
         let before = evictions.len();
         for pod in desired.pods.values().filter(|pod| !pod.is_terminating()) {
             let uid = pod.uid();
-            let stats = sample.iter().flat_map(|sample| &sample.stats.pods);
-            let stats = stats.into_iter().find(|stats| stats.uid == uid.as_str());
+            let stats = stats.get(uid.as_str()).filter(|_| !evictions.contains_key(&uid));
             let Some(message) = stats.and_then(|stats| verdict(pod.spec(), stats)) else {
                 continue;
             };
-            if evictions.contains_key(&uid) {
-                continue;
-            }
             tokio::fs::write(self.dir.join(uid.as_str()), &message).await?;
             tracing::warn!(pod = %pod.key(), message, "evicting a pod");
             evictions.insert(uid, message);

@@ -95,7 +95,7 @@ pub enum RunError {
     Registration(#[from] RegistrationError),
     #[error(transparent)]
     Etcd(#[from] EtcdError),
-    #[error("read the node's notes of evicted pods: {0}")]
+    #[error("read the notes of evicted pods")]
     Evictions(#[source] std::io::Error),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
@@ -128,8 +128,8 @@ pub async fn run_on(
         None => None,
     };
     let (sampler, samples) = Sampler::new(Arc::clone(&config), Arc::clone(&runtime), desired.clone());
-    let (evictor, evictions) = Evictor::open(&config.data_dir, desired.clone(), samples.clone())
-        .map_err(RunError::Evictions)?;
+    let (evictor, evictions) =
+        Evictor::open(&config.data_dir, desired.clone(), samples.clone()).map_err(RunError::Evictions)?;
     let runtime_health = pods::spawn(
         &mut supervisor,
         pods::Setup {

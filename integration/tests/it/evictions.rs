@@ -51,7 +51,10 @@ async fn a_pod_beyond_its_limits_of_disk_ends_and_stays_ended(#[case] runtime: R
     );
     plane.create(pods::from_yaml(&hoarder)).await;
     let message = evicted(&plane, "hoarder").await;
-    assert_eq!(message, "Usage of EmptyDir volume \"cache\" exceeds the limit \"4Mi\". ");
+    assert_eq!(
+        message,
+        "Usage of EmptyDir volume \"cache\" exceeds the limit \"4Mi\". "
+    );
     node.runs_exactly(&[]).await;
 
     // A kubelet that comes later does not run it again.

@@ -5,9 +5,7 @@ use std::{fs, path::Path};
 use anyhow::ensure;
 use clone8s_integration::{Node, Registry, Sandbox, node::RuntimeKind, pods, wait};
 use rstest::rstest;
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 
 /// Mounts of the node that a test makes, gone with it.
 struct Mounted<'a>(&'a Path);
@@ -52,7 +50,10 @@ async fn mounts_pass_on_what_they_are_asked_to(#[case] runtime: RuntimeKind) {
         &[
             ("clone8s.local/hello:1", &registry.image("busybox:1")),
             ("imagePullPolicy: Never", "imagePullPolicy: IfNotPresent"),
-            ("path: /srv/clone8s-shared", &format!("path: {}", shared.display())),
+            (
+                "path: /srv/clone8s-shared",
+                &format!("path: {}", shared.display()),
+            ),
         ],
     );
     let mut node = Node::start_on(&sandbox, "mounts", runtime).await;
@@ -61,11 +62,23 @@ async fn mounts_pass_on_what_they_are_asked_to(#[case] runtime: RuntimeKind) {
     node.runs_exactly(&[("mounted", "reader"), ("mounted", "mounter")])
         .await;
 
-    until_said(&node, "reader", "touch /own/file; test -c /null && echo device", "device").await;
+    until_said(
+        &node,
+        "reader",
+        "touch /own/file; test -c /null && echo device",
+        "device",
+    )
+    .await;
     assert!(shared.join("of-mounted/file").exists(), "subPathExpr");
     let _late = Mounted::tmpfs(&late);
     fs::write(late.join("file"), "").unwrap();
-    until_said(&node, "reader", "ls /shared/late; ls /frozen/late | wc -l", "file\n0").await;
+    until_said(
+        &node,
+        "reader",
+        "ls /shared/late; ls /frozen/late | wc -l",
+        "file\n0",
+    )
+    .await;
     fs::create_dir(&theirs).unwrap();
     until_said(
         &node,
@@ -95,7 +108,10 @@ async fn an_image_is_a_volume_of_another_images_container() {
     let manifest = pods::example(
         "image-volume.yaml",
         &[
-            ("image: clone8s.local/hello:1", &format!("image: {}", registry.image("busybox:1"))),
+            (
+                "image: clone8s.local/hello:1",
+                &format!("image: {}", registry.image("busybox:1")),
+            ),
             ("imagePullPolicy: Never", "imagePullPolicy: IfNotPresent"),
             (
                 "reference: clone8s.local/hello:1",
@@ -108,7 +124,8 @@ async fn an_image_is_a_volume_of_another_images_container() {
     node.write_manifest("borrower.yaml", &manifest);
     node.start_kubelet(["--image-maximum-gc-age", "1", "--image-minimum-gc-age", "1"]);
     node.runs_exactly(&[("borrower", "app")]).await;
-    let line = "test -x /data/bin/busybox && test -x /page/busybox && ! touch /data/x 2>/dev/null && echo there";
+    let line =
+        "test -x /data/bin/busybox && test -x /page/busybox && ! touch /data/x 2>/dev/null && echo there";
     let said = node.shell("borrower", "app", line).await.unwrap();
     assert_eq!(said, "there");
     node.remove_manifest("borrower.yaml");

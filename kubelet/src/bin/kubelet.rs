@@ -10,7 +10,7 @@ use clone8s_kubelet::{
     Config,
     config::{
         Apiserver, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT, DEFAULT_RUNTIME_SOCKET, EtcdConfig, Intervals,
-        JoinToken,
+        JoinToken, Reserved,
     },
     images::ImagePolicy,
 };
@@ -104,6 +104,15 @@ struct Cli {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
     image_maximum_gc_age: Option<u64>,
 
+    /// What of the node pods are not promised, such as cpu=100m,memory=200Mi,ephemeral-storage=1Gi
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "QUANTITIES"
+    )]
+    system_reserved: Reserved,
+
     #[command(flatten)]
     telemetry: Telemetry,
 }
@@ -173,6 +182,7 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
             min_age: cli.image_minimum_gc_age,
             max_age: cli.image_maximum_gc_age.map(Duration::from_secs),
         },
+        reserved: cli.system_reserved,
         ..Config::new(node_name)
     })
 }

@@ -57,9 +57,16 @@ async fn an_eviction_outlives_the_kubelet_and_goes_with_its_pod() {
     let (evictor, mut evictions) = open();
     tasks.spawn(evictor.run(Shutdown::new()));
     samples.send_replace(sample(1025));
-    let found = evictions.wait_for(|evictions| !evictions.is_empty()).await.unwrap().clone();
+    let found = evictions
+        .wait_for(|evictions| !evictions.is_empty())
+        .await
+        .unwrap()
+        .clone();
     let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Ki\". ";
-    assert_eq!(found.get(&PodUid::new("p-uid")).map(String::as_str), Some(message));
+    assert_eq!(
+        found.get(&PodUid::new("p-uid")).map(String::as_str),
+        Some(message)
+    );
     tasks.abort_all();
 
     // It has been emptied meanwhile, and is evicted all the same.
@@ -68,6 +75,9 @@ async fn an_eviction_outlives_the_kubelet_and_goes_with_its_pod() {
     assert_eq!(*evictions.borrow(), found);
     tasks.spawn(evictor.run(Shutdown::new()));
     pods.send_replace(desired(&[]));
-    evictions.wait_for(|evictions| evictions.is_empty()).await.unwrap();
+    evictions
+        .wait_for(|evictions| evictions.is_empty())
+        .await
+        .unwrap();
     assert_eq!(fs::read_dir(dir.path().join("evictions")).unwrap().count(), 0);
 }

@@ -36,7 +36,11 @@ fn beyond_pod(spec: &PodSpec, stats: &PodStats) -> Option<String> {
     spec.all_containers().find_map(limit)?;
     let limit = |container: &Container| Ok::<_, std::convert::Infallible>(limit(container).unwrap_or(0));
     let limit = spec
-        .most_at_once(limit, |sum, more| *sum += more, |most, other| *most = other.max(*most))
+        .most_at_once(
+            limit,
+            |sum, more| *sum += more,
+            |most, other| *most = other.max(*most),
+        )
         .ok()?;
     let volumes: u64 = stats.volumes.iter().map(|volume| volume.used_bytes).sum();
     let used = volumes + stats.containers.iter().map(used).sum::<u64>();
@@ -70,7 +74,7 @@ fn limit(container: &Container) -> Option<u64> {
 
 /// None for no limit; what is no quantity has been refused before.
 fn bytes(text: &str) -> Option<u64> {
-    u64::try_from(quantity::bytes(text).ok()?).ok().filter(|_| !text.is_empty())
+    u64::try_from(quantity::bytes(text).ok()?).ok()
 }
 
 #[cfg(test)]

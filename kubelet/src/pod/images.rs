@@ -41,7 +41,7 @@ pub fn found<'a>(
     })?;
     let volumes = of_volumes(spec, container)
         .map(|(volume, needed)| Ok((volume.to_owned(), had(needed)?)))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<_, Needed<'a>>>()?;
     Ok(RunImages { own, volumes })
 }
 
@@ -50,20 +50,22 @@ fn of_volumes<'a>(
     spec: &'a PodSpec,
     container: &'a Container,
 ) -> impl Iterator<Item = (&'a str, Needed<'a>)> {
-    let is_mounted = |name: &str| {
+    let is_mounted = move |name: &str| {
         let mut mounts = container.volume_mounts.iter();
         mounts.any(|mount| mount.name == name)
     };
-    spec.volumes.iter().filter_map(move |volume| match &volume.source {
-        Some(Source::Image(image)) if is_mounted(&volume.name) => Some((
-            volume.name.as_str(),
-            Needed {
-                image: &image.reference,
-                pull_policy: &image.pull_policy,
-            },
-        )),
-        _ => None,
-    })
+    spec.volumes
+        .iter()
+        .filter_map(move |volume| match &volume.source {
+            Some(Source::Image(image)) if is_mounted(&volume.name) => Some((
+                volume.name.as_str(),
+                Needed {
+                    image: &image.reference,
+                    pull_policy: &image.pull_policy,
+                },
+            )),
+            _ => None,
+        })
 }
 
 /// Every image that a pod names.

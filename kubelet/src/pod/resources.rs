@@ -4,7 +4,7 @@ use std::fmt;
 
 use clone8s::{
     cri::LinuxContainerResources,
-    quantity::{self, QuantityError},
+    quantity::{self, Quantity, QuantityError},
     v1::{Container, PodSpec, ResourceRequirements},
 };
 
@@ -89,6 +89,28 @@ impl Allocation {
     }
 }
 
+/// What a container with this allocation is held to, as its spec would say it.
+pub fn in_effect(container: &Container, has: Allocation) -> Option<ResourceRequirements> {
+    if Allocation::wanted(container).is_ok_and(|wanted| wanted == has) {
+        return container.resources.clone();
+    }
+    let mut resources = container.resources.clone().unwrap_or_default();
+    let milli = |quota: i64| Quantity::from_milli(quota.saturating_mul(1_000) / PERIOD);
+    let mut set = |name: &str, limit: Option<Quantity>| match limit {
+        Some(limit) => drop(resources.limits.insert(name.to_owned(), limit.to_string())),
+        None => drop(resources.limits.remove(name)),
+    };
+    set("cpu", has.cpu_quota.map(milli));
+    set("memory", has.memory.map(Quantity::from_bytes));
+    if has.cpu_shares > LEAST_SHARES {
+        // A share is more than a thousandth of a core: rounded up, it is what was asked for.
+        let asked = (has.cpu_shares.saturating_mul(1_000) + SHARES_OF_A_CORE - 1) / SHARES_OF_A_CORE;
+        let asked = Quantity::from_milli(asked).to_string();
+        resources.requests.insert("cpu".to_owned(), asked);
+    }
+    Some(resources)
+}
+
 impl fmt::Display for Allocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = |limit: Option<i64>| limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string());
@@ -159,19 +181,46 @@ impl Amounts {
     }
 }
 
+/// Kubernetes' classes of pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QosClass {
+    /// Every container is held to what it asks for.
+    Guaranteed,
+    Burstable,
+    /// No container asks for anything.
+    BestEffort,
+}
+
+impl QosClass {
+    pub fn of(spec: &PodSpec) -> Result<Self, QuantityError> {
+        let all = spec
+            .all_containers()
+            .map(|container| Amounts::parse(container.resources.as_ref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(if all.iter().all(Amounts::is_best_effort) {
+            Self::BestEffort
+        } else if all.iter().all(Amounts::is_guaranteed) {
+            Self::Guaranteed
+        } else {
+            Self::Burstable
+        })
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
 /// Kubernetes' order of dying: pods that ask for nothing first, those that get exactly what they ask for last.
 fn oom_score_adj(spec: &PodSpec, own: &Amounts, node_memory: i64) -> Result<i64, QuantityError> {
-    const GUARANTEED: i64 = -997;
-    const BEST_EFFORT: i64 = 1_000;
-    let all = spec
-        .all_containers()
-        .map(|container| Amounts::parse(container.resources.as_ref()))
-        .collect::<Result<Vec<_>, _>>()?;
-    if all.iter().all(Amounts::is_best_effort) {
-        return Ok(BEST_EFFORT);
-    }
-    if all.iter().all(Amounts::is_guaranteed) {
-        return Ok(GUARANTEED);
+    match QosClass::of(spec)? {
+        QosClass::BestEffort => return Ok(1_000),
+        QosClass::Guaranteed => return Ok(-997),
+        QosClass::Burstable => {}
     }
     let request = own.memory_request.or(own.memory_limit).unwrap_or(0);
     let share = i128::from(request) * 1_000 / i128::from(node_memory.max(1));
@@ -236,6 +285,49 @@ mod tests {
             ..Default::default()
         };
         limits(&spec, container, 4 * GIB).unwrap()
+    }
+
+    #[rstest]
+    #[case::nothing(&[], &[], QosClass::BestEffort)]
+    #[case::zero(&[("cpu", "0")], &[], QosClass::BestEffort)]
+    #[case::limits(&[], &[("cpu", "1"), ("memory", "1Gi")], QosClass::Guaranteed)]
+    #[case::equal(&[("cpu", "1000m")], &[("cpu", "1"), ("memory", "1Gi")], QosClass::Guaranteed)]
+    #[case::less(&[("cpu", "1")], &[("cpu", "2"), ("memory", "1Gi")], QosClass::Burstable)]
+    #[case::memory_alone(&[], &[("memory", "1Gi")], QosClass::Burstable)]
+    fn a_pod_is_of_the_class_of_what_its_containers_ask_for(
+        #[case] requests: &[(&str, &str)],
+        #[case] limits: &[(&str, &str)],
+        #[case] class: QosClass,
+    ) {
+        let mut spec = PodSpec {
+            containers: vec![asking(requests, limits)],
+            ..Default::default()
+        };
+        assert_eq!(QosClass::of(&spec), Ok(class));
+        if class != QosClass::BestEffort {
+            spec.containers.push(Container::default());
+            assert_eq!(QosClass::of(&spec), Ok(QosClass::Burstable));
+        }
+    }
+
+    #[test]
+    fn what_a_container_is_held_to_may_differ_from_what_it_asks_for() {
+        let container = asking(
+            &[("cpu", "50m"), ("memory", "1Mi")],
+            &[("cpu", "100m"), ("memory", "2Mi")],
+        );
+        let wanted = Allocation::wanted(&container).unwrap();
+        assert_eq!(in_effect(&container, wanted), container.resources);
+        let other = asking(&[("cpu", "30m")], &[("memory", "3Mi")]);
+        let has = Allocation::wanted(&other).unwrap();
+        let told = in_effect(&container, has).unwrap();
+        let amount = |text: &str| text.to_owned();
+        assert_eq!(told.limits, [("memory".to_owned(), amount("3Mi"))].into());
+        let requests = [
+            ("cpu".to_owned(), amount("30m")),
+            ("memory".to_owned(), amount("1Mi")),
+        ];
+        assert_eq!(told.requests, requests.into());
     }
 
     #[rstest]

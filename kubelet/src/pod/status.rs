@@ -15,6 +15,7 @@ use super::{
     memory::{FailedStep, Memory, Target},
     observed::{Observed, RunState},
     plan::Want,
+    resources::QosClass,
     stages::{Stage, roles},
 };
 use crate::{clock::to_timestamp, config::Intervals, desired::DesiredPod};
@@ -124,6 +125,7 @@ pub fn status(
         host_ip: context.host_ip.to_owned(),
         pod_ip,
         start_time,
+        qos_class: QosClass::of(pod.spec()).map_or_else(|_| String::new(), |class| class.name().to_owned()),
         init_container_statuses,
         container_statuses,
         observed_generation: pod

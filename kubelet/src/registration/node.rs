@@ -121,6 +121,7 @@ impl NodeReporter {
                 name,
                 &health,
                 sample.as_deref(),
+                self.config.reserved,
                 &self.conditions,
                 clock::now(),
             )),

@@ -45,7 +45,11 @@ impl Storage {
         for (key, pod) in pods.iter().filter(|(_, pod)| has_limits(pod.spec())) {
             let uid = pod.uid();
             let begun = Instant::now();
-            if self.pods.get(&uid).is_some_and(|found| found.look_again_at > begun) {
+            if self
+                .pods
+                .get(&uid)
+                .is_some_and(|found| found.look_again_at > begun)
+            {
                 continue;
             }
             let on_disk = pod.spec().volumes.iter().filter(|volume| {

@@ -13,7 +13,8 @@ async fn samples_reach_every_reader_and_the_bus_also_without_a_runtime() {
     config.intervals.stats = Duration::from_millis(50);
     // Nobody answers there: the node is sampled all the same.
     let runtime: Arc<dyn Runtime> = Arc::new(CriRuntime::new("/nowhere/runtime.sock".as_ref()));
-    let (sampler, mut samples) = Sampler::new(Arc::new(config), runtime, watch::channel(Desired::default()).1);
+    let (sampler, mut samples) =
+        Sampler::new(Arc::new(config), runtime, watch::channel(Desired::default()).1);
     let bus = LocalBus::new();
     let queue = Queue::Temporary {
         exchange: METRICS_EXCHANGE,

@@ -2,8 +2,8 @@ use std::{collections::BTreeMap, os::unix::fs::symlink};
 
 use clone8s::v1::{
     ConfigMapVolumeSource, DownwardApiProjection, DownwardApiVolumeFile, ImageVolumeSource, KeyToPath,
-    ObjectFieldSelector, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, VolumeMount, VolumeProjection,
-    volume_projection,
+    ObjectFieldSelector, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, VolumeMount,
+    VolumeProjection, volume_projection,
 };
 
 use super::*;
@@ -58,7 +58,8 @@ impl Node {
 
     fn mounts_with(&self, objects: &Objects) -> Result<Vec<Mount>, VolumeError> {
         let node = Surroundings::default();
-        self.volumes.mounts(&self.new_container(self.inputs(objects, &node)))
+        self.volumes
+            .mounts(&self.new_container(self.inputs(objects, &node)))
     }
 
     fn new_container<'a>(&'a self, inputs: Inputs<'a>) -> NewContainer<'a> {
@@ -209,7 +210,10 @@ fn an_image_is_mounted_by_the_name_that_the_runtime_has_for_it() {
     node.images.insert("v".into(), ImageRef::new("sha256:data"));
     let mount = node.mounts().unwrap().remove(0);
     let image = mount.image.unwrap();
-    assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:data", "data:1"));
+    assert_eq!(
+        (image.image.as_str(), image.user_specified_image.as_str()),
+        ("sha256:data", "data:1")
+    );
     assert_eq!(mount.image_sub_path, "part");
     assert!(mount.readonly && mount.host_path.is_empty());
 }

@@ -49,9 +49,7 @@ pub(super) fn check_mounts(c: &mut Check, container: &Container, spec: &PodSpec)
 fn check_sub_path(c: &mut Check, path: &str) {
     c.at_most(path, MAX_SUB_PATH);
     if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-        c.wrong(format!(
-            "must be a relative path without \"..\", but is {path:?}"
-        ));
+        c.wrong(format!("must be a relative path without \"..\", but is {path:?}"));
     }
 }
 

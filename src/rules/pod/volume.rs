@@ -95,11 +95,9 @@ fn check_empty_dir(c: &mut Check, source: &EmptyDirVolumeSource) {
     if source.size_limit.is_empty() {
         return;
     }
-    c.field("sizeLimit", |c| {
-        match source.size_limit.parse::<Quantity>() {
-            Err(error) => c.wrong(error.to_string()),
-            Ok(quantity) if quantity <= Quantity::ZERO => c.wrong("must be more than 0"),
-            Ok(_) => {}
-        }
+    c.field("sizeLimit", |c| match source.size_limit.parse::<Quantity>() {
+        Err(error) => c.wrong(error.to_string()),
+        Ok(quantity) if quantity <= Quantity::ZERO => c.wrong("must be more than 0"),
+        Ok(_) => {}
     });
 }

@@ -12,6 +12,7 @@ use super::{
         memory::{FailedStep, Failure, ImageKnowledge, Memory, Target},
         observed::{Exit, Observed, PostStart, Run, RunState, Sandbox},
         plan::{Next, next_run},
+        resources,
         stages::{Role, Stage},
     },
     StatusContext,
@@ -107,7 +108,10 @@ pub(super) fn container_status(view: &View<'_>, role: Role, container: &Containe
             started && stage.is_some() && newest.is_some_and(|run| run.health.ready)
         }
     };
+    let running = newest.filter(|_| matches!(state, State::Running(_)));
+    let has = running.and_then(|run| memory.resized.get(&run.id).copied().or(run.allocation));
     ContainerStatus {
+        resources: has.and_then(|has| resources::in_effect(container, has)),
         name: container.name.clone(),
         state: Some(ContainerState { state: Some(state) }),
         last_state,

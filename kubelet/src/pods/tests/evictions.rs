@@ -16,7 +16,11 @@ async fn an_evicted_pod_ends_at_once_says_why_and_stays_down_until_it_is_deleted
     let check = |node: &Node| {
         let status = node.status("p").unwrap();
         assert_eq!(
-            (status.phase.as_str(), status.reason.as_str(), status.message.as_str()),
+            (
+                status.phase.as_str(),
+                status.reason.as_str(),
+                status.message.as_str()
+            ),
             ("Failed", "Evicted", "too much")
         );
         assert!(!entry(node).gone, "its source still names it");

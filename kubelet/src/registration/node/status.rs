@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use clone8s::v1::{Condition, NodeStatus};
+use clone8s::{
+    quantity::Quantity,
+    v1::{Condition, NodeStatus},
+};
 
 use super::facts::Facts;
 use crate::{
+    config::Reserved,
     runtime::RuntimeHealth,
     stats::{HostReading, Sample},
     timestamp::timestamp,
@@ -29,11 +33,12 @@ pub(super) fn status(
     name: &str,
     health: &RuntimeHealth,
     sample: Option<&Sample>,
+    reserved: Reserved,
     before: &[Condition],
     now: SystemTime,
 ) -> NodeStatus {
     let host = sample.map(|sample| &sample.host);
-    let (capacity, allocatable) = host.map(resources).unwrap_or_default();
+    let (capacity, allocatable) = host.map(|host| resources(host, reserved)).unwrap_or_default();
     let conditions = judgements(health, host)
         .into_iter()
         .map(|judgement| judgement.condition(before, now))
@@ -63,19 +68,29 @@ pub(super) fn changed(before: &[Condition], now: &[Condition]) -> bool {
 type Resources = BTreeMap<String, String>;
 
 /// What there is, and what pods may have of it.
-fn resources(host: &HostReading) -> (Resources, Resources) {
+fn resources(host: &HostReading, reserved: Reserved) -> (Resources, Resources) {
     let disk = host.filesystems.first().map_or(0, |disk| disk.capacity_bytes);
     let memory = host.memory.total_bytes;
-    let table = |memory: u64, disk: u64| {
+    let milli_cpu = u64::try_from(host.cores)
+        .unwrap_or(u64::MAX)
+        .saturating_mul(1_000);
+    let table = |milli_cpu: u64, memory: u64, disk: u64| {
+        let cpu = Quantity::from_milli(i64::try_from(milli_cpu).unwrap_or(i64::MAX));
         BTreeMap::from([
-            ("cpu".to_owned(), host.cores.to_string()),
+            ("cpu".to_owned(), cpu.to_string()),
             ("memory".to_owned(), memory.to_string()),
             ("ephemeral-storage".to_owned(), disk.to_string()),
             ("pods".to_owned(), PODS.to_string()),
         ])
     };
-    let capacity = table(memory, disk);
-    let allocatable = table(memory.saturating_sub(MEMORY_FLOOR), disk - disk_floor(disk));
+    let capacity = table(milli_cpu, memory, disk);
+    let allocatable = table(
+        milli_cpu.saturating_sub(reserved.milli_cpu),
+        memory
+            .saturating_sub(MEMORY_FLOOR)
+            .saturating_sub(reserved.memory),
+        (disk - disk_floor(disk)).saturating_sub(reserved.storage),
+    );
     (capacity, allocatable)
 }
 

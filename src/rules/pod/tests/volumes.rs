@@ -63,7 +63,11 @@ fn what_a_mount_asks_for_is_known_and_goes_together() {
     assert_eq!(
         found,
         [
-            of(0, "mountPropagation", "needs a privileged container: its mounts become the node's"),
+            of(
+                0,
+                "mountPropagation",
+                "needs a privileged container: its mounts become the node's"
+            ),
             of(
                 1,
                 "mountPropagation",
@@ -76,8 +80,16 @@ fn what_a_mount_asks_for_is_known_and_goes_together() {
                 "recursiveReadOnly",
                 "cannot be beside mountPropagation: what comes later would not be read-only"
             ),
-            of(4, "subPathExpr", "must be a relative path without \"..\", but is \"../$(A)\""),
-            of(4, "subPathExpr", "cannot be beside subPath: one of them says which part of the volume"),
+            of(
+                4,
+                "subPathExpr",
+                "must be a relative path without \"..\", but is \"../$(A)\""
+            ),
+            of(
+                4,
+                "subPathExpr",
+                "cannot be beside subPath: one of them says which part of the volume"
+            ),
         ]
     );
     let allowed = after(|spec| {

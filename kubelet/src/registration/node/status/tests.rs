@@ -42,6 +42,16 @@ fn roomy() -> HostReading {
 }
 
 fn of(health: &RuntimeHealth, host: HostReading, before: &[Condition], at: u64) -> NodeStatus {
+    reserving(Reserved::default(), health, host, before, at)
+}
+
+fn reserving(
+    reserved: Reserved,
+    health: &RuntimeHealth,
+    host: HostReading,
+    before: &[Condition],
+    at: u64,
+) -> NodeStatus {
     let sample = Sample {
         stats: clone8s::v1::NodeStats::default(),
         host,
@@ -51,6 +61,7 @@ fn of(health: &RuntimeHealth, host: HostReading, before: &[Condition], at: u64) 
         "node-1",
         health,
         Some(&sample),
+        reserved,
         before,
         now(at),
     )
@@ -93,6 +104,20 @@ fn pods_are_promised_less_than_there_is() {
     assert_eq!(get(&status.capacity, "memory"), 8 * GIB);
     assert_eq!(get(&status.allocatable, "memory"), 8 * GIB - MEMORY_FLOOR);
     assert_eq!(get(&status.allocatable, "ephemeral-storage"), 99 * GIB);
+}
+
+#[test]
+fn what_is_reserved_is_not_promised() {
+    let reserved = Reserved {
+        milli_cpu: 500,
+        memory: GIB,
+        storage: 200 * GIB,
+    };
+    let status = reserving(reserved, &healthy(), roomy(), &[], 1);
+    assert_eq!(status.allocatable["cpu"], "3500m");
+    assert_eq!(status.allocatable["memory"], (7 * GIB - MEMORY_FLOOR).to_string());
+    assert_eq!(status.allocatable["ephemeral-storage"], "0");
+    assert_eq!(status.capacity["cpu"], "4");
 }
 
 #[rstest]
@@ -140,7 +165,15 @@ fn a_missing_pod_network_makes_the_node_unready_and_says_so_twice() {
 
 #[test]
 fn before_the_first_sample_pressure_is_unknown() {
-    let status = status(&Facts::default(), "node-1", &healthy(), None, &[], now(1));
+    let status = status(
+        &Facts::default(),
+        "node-1",
+        &healthy(),
+        None,
+        Reserved::default(),
+        &[],
+        now(1),
+    );
     assert_eq!(status.conditions[1].status, "Unknown");
     assert!(status.capacity.is_empty());
 }
