@@ -46,6 +46,7 @@ pub mod cri {
 pub mod client;
 pub mod containers;
 pub mod manifest;
+pub mod mirror;
 pub mod names;
 pub mod object;
 pub mod path;

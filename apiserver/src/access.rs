@@ -31,6 +31,18 @@ impl Scope {
         }
     }
 
+    /// A node makes what tells of it; what it is to run is for others to say.
+    pub(crate) fn check_create<K: Kind>(&self, object: &K) -> Result<(), ApiError> {
+        self.check(object, "create")?;
+        match self {
+            Self::Node(_) if !object.is_told_by_node() => Err(self.forbidden(
+                format!("create {} {}", K::KIND, object.name()),
+                "a node makes no pods but the mirrors of its own",
+            )),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn check<K: Kind>(&self, object: &K, verb: &str) -> Result<(), ApiError> {
         self.check_of_node(object.node(), verb, || format!("{} {}", K::KIND, object.name()))
     }

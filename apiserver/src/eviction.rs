@@ -12,7 +12,7 @@ use crate::{
     access::Scope,
     error::ApiError,
     pod_status::DISRUPTION_TARGET,
-    registry::{DeleteOptions, Key, Propagation, Registry, Seen, WriteOptions},
+    registry::{DeleteOptions, Key, Propagation, Registry, Seen, WriteOptions, check_writable},
     time::timestamp,
 };
 
@@ -58,9 +58,12 @@ pub(crate) async fn evict(
     };
     registry
         .delete_saying(scope, &key, &options, |current: &Pod, next| {
+            // It would come back at once, and the pod that it shows would run on.
+            check_writable(&key, current)?;
             if is_disrupted_by_this(current) {
                 add_condition(next, message, clock::now());
             }
+            Ok(())
         })
         .await
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use clone8s::{
+    mirror::is_mirror,
     object::Object,
     references::References,
     rules::{Rules, Violation},
@@ -69,6 +70,16 @@ pub(crate) trait Kind: Object + Rules + Cached {
         None
     }
 
+    /// Whether it is a node that says that there is such an object, of those that belong to it.
+    fn is_told_by_node(&self) -> bool {
+        true
+    }
+
+    /// Why nobody but its node can change anything of the object, if so.
+    fn read_only(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Which objects of this kind a pod refers to, where pods refer to such.
     const REFERENCES: Option<fn(&References) -> &BTreeSet<String>> = None;
 
@@ -120,7 +131,11 @@ impl Kind for Pod {
         Some(services::pod_calls(backend))
     }
 
+    /// A mirror shows what runs, whatever the policies would have made of it.
     fn admit(&mut self, old: Option<&Self>, policy: &Policy) -> Vec<Violation> {
+        if is_mirror(self) {
+            return Vec::new();
+        }
         policy.hold(self, old)
     }
 
@@ -151,7 +166,21 @@ impl Kind for Pod {
             .filter(|node| !node.is_empty())
     }
 
+    fn is_told_by_node(&self) -> bool {
+        is_mirror(self)
+    }
+
+    fn read_only(&self) -> Option<&'static str> {
+        is_mirror(self).then_some(
+            "it is the mirror of a pod that its node has from its manifest folder or queue; change the pod there",
+        )
+    }
+
+    /// Nothing runs for a mirror that would have to end.
     fn grace_period(&self, asked: Option<i32>) -> i32 {
+        if is_mirror(self) {
+            return 0;
+        }
         let own = self
             .spec
             .as_ref()

@@ -1,7 +1,8 @@
 //! What a node may read of what its pods refer to: a config map or a secret by its name, while a pod that is bound to
-//! the node names it.
+//! the node names it. Mirrors do not count: the node itself says what they refer to.
 
 use clone8s::{
+    mirror::is_mirror,
     references::References,
     selector::FieldSelector,
     v1::Pod,
@@ -83,7 +84,8 @@ async fn refers(
     loop {
         let page = registry.list::<Pod>(scope, &request).await?;
         for pod in page.objects::<Pod>()? {
-            if pod.spec.as_ref().is_some_and(|spec| asked(&References::of(spec))) {
+            let asks = |spec| asked(&References::of(spec));
+            if !is_mirror(&pod) && pod.spec.as_ref().is_some_and(asks) {
                 return Ok(true);
             }
         }

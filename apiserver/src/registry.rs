@@ -374,11 +374,23 @@ fn admit_change<K: Kind>(
     *next.metadata_mut() = replace_metadata(&next, current)?;
     next.take_status(current);
     scope.check(&next, "update")?;
+    check_writable(key, current)?;
     let mut violations = admission.complete(&mut next, Some(current));
     violations.extend(next.validate_update(current));
     validate(&next, violations)?;
     admission.check_room(key, Some(current), &next)?;
     Ok(next)
+}
+
+pub(crate) fn check_writable<K: Kind>(key: &Key<K>, current: &K) -> Result<(), ApiError> {
+    match current.read_only() {
+        None => Ok(()),
+        Some(reason) => Err(ApiError::WrongState {
+            object: key.name(),
+            reason: "READ_ONLY",
+            description: reason.to_owned(),
+        }),
+    }
 }
 
 /// What a writer may change of the metadata, on top of what it may not.

@@ -11,7 +11,7 @@ use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use clone8s::{
     client::{Query, Resource},
-    manifest,
+    manifest, mirror,
     object::Object,
     v1::{
         ConfigMap, Event, Lease, LimitRange, Namespace, ObjectMeta, PriorityClass, ResourceQuota, Secret,
@@ -88,7 +88,7 @@ async fn events_of<O: Object>(channel: &Channel, object: &O) -> Result<Vec<Event
         event
             .involved_object
             .as_ref()
-            .is_some_and(|about| about.uid.is_empty() || about.uid == object.uid())
+            .is_some_and(|about| about.uid.is_empty() || about.uid == mirror::uid_on_node(object))
     });
     events.sort_by_key(|event| event.last_timestamp.as_ref().map(|at| (at.seconds, at.nanos)));
     Ok(events)

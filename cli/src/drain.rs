@@ -23,7 +23,7 @@ use crate::cordon::{self, Taking};
   c8s drain node-1 -l app=web --grace-period 5 --timeout 60
 
 The node takes no new pods from then on; `c8s uncordon` takes it back. Pods that no program makes anew elsewhere are gone for \
-good. Pods of the node's manifest folder and of its queue are its own, and run on.")]
+good. Pods of the node's manifest folder and of its queue are its own: they are named, and run on.")]
 pub struct DrainArgs {
     /// The nodes
     #[arg(value_name = "NODE", required = true)]

@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 use clone8s::{
     client::{Query, Resource as _},
+    mirror,
     object::Object as _,
     v1::{ContainerStats, Node, NodeStats, Pod},
 };
@@ -223,7 +224,7 @@ impl PodForm {
             }
         }
         let rows_of = |pod: &Pod| {
-            let sample = samples.get(pod.uid());
+            let sample = samples.get(mirror::uid_on_node(pod));
             let time = or_nothing(sample.and_then(|(stats, _)| sampled(stats, now)));
             let containers = sample
                 .map(|(_, pod)| pod.containers.as_slice())

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clone8s::{
+    mirror,
     object::Object as _,
     v1::{Pod, PodSpec},
 };
@@ -34,6 +35,14 @@ impl PodKey {
 
     pub fn of(pod: &Pod) -> Self {
         Self::new(pod.namespace(), pod.name())
+    }
+
+    /// The place in the API where a pod of this place of the node is shown.
+    pub fn of_mirror(&self, node: &str) -> Self {
+        Self {
+            namespace: self.namespace.clone(),
+            name: mirror::name(&self.name, node),
+        }
     }
 }
 
@@ -72,6 +81,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether the node has the pod by itself, so that the apiserver knows it by its mirror alone.
+    pub fn is_nodes_own(self) -> bool {
+        match self {
+            Self::Folder | Self::Queue => true,
+            Self::Api => false,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Folder => "folder",

@@ -6,16 +6,15 @@ mod aggregate;
 
 use std::{convert::Infallible, time::Duration};
 
-use clone8s::v1::{CreateEventRequest, Event, UpdateEventRequest, event_service_client::EventServiceClient};
+use clone8s::{
+    mirror,
+    v1::{CreateEventRequest, Event, UpdateEventRequest, event_service_client::EventServiceClient},
+};
 use clone8s_daemon::Shutdown;
 use tokio::sync::mpsc;
 use tonic::{Code, transport::Channel};
 
-use crate::{
-    ApiChannel,
-    clock::Clock,
-    desired::{DesiredPod, Source},
-};
+use crate::{ApiChannel, clock::Clock, desired::DesiredPod};
 use aggregate::{Aggregator, Write};
 
 /// More than a full node says while one write is on its way; beyond it, events are dropped.
@@ -65,14 +64,15 @@ impl EventRecorder {
     pub fn record(&self, pod: &DesiredPod, kind: EventType, reason: &'static str, message: String) {
         let key = pod.key();
         tracing::info!(pod = %key, reason, text = message, "pod event");
-        // The apiserver knows only its own pods.
-        if pod.source != Source::Api {
-            return;
-        }
+        let name = if pod.source.is_nodes_own() {
+            mirror::name(&key.name, &pod.spec().node_name)
+        } else {
+            key.name
+        };
         // Full: the oldest news is on its way, the newest is dropped.
         let _ = self.queue.try_send(Happening {
             namespace: key.namespace,
-            name: key.name,
+            name,
             uid: pod.uid().as_str().to_owned(),
             kind,
             reason,
@@ -108,10 +108,10 @@ pub(crate) async fn run(
             () = shutdown.cancelled() => None,
         };
         let Some(happening) = happening else { return Ok(()) };
-        let write = aggregator.add(happening, clock.now());
         let Some(channel) = api.borrow().clone() else {
             continue;
         };
+        let write = aggregator.add(happening, clock.now());
         match send(channel, &write).await {
             Ok(stored) => aggregator.stored(&stored),
             Err(status) => {

@@ -18,6 +18,7 @@ mod eviction;
 pub mod identity;
 pub mod images;
 pub mod logs;
+mod mirrors;
 pub mod objects;
 mod outage;
 pub mod pod;
@@ -49,6 +50,7 @@ use desired::Desired;
 use eviction::Evictor;
 use images::Collector;
 use logs::Rotation;
+use mirrors::MirrorKeeper;
 use objects::{ApiObjects, LocalObjects, ObjectsSender};
 use registration::{EtcdError, NodeReporter, Registration, RegistrationError};
 use runtime::{CriRuntime, Runtime, RuntimeHealth};
@@ -119,9 +121,10 @@ pub async fn run_on(
     let board = StatusBoard::new();
     let (desired_writer, desired) = watch::channel(Desired::default());
     let (api_writer, api) = watch::channel(None);
+    let (mirrors_writer, mirrors) = watch::channel(None);
 
     let registration = Registration::new(&config, api_writer)?;
-    let sources = Sources::open(&config, api.clone(), bus.clone(), desired_writer)?;
+    let sources = Sources::open(&config, api.clone(), bus.clone(), desired_writer, mirrors_writer)?;
     let objects = ObjectsSender::new();
     let local_objects = match &config.config_objects {
         Some(dir) => Some(LocalObjects::new(dir.clone(), objects.clone())?),
@@ -138,6 +141,7 @@ pub async fn run_on(
             clock: Clock::Wall,
             desired: desired.clone(),
             api: api.clone(),
+            mirrors: mirrors.clone(),
             board: board.clone(),
             objects: objects.subscribe(),
             evictions,
@@ -160,6 +164,14 @@ pub async fn run_on(
     if config.apiserver.is_some() {
         let api_objects = ApiObjects::new(desired.clone(), api.clone(), objects);
         supervisor.spawn("config maps and secrets", api_objects.run(shutdown.clone()));
+        let keeper = MirrorKeeper::new(
+            &config.node_name,
+            desired.clone(),
+            board.subscribe(),
+            mirrors,
+            api.clone(),
+        );
+        supervisor.spawn("mirrors", keeper.run(shutdown.clone()));
     }
     if let Some(registration) = registration {
         supervisor.spawn("registration", registration.run(shutdown.clone()));

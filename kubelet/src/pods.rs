@@ -11,6 +11,7 @@ use crate::{
     desired::Desired,
     events::{self, EventRecorder},
     eviction::Evictions,
+    mirrors::Mirrors,
     objects::Objects,
     pod::{execute::Executor, worker::WorkerContext},
     relist::Relist,
@@ -28,6 +29,7 @@ pub(crate) struct Setup {
     pub(crate) clock: Clock,
     pub(crate) desired: watch::Receiver<Desired>,
     pub(crate) api: ApiChannel,
+    pub(crate) mirrors: watch::Receiver<Option<Mirrors>>,
     pub(crate) board: StatusBoard,
     pub(crate) objects: watch::Receiver<Objects>,
     pub(crate) evictions: watch::Receiver<Evictions>,
@@ -65,9 +67,15 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
         runtime_health: health.clone(),
         shutdown: shutdown.clone(),
     };
-    let sync = StatusSync::new(setup.board.subscribe(), setup.desired.clone(), setup.api.clone());
-    let table = PodTable::new(context, setup.desired, setup.evictions, feeds);
     let node = setup.config.node_name.clone();
+    let sync = StatusSync::new(
+        &node,
+        setup.board.subscribe(),
+        setup.desired.clone(),
+        setup.mirrors,
+        setup.api.clone(),
+    );
+    let table = PodTable::new(context, setup.desired, setup.evictions, feeds);
     supervisor.spawn("relist", Arc::clone(&relist).run(shutdown.clone()));
     supervisor.spawn("runtime events", relist.follow_events(shutdown.clone()));
     supervisor.spawn("pod workers", table.run(shutdown.clone()));

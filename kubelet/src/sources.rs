@@ -12,7 +12,7 @@ mod api;
 mod checkpoint;
 mod door;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 mod folder;
 mod merge;
 mod queue;
@@ -37,6 +37,7 @@ pub use crate::watched_folder::FolderError;
 use crate::{
     ApiChannel, Config,
     desired::{Desired, Source},
+    mirrors::Mirrors,
 };
 
 /// The sources that a configuration asks for, opened but not yet running.
@@ -58,12 +59,14 @@ pub enum SourcesError {
 }
 
 impl Sources {
-    /// Reads the checkpoints; what they hold is in `desired` from the start.
+    /// Reads the checkpoints; what they hold is in `desired` from the start. `mirrors` gets those that the apiserver
+    /// has, once it has told.
     pub fn open(
         config: &Config,
         api: ApiChannel,
         bus: Option<Arc<dyn EventBus>>,
         desired: watch::Sender<Desired>,
+        mirrors: watch::Sender<Option<Mirrors>>,
     ) -> Result<Self, SourcesError> {
         let node = &config.node_name;
         let mut configured = Vec::new();
@@ -95,7 +98,14 @@ impl Sources {
             Some(_) => {
                 let checkpoint = checkpoint(Source::Api)?;
                 let hinted = bus.is_some().then_some(hinted);
-                Some(ApiSource::new(node, api, hinted, checkpoint, view(Source::Api)))
+                Some(ApiSource::new(
+                    node,
+                    api,
+                    hinted,
+                    checkpoint,
+                    view(Source::Api),
+                    mirrors,
+                ))
             }
             None => None,
         };

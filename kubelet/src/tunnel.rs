@@ -58,6 +58,7 @@ struct Answers {
 impl Tunnel {
     pub fn new(shared: &Shared) -> Self {
         let pods = Pods {
+            node: shared.config.node_name.clone(),
             desired: shared.desired.clone(),
             statuses: shared.statuses.clone(),
         };

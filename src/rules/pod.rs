@@ -10,6 +10,7 @@ mod container;
 mod env;
 mod lifecycle;
 mod mounts;
+mod mirror;
 mod probe;
 mod projection;
 mod resources;
@@ -53,6 +54,7 @@ impl Rules for Pod {
 
     fn validate(&self) -> Vec<Violation> {
         meta::validate(self, names::check_dns_subdomain, |c| {
+            mirror::check(c, self);
             c.field("spec", |c| match &self.spec {
                 None => c.wrong("must be there, with at least one container"),
                 Some(spec) => check_spec(c, spec),
@@ -65,6 +67,7 @@ impl Rules for Pod {
 
     fn validate_update(&self, old: &Self) -> Vec<Violation> {
         meta::validate_update(self, old, |c| {
+            mirror::check_update(c, self, old);
             let none = PodSpec::default();
             let new = self.spec.as_ref().unwrap_or(&none);
             let old = old.spec.as_ref().unwrap_or(&none);

@@ -6,6 +6,7 @@ use prost::Message as _;
 use super::{identity::Identity, table::RPCS, *};
 
 const FOR_NODES: &[&str] = &[
+    "PodService/CreatePod",
     "PodService/GetPod",
     "PodService/ListPods",
     "PodService/DeletePod",

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use clone8s::{
+    mirror::is_mirror,
     object::{AnyObject, OBJECTS_PREFIX},
-    v1::Pod,
 };
 use clone8s_bus::{EVENTS_EXCHANGE, Message, NODES_EXCHANGE};
 
@@ -144,11 +144,13 @@ fn for_nodes(now: Option<&AnyObject>, before: Option<&AnyObject>, revision: Revi
     }
 }
 
+/// A mirror comes from its node, which is to run nothing for it.
 fn node_of(object: &AnyObject) -> Option<&str> {
-    let AnyObject::Pod(Pod { spec: Some(spec), .. }) = object else {
+    let AnyObject::Pod(pod) = object else {
         return None;
     };
-    Some(spec.node_name.as_str()).filter(|node| !node.is_empty())
+    let node = pod.spec.as_ref()?.node_name.as_str();
+    Some(node).filter(|node| !node.is_empty() && !is_mirror(pod))
 }
 
 fn message(verb: Verb, object: &AnyObject, revision: Revision) -> Message {

@@ -69,7 +69,7 @@ impl Registry {
         meta.managed_fields = managed_fields;
         meta.handled_requests.clear();
         object.start_status();
-        scope.check(&object, "create")?;
+        scope.check_create(&object)?;
         if let Some(request) = &options.request {
             // First of all: what it has made may be what leaves no room for another.
             if let Some(made) = self.made_by(request, scope, &key).await? {

@@ -62,16 +62,17 @@ impl Registry {
         key: &Key<K>,
         options: &DeleteOptions,
     ) -> Result<K, ApiError> {
-        self.delete_saying(scope, key, options, |_, _| {}).await
+        self.delete_saying(scope, key, options, |_, _| Ok(())).await
     }
 
-    /// The same, with a word about it on the object: `say` gets what it was and what the deletion made of it.
+    /// The same, with a word about it on the object: `say` gets what it was and what the deletion made of it, and may
+    /// refuse.
     pub(crate) async fn delete_saying<K: Kind>(
         &self,
         scope: &Scope,
         key: &Key<K>,
         options: &DeleteOptions,
-        say: impl Fn(&K, &mut K),
+        say: impl Fn(&K, &mut K) -> Result<(), ApiError>,
     ) -> Result<K, ApiError> {
         if let Some(grace) = options.grace.filter(|grace| *grace < 0) {
             return Err(ApiError::field(
@@ -99,7 +100,7 @@ impl Registry {
             };
             scope.check_delete(current, grace)?;
             let mut next = mark(current, grace, options.propagation, clock::now());
-            say(current, &mut next);
+            say(current, &mut next)?;
             Ok(next)
         })
         .await

@@ -11,6 +11,7 @@ mod errors;
 mod evictions;
 mod harness;
 mod masks;
+mod mirrors;
 mod namespaces;
 mod nodes;
 mod objects;

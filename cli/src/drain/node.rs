@@ -1,10 +1,16 @@
 //! One node's pods, on their way out.
 
-use std::{collections::BTreeMap, fmt, io::Write, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    io::Write,
+    time::Duration,
+};
 
 use anyhow::{Result, anyhow, bail};
 use clone8s::{
     client::{From, Query, Resource as _, WatchEvent},
+    mirror,
     object::Object as _,
     v1::{EvictPodRequest, Node, Pod, WatchEventType, pod_service_client::PodServiceClient},
 };
@@ -45,6 +51,8 @@ pub(super) struct Draining<'a> {
     present: BTreeMap<String, Place>,
     /// Pods that the server will not evict, and why.
     refused: BTreeMap<String, String>,
+    /// Pods that are the node's own, by the uid that they have there.
+    own: BTreeSet<String>,
 }
 
 impl<'a> Draining<'a> {
@@ -55,6 +63,7 @@ impl<'a> Draining<'a> {
             node,
             present: BTreeMap::new(),
             refused: BTreeMap::new(),
+            own: BTreeSet::new(),
         }
     }
 
@@ -127,6 +136,13 @@ impl<'a> Draining<'a> {
             return Ok(());
         };
         let (uid, place) = (pod.uid().to_owned(), Place::of(&pod));
+        if let Some(source) = mirror::annotation(&pod, mirror::SOURCE) {
+            // Deleted mirrors come again.
+            if self.own.insert(mirror::uid_on_node(&pod).to_owned()) {
+                writeln!(out, "{}", stays(&place, source))?;
+            }
+            return Ok(());
+        }
         if self.refused.contains_key(&uid) || self.present.contains_key(&uid) {
             return Ok(());
         }
@@ -198,6 +214,10 @@ pub(super) async fn try_evictions(
     let mut refused = Vec::new();
     for pod in &pods {
         let place = Place::of(pod);
+        if let Some(source) = mirror::annotation(pod, mirror::SOURCE) {
+            writeln!(out, "{}", stays(&place, source))?;
+            continue;
+        }
         match evict(args, channel, node, pod).await {
             Ok(()) => writeln!(out, "{place} evicted (dry run)")?,
             Err(status) => refused.push(format!("{place}: {}", explain(&status))),
@@ -207,6 +227,11 @@ pub(super) async fn try_evictions(
         return Ok(());
     }
     bail!(refused.join("\n"))
+}
+
+/// What is said of a mirror.
+fn stays(place: &Place, source: &str) -> String {
+    format!("{place} stays: the node has it from its own {source}")
 }
 
 fn query(args: &DrainArgs, node: &str) -> Query {

@@ -11,6 +11,7 @@ mod evictions;
 mod harness;
 mod images;
 mod joining;
+mod mirrors;
 mod namespaces;
 mod order;
 mod outages;

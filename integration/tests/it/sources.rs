@@ -263,7 +263,7 @@ async fn the_apiserver_adds_updates_and_deletes_pods_by_queue_and_by_watch() {
         plane.gone(&name).await;
         node.runs_exactly(&[]).await;
     }
-    // Static pods of the nodes, none; pods of the API, none.
+    // The nodes have no pods of their own, so that no mirror is there either.
     let (left, _) = Pod::list_all(&plane.channel(), &Query::default()).await.unwrap();
     assert!(
         left.is_empty(),

@@ -163,6 +163,22 @@ async fn a_folder_with_etcd_and_the_apiserver_becomes_a_cluster_that_runs_pods()
     )
     .await;
 
+    // The API shows the pods that the node has from its folder, also those that serve it.
+    for mirror in [
+        "etcd-self-hosted",
+        "apiserver-self-hosted",
+        "dummy-pod-self-hosted",
+    ] {
+        answers(
+            &admin,
+            "clone8s.v1.PodService/GetPod",
+            &json!({ "name": mirror }),
+            "the folder's pod is shown",
+            |answer| is_ready(&answer["pod"]["status"]),
+        )
+        .await;
+    }
+
     // A pod created by grpcurl reaches the kubelet through RabbitMQ, and runs.
     Foreign::bind(&amqp, "audit", "clone8s.nodes", NODE).await;
     let hello = json!({ "pod": {

@@ -116,7 +116,7 @@ pub fn is_privileged(spec: &PodSpec) -> bool {
     })
 }
 
-fn short_hash(essence: &PodSpec) -> String {
+pub(crate) fn short_hash(essence: &impl prost::Message) -> String {
     use std::fmt::Write as _;
     let digest = Sha256::digest(essence.encode_to_vec());
     digest[..8]

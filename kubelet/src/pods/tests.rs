@@ -85,6 +85,7 @@ impl Node {
             clock: self.clock,
             desired: self.desired.subscribe(),
             api: self.api.subscribe(),
+            mirrors: watch::channel(None).1,
             board: self.board.clone(),
             objects: self.objects.subscribe(),
             evictions: self.evictions.subscribe(),

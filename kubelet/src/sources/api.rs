@@ -9,9 +9,10 @@
 
 mod view;
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use clone8s::{
+    mirror::is_mirror,
     object::Object as _,
     v1::{
         ListPodsRequest, Pod, WatchEventType, WatchPodsRequest, WatchPodsResponse,
@@ -20,7 +21,7 @@ use clone8s::{
 };
 use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tonic::{Code, Status, transport::Channel};
@@ -32,7 +33,7 @@ use super::{
     door,
     view::{View, ViewSender},
 };
-use crate::{ApiChannel, outage::Outage};
+use crate::{ApiChannel, desired::PodKey, mirrors::Mirrors, outage::Outage};
 
 /// A list that takes longer is given up: hints wait for it.
 const LIST_DEADLINE: Duration = Duration::from_secs(15);
@@ -56,7 +57,10 @@ pub(crate) struct ApiSource {
     pods: ApiView,
     checkpoint: Checkpoint,
     spoken: bool,
+    /// The pods of the last list and what came after are all that the apiserver has for this node.
+    listed: bool,
     view: ViewSender,
+    mirrors: watch::Sender<Option<Mirrors>>,
     outage: Outage,
 }
 
@@ -68,6 +72,7 @@ impl ApiSource {
         hints: Option<mpsc::Receiver<HintDelivery>>,
         checkpoint: Checkpoint,
         view: ViewSender,
+        mirrors: watch::Sender<Option<Mirrors>>,
     ) -> Self {
         let restored = ApiView::new(checkpoint.pods().values().map(|saved| saved.pod.clone()));
         let source = Self {
@@ -78,7 +83,9 @@ impl ApiSource {
             spoken: checkpoint.is_whole() && !checkpoint.is_new(),
             pods: restored,
             checkpoint,
+            listed: false,
             view,
+            mirrors,
             outage: Outage::new("list and watch of this node's pods"),
         };
         source.show();
@@ -156,6 +163,7 @@ impl ApiSource {
         let pods = pods.into_iter().filter(|pod| self.is_ours(pod)).collect();
         self.pods.listed(pods, revision);
         self.spoken = true;
+        self.listed = true;
         self.keep().await;
         if let Err(error) = self.checkpoint.clear_set_aside().await {
             tracing::warn!(error = chain(&error), "an unreadable checkpoint stays on disk");
@@ -242,8 +250,7 @@ impl ApiSource {
     /// Checkpoints; false when that failed. The apiserver has the truth, so its pods run all the same.
     async fn keep(&mut self) -> bool {
         let wanted = self
-            .pods
-            .pods()
+            .to_run()
             .map(|(key, pod)| {
                 let origin = String::new();
                 (
@@ -267,12 +274,32 @@ impl ApiSource {
     fn show(&self) {
         self.view.replace(View {
             pods: self
-                .pods
-                .pods()
+                .to_run()
                 .map(|(key, pod)| (key.clone(), pod.clone()))
                 .collect(),
             spoken: self.spoken,
         });
+        if !self.listed {
+            return;
+        }
+        let mirrors: BTreeMap<_, _> = self
+            .pods
+            .pods()
+            .filter(|(_, pod)| is_mirror(pod))
+            .map(|(key, pod)| (key.clone(), pod.clone()))
+            .collect();
+        self.mirrors.send_if_modified(|shown| {
+            let is_news = shown.as_deref() != Some(&mirrors);
+            if is_news {
+                *shown = Some(Arc::new(mirrors));
+            }
+            is_news
+        });
+    }
+
+    /// What the apiserver has for this node beside what it shows of the node's own pods.
+    fn to_run(&self) -> impl Iterator<Item = (&PodKey, &Arc<Pod>)> {
+        self.pods.pods().filter(|(_, pod)| !is_mirror(pod))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use clone8s::{
     manifest::{self, Document, ManifestErrors},
+    mirror::{MIRROR, is_mirror},
     names::{self, NameError},
     object::{AnyObject, Object as _},
     rules::{Rules as _, Violation},
@@ -90,6 +91,10 @@ fn for_node(document: &Document, node: &str) -> Result<Pod, Vec<Violation>> {
 fn fit(mut pod: Pod, node: &str) -> Result<Pod, Vec<Violation>> {
     pod.set_defaults();
     let mut violations = pod.validate();
+    if is_mirror(&pod) {
+        let words = "must not be there: the kubelet alone says what is a mirror, and none is run";
+        violations.push(violation(&format!("metadata.annotations[\"{MIRROR}\"]"), words));
+    }
     let spec = pod.spec.get_or_insert_default();
     if spec.node_name.is_empty() {
         node.clone_into(&mut spec.node_name);
@@ -159,6 +164,10 @@ mod tests {
     #[case::invalid(&GOOD.replace("name: main", "name: Main_"), "line 7, column 11: spec.containers[0].name")]
     #[case::another_node(&GOOD.replace("spec:", "spec:\n  nodeName: node-2"), "node-2")]
     #[case::same_name_twice(&format!("{GOOD}---\n{GOOD}"), "earlier pod")]
+    #[case::mirror(
+        &GOOD.replace("name: web", "name: web\n  annotations: {kubernetes.io/config.mirror: u1}"),
+        "config.mirror"
+    )]
     #[case::nothing("# nothing\n", "holds no document")]
     #[case::not_text("\u{0}", "web.yaml")]
     fn a_bad_manifest_names_the_place(#[case] text: &str, #[case] expected: &str) {

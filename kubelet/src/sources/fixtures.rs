@@ -7,10 +7,10 @@ use clone8s::{
     v1::{Container, Pod},
 };
 
-pub(super) const NODE: &str = "node-1";
+pub(crate) const NODE: &str = "node-1";
 
 /// A pod in "default" with one container of this image.
-pub(super) fn pod(name: &str, image: &str) -> Pod {
+pub(crate) fn pod(name: &str, image: &str) -> Pod {
     let mut pod = Pod::default();
     pod.metadata_mut().name = name.to_owned();
     pod.metadata_mut().namespace = "default".to_owned();
@@ -25,13 +25,13 @@ pub(super) fn pod(name: &str, image: &str) -> Pod {
 }
 
 /// The same as the apiserver stores it at a revision.
-pub(super) fn stored(name: &str, image: &str, revision: i64) -> Pod {
+pub(crate) fn stored(name: &str, image: &str, revision: i64) -> Pod {
     let mut pod = pod(name, image);
     pod.metadata_mut().uid = format!("uid-of-{name}");
     pod.metadata_mut().resource_version = revision;
     pod
 }
 
-pub(super) fn image(pod: &Arc<Pod>) -> &str {
+pub(crate) fn image(pod: &Arc<Pod>) -> &str {
     pod.spec.as_ref().map_or("", |spec| &spec.containers[0].image)
 }

@@ -1,4 +1,5 @@
-//! Carries the status of the apiserver's pods to the apiserver, and asks it to drop pods of which nothing is left.
+//! Carries the status of the node's pods to the apiserver, and asks it to drop pods of which nothing is left. What the
+//! node has by itself is told of its mirror, which `mirrors` makes and removes.
 //!
 //! ```text
 //! differs from what was sent ──UpdatePodStatus──► sent ──(gone)──DeletePod, grace 0──► dropped
@@ -31,6 +32,7 @@ use super::{PodEntry, PodStatuses};
 use crate::{
     ApiChannel,
     desired::{Desired, PodKey, PodUid, Source},
+    mirrors::Mirrors,
 };
 
 /// Writes on their way at one time. A pod has one at most.
@@ -55,17 +57,19 @@ enum Write {
     Drop { uid: PodUid },
 }
 
-/// Returns when there is another way to the apiserver; never on a node that has none.
-async fn replaced(api: &mut ApiChannel) {
-    if api.changed().await.is_err() {
+/// Returns when there is something else in it; never on a node whose apiserver would put it there and that has none.
+async fn replaced<T>(value: &mut watch::Receiver<T>) {
+    if value.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
 /// Compares, sends, and waits, until shutdown.
 pub(crate) struct StatusSync {
+    node: String,
     statuses: watch::Receiver<PodStatuses>,
     desired: watch::Receiver<Desired>,
+    mirrors: watch::Receiver<Option<Mirrors>>,
     api: ApiChannel,
     sent: BTreeMap<PodKey, Sent>,
     writes: JoinSet<Result<(), Status>>,
@@ -74,13 +78,17 @@ pub(crate) struct StatusSync {
 
 impl StatusSync {
     pub(crate) fn new(
+        node: &str,
         statuses: watch::Receiver<PodStatuses>,
         desired: watch::Receiver<Desired>,
+        mirrors: watch::Receiver<Option<Mirrors>>,
         api: ApiChannel,
     ) -> Self {
         Self {
+            node: node.to_owned(),
             statuses,
             desired,
+            mirrors,
             api,
             sent: BTreeMap::new(),
             writes: JoinSet::new(),
@@ -95,6 +103,7 @@ impl StatusSync {
             tokio::select! {
                 changed = self.statuses.changed() => if changed.is_err() { break },
                 () = replaced(&mut self.api) => {}
+                () = replaced(&mut self.mirrors) => {}
                 Some(ended) = self.writes.join_next_with_id() => {
                     let (id, outcome) = match ended {
                         Ok((id, outcome)) => (id, outcome),
@@ -118,10 +127,15 @@ impl StatusSync {
     fn begin_writes(&mut self) -> Option<Instant> {
         let channel = self.api.borrow_and_update().clone()?;
         let entries = Arc::clone(&self.statuses.borrow_and_update());
-        self.sent.retain(|key, _| entries.contains_key(key));
+        let mirrors = self.mirrors.borrow_and_update().clone().unwrap_or_default();
+        let told: BTreeMap<_, _> = entries
+            .iter()
+            .filter_map(|(key, entry)| Some((self.place_in_api(key, entry, &mirrors)?, entry)))
+            .collect();
+        self.sent.retain(|key, _| told.contains_key(key));
         let now = Instant::now();
         let mut next: Option<Instant> = None;
-        for (key, entry) in entries.iter().filter(|(_, entry)| entry.source == Source::Api) {
+        for (key, entry) in &told {
             if self.writes.len() >= CONCURRENCY {
                 // The end of a write comes by here again.
                 break;
@@ -129,16 +143,21 @@ impl StatusSync {
             if self.in_flight.values().any(|(busy, _)| busy == key) {
                 continue;
             }
-            let known = known_of(&self.desired, key, entry);
+            let (uid, known) = match mirrors.get(key).filter(|_| entry.source.is_nodes_own()) {
+                Some(mirror) => (PodUid::new(mirror.uid()), mirror.status.as_ref().map(own_words)),
+                None => (entry.uid.clone(), known_of(&self.desired, key, entry)),
+            };
             let sent = self.sent.entry(key.clone()).or_default();
-            if sent.uid.as_ref() != Some(&entry.uid) {
+            if sent.uid.as_ref() != Some(&uid) {
                 *sent = Sent {
-                    uid: Some(entry.uid.clone()),
+                    uid: Some(uid.clone()),
                     status: known,
                     ..Sent::default()
                 };
             }
-            let Some(write) = due(sent, entry) else { continue };
+            let Some(write) = due(sent, uid, entry) else {
+                continue;
+            };
             if let Some(at) = sent.retry_at.filter(|at| *at > now) {
                 next = Some(next.map_or(at, |earlier| earlier.min(at)));
                 continue;
@@ -149,6 +168,15 @@ impl StatusSync {
             self.in_flight.insert(task.id(), (key.clone(), write));
         }
         next
+    }
+
+    /// Where the apiserver has the pod of an entry, if it has it.
+    fn place_in_api(&self, key: &PodKey, entry: &PodEntry, mirrors: &Mirrors) -> Option<PodKey> {
+        if entry.source == Source::Api {
+            return Some(key.clone());
+        }
+        let key = key.of_mirror(&self.node);
+        mirrors.contains_key(&key).then_some(key)
     }
 
     fn note(&mut self, id: Id, outcome: Result<(), Status>) {
@@ -190,16 +218,19 @@ impl StatusSync {
 fn known_of(desired: &watch::Receiver<Desired>, key: &PodKey, entry: &PodEntry) -> Option<Arc<PodStatus>> {
     let desired = desired.borrow();
     let pod = desired.pods.get(key).filter(|pod| pod.uid() == entry.uid)?;
-    let mut status = pod.pod.status.clone()?;
-    // What others say of its readiness gates is not ours to write.
+    pod.pod.status.as_ref().map(own_words)
+}
+
+/// What others say of a pod's readiness gates is not ours to write.
+fn own_words(status: &PodStatus) -> Arc<PodStatus> {
+    let mut status = status.clone();
     status
         .conditions
         .retain(|condition| NODE_CONDITIONS.contains(&condition.r#type.as_str()));
-    Some(Arc::new(status))
+    Arc::new(status)
 }
 
-fn due(sent: &Sent, entry: &PodEntry) -> Option<Write> {
-    let uid = entry.uid.clone();
+fn due(sent: &Sent, uid: PodUid, entry: &PodEntry) -> Option<Write> {
     if sent.dropped {
         return None;
     }
@@ -207,7 +238,8 @@ fn due(sent: &Sent, entry: &PodEntry) -> Option<Write> {
         let status = Arc::clone(&entry.status);
         return Some(Write::Update { uid, status });
     }
-    entry.gone.then_some(Write::Drop { uid })
+    let is_to_go = entry.gone && entry.source == Source::Api;
+    is_to_go.then_some(Write::Drop { uid })
 }
 
 async fn send(channel: Channel, key: PodKey, write: Write) -> Result<(), Status> {

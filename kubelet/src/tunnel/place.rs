@@ -1,17 +1,18 @@
 //! Which pod and which container a call means.
 
-use clone8s::{containers, object::Object as _, v1::container_state::State};
+use clone8s::{containers, mirror, v1::container_state::State};
 use tokio::sync::watch;
 use tonic::Status;
 
 use crate::{
-    desired::{Desired, DesiredPod, PodKey, PodUid},
+    desired::{Desired, DesiredPod, PodKey, PodUid, Source},
     status::{PodEntry, PodStatuses},
 };
 
 /// The pods of the node: what is wanted of them, and how they are.
 #[derive(Debug, Clone)]
 pub(super) struct Pods {
+    pub(super) node: String,
     pub(super) desired: watch::Receiver<Desired>,
     pub(super) statuses: watch::Receiver<PodStatuses>,
 }
@@ -25,15 +26,28 @@ pub(super) struct KnownPod {
 }
 
 impl Pods {
+    /// By the name that the API has for it, which for a pod of the node's own is its mirror's.
     pub(super) fn find(&self, namespace: &str, name: &str) -> Result<KnownPod, Status> {
         let key = PodKey::new(namespace, name);
-        let desired = self.desired.borrow().pods.get(&key).cloned();
-        let entry = self.statuses.borrow().get(&key).cloned();
+        let of_api = self.known(&key, |source| source == Source::Api);
+        let own = || {
+            let name = mirror::name_on_node(name, &self.node)?;
+            self.known(&PodKey::new(namespace, name), Source::is_nodes_own)
+        };
+        of_api
+            .or_else(own)
+            .ok_or_else(|| Status::not_found(format!("pod {key} is not on this node")))
+    }
+
+    fn known(&self, key: &PodKey, is_from: impl Fn(Source) -> bool) -> Option<KnownPod> {
+        let desired = self.desired.borrow().pods.get(key).cloned();
+        let desired = desired.filter(|desired| is_from(desired.source));
+        let entry = self.statuses.borrow().get(key).cloned();
+        let entry = entry.filter(|entry| is_from(entry.source));
         let uid = entry.as_ref().map(|entry| entry.uid.clone());
-        let uid = uid.or_else(|| desired.as_ref().map(|desired| PodUid::new(desired.pod.uid())));
-        let uid = uid.ok_or_else(|| Status::not_found(format!("pod {key} is not on this node")))?;
-        Ok(KnownPod {
-            key,
+        let uid = uid.or_else(|| desired.as_ref().map(DesiredPod::uid))?;
+        Some(KnownPod {
+            key: key.clone(),
             uid,
             desired,
             entry,
@@ -98,7 +112,6 @@ mod tests {
     use clone8s::v1::{ContainerState, ContainerStateWaiting, ContainerStatus, PodStatus};
 
     use super::*;
-    use crate::desired::Source;
 
     #[test]
     fn a_pod_that_is_wanted_no_more_is_known_by_its_status() {
@@ -123,16 +136,20 @@ mod tests {
         };
         let statuses = Arc::new(BTreeMap::from([(PodKey::new("default", "p"), entry)]));
         let pods = Pods {
+            node: "n1".to_owned(),
             desired: watch::channel(Desired::default()).1,
             statuses: watch::channel(statuses).1,
         };
-        let pod = pods.find("", "p").unwrap();
+        let pod = pods.find("", "p-n1").unwrap();
+        assert_eq!(pod.key(), &PodKey::new("", "p"));
         assert_eq!(pod.container("").unwrap(), "web");
         assert_eq!(pod.container("first").unwrap(), "first");
         let refused = pod.container("wen").unwrap_err();
         assert!(refused.message().contains("it has first, web"), "{refused}");
         assert_eq!(pod.waiting_for("web"), " (CrashLoopBackOff: back-off 10s)");
         assert_eq!(pod.waiting_for("first"), "");
-        assert!(pods.find("other", "p").is_err());
+        assert!(pods.find("other", "p-n1").is_err());
+        // It is what the apiserver would call so: another pod, which is not here.
+        assert!(pods.find("", "p").is_err());
     }
 }

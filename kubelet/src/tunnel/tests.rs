@@ -124,6 +124,7 @@ impl Node {
         let (api, api_receiver) = watch::channel(Some(clone8s_daemon::unix::channel(socket)));
         let runtime = FakeRuntime::new(Clock::Wall);
         let pods = Pods {
+            node: "node-1".to_owned(),
             desired: desired_receiver,
             statuses: status_receiver,
         };

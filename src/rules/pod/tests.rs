@@ -1,5 +1,6 @@
 mod configuration;
 mod lifecycle;
+mod mirrors;
 mod probes;
 mod volumes;
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clone8s::{
+    mirror::is_mirror,
     quantity::Quantity,
     v1::{Container, Pod},
 };
@@ -122,10 +123,10 @@ impl Usage {
         }
     }
 
-    /// A pod that has ended takes nothing.
+    /// A pod that has ended takes nothing, and a mirror nothing that a quota could refuse.
     pub(crate) fn of_pod(pod: &Pod) -> Self {
         let ended = |phase: &str| matches!(phase, "Succeeded" | "Failed");
-        if pod.status.as_ref().is_some_and(|status| ended(&status.phase)) {
+        if pod.status.as_ref().is_some_and(|status| ended(&status.phase)) || is_mirror(pod) {
             return Self::one_of("pods", 0);
         }
         let mut usage = Self::one_of("pods", 1);

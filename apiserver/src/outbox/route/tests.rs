@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use clone8s::{
     object::{self, Object},
-    v1::{ConfigMap, Node, ObjectMeta, PodSpec, Secret},
+    v1::{ConfigMap, Node, ObjectMeta, Pod, PodSpec, Secret},
 };
 use prost::Message as _;
 use rstest::rstest;
@@ -199,4 +199,15 @@ fn what_cannot_be_read_is_named() {
         error.starts_with("/clone8s/objects/gadgets/shop/web: not the key"),
         "{error}"
     );
+}
+
+#[test]
+fn a_mirror_is_told_to_everybody_but_to_the_node_that_it_comes_from() {
+    let mut mirror = pod("a");
+    mirror
+        .metadata_mut()
+        .annotations
+        .insert(clone8s::mirror::MIRROR.to_owned(), "u1".to_owned());
+    let publications = route(&change(None, Some(&mirror))).unwrap();
+    assert_eq!(told(&publications), ["clone8s.events pods.added.shop.web: added"]);
 }

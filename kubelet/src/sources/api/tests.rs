@@ -120,6 +120,7 @@ struct Fixture {
     apiserver: Apiserver,
     hints: mpsc::Sender<HintDelivery>,
     views: watch::Receiver<Views>,
+    mirrors: watch::Receiver<Option<Mirrors>>,
     _api: watch::Sender<Option<Channel>>,
     server: JoinSet<()>,
     source: JoinSet<()>,
@@ -132,7 +133,8 @@ impl Fixture {
         let view = ViewSender::new(Source::Api, Arc::new(sender));
         let (hints, hinted) = mpsc::channel(1);
         let (api, api_receiver) = watch::channel(Some(clone8s_daemon::unix::channel(socket(dir.path()))));
-        let source = ApiSource::new(NODE, api_receiver, Some(hinted), checkpoint, view);
+        let (mirrors_sender, mirrors) = watch::channel(None);
+        let source = ApiSource::new(NODE, api_receiver, Some(hinted), checkpoint, view, mirrors_sender);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             source.run(Shutdown::new()).await.unwrap();
@@ -142,6 +144,7 @@ impl Fixture {
             apiserver,
             hints,
             views,
+            mirrors,
             _api: api,
             server: JoinSet::new(),
             source: tasks,
@@ -341,4 +344,36 @@ async fn without_a_checkpoint_nothing_is_said_until_the_apiserver_answers() {
         .await
         .expect("a list")
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_mirror_is_shown_as_such_and_never_run_nor_kept() {
+    let apiserver = Apiserver::default();
+    apiserver.holds(5, &[("a", "one", 3)]);
+    let mut fixture = Fixture::start(tempfile::tempdir().unwrap(), apiserver);
+    assert_eq!(*fixture.mirrors.borrow(), None);
+    fixture.serve().await;
+    fixture.until_it_runs(&["a=one"]).await;
+    let none = timeout(SOON, fixture.mirrors.wait_for(Option::is_some)).await;
+    assert!(none.unwrap().unwrap().as_ref().unwrap().is_empty());
+
+    fixture.until_watched(1).await;
+    let mut mirror = stored("web-node-1", "one", 6);
+    mirror
+        .metadata_mut()
+        .annotations
+        .insert(clone8s::mirror::MIRROR.to_owned(), "u1".to_owned());
+    fixture.apiserver.send_pod(WatchEventType::Added, mirror, 6).await;
+    let shown = timeout(
+        SOON,
+        fixture
+            .mirrors
+            .wait_for(|mirrors| mirrors.as_ref().is_some_and(|mirrors| !mirrors.is_empty())),
+    );
+    let key = PodKey::new("default", "web-node-1");
+    assert!(shown.await.unwrap().unwrap().as_ref().unwrap().contains_key(&key));
+    fixture.apiserver.send(WatchEventType::Added, "b", "two", 7).await;
+    fixture.until_it_runs(&["a=one", "b=two"]).await;
+    let kept = Checkpoint::open(fixture.dir.path().join("api")).unwrap();
+    assert!(!kept.pods().contains_key(&key));
 }

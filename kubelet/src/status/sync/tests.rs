@@ -59,6 +59,7 @@ impl PodService for Recorder {
 struct Bench {
     recorder: Recorder,
     board: StatusBoard,
+    mirrors: watch::Sender<Option<Mirrors>>,
     api: watch::Sender<Option<Channel>>,
     shutdown: Shutdown,
     tasks: JoinSet<()>,
@@ -93,7 +94,14 @@ impl Bench {
         let board = StatusBoard::new();
         let api = watch::Sender::new(Some(channel));
         let desired = watch::Sender::new(Desired::default());
-        let sync = StatusSync::new(board.subscribe(), desired.subscribe(), api.subscribe());
+        let mirrors = watch::Sender::new(None);
+        let sync = StatusSync::new(
+            "n1",
+            board.subscribe(),
+            desired.subscribe(),
+            mirrors.subscribe(),
+            api.subscribe(),
+        );
         let shutdown = Shutdown::new();
         let token = shutdown.clone();
         tasks.spawn(async move {
@@ -103,6 +111,7 @@ impl Bench {
         Self {
             recorder,
             board,
+            mirrors,
             api,
             shutdown,
             tasks,
@@ -122,6 +131,20 @@ impl Bench {
                 gone,
             },
         );
+    }
+
+    /// The apiserver has a mirror of the pod.
+    fn mirrored(&self, uid: &str, phase: &str) {
+        let mut mirror = Pod {
+            status: Some(PodStatus {
+                phase: phase.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        mirror.metadata_mut().uid = uid.into();
+        let mirrors = BTreeMap::from([(PodKey::new("default", "p-n1"), Arc::new(mirror))]);
+        self.mirrors.send_replace(Some(Arc::new(mirrors)));
     }
 
     /// The calls so far, once there are `count` and no more follow.
@@ -156,10 +179,18 @@ async fn a_pod_that_is_gone_is_dropped_after_its_last_status() {
 }
 
 #[tokio::test]
-async fn pods_of_other_sources_are_not_the_apiservers() {
+async fn what_the_node_has_by_itself_is_told_of_its_mirror_alone() {
     let bench = Bench::start().await;
     bench.publish("Running", Source::Folder, false);
     assert_eq!(bench.calls(0).await, [""; 0]);
+    bench.mirrored("m1", "");
+    assert_eq!(bench.calls(1).await, ["p-n1 m1 Running"]);
+    // Another one begins anew; one that says so already is left alone; and none is asked to go.
+    bench.mirrored("m2", "Pending");
+    assert_eq!(bench.calls(2).await[1..], ["p-n1 m2 Running"]);
+    bench.mirrored("m3", "Running");
+    bench.publish("Running", Source::Folder, true);
+    assert_eq!(bench.calls(2).await.len(), 2);
 }
 
 #[tokio::test]
@@ -195,7 +226,8 @@ async fn a_node_that_stands_alone_has_nothing_to_sync_and_goes_on() {
     let desired = watch::Sender::new(Desired::default());
     // Registration has nobody to register with: its end of the channel is gone.
     let api = watch::Sender::new(None).subscribe();
-    let sync = StatusSync::new(board.subscribe(), desired.subscribe(), api);
+    let mirrors = watch::channel(None).1;
+    let sync = StatusSync::new("n1", board.subscribe(), desired.subscribe(), mirrors, api);
     let running = sync.run(Shutdown::new());
     timeout(Duration::from_millis(100), running).await.unwrap_err();
 }
