@@ -19,6 +19,8 @@ pub struct Config {
     pub manifest_folder: Option<PathBuf>,
     /// The folder of config maps and secrets for pods of the manifest folder and of the queue; None for none.
     pub config_objects: Option<PathBuf>,
+    /// The folder of image archives that the runtime is to have; None for none.
+    pub image_archives: Option<PathBuf>,
     /// Where the kubelet keeps what must outlive it: checkpoints, volumes, certificates.
     pub data_dir: PathBuf,
     /// Container logs: `<root>/<namespace>_<name>_<uid>/<container>/<restart>.log`.
@@ -113,6 +115,7 @@ impl Config {
             runtime_socket: DEFAULT_RUNTIME_SOCKET.into(),
             manifest_folder: None,
             config_objects: None,
+            image_archives: None,
             data_dir: DEFAULT_DATA_DIR.into(),
             log_root: DEFAULT_LOG_ROOT.into(),
             apiserver: None,

@@ -1,8 +1,9 @@
 //! Collection of images: those that nothing has used for long, and the longest unused while their disk is full.
 //!
 //! An image is in use while a container was made from it, and while a desired pod names it, whether the pod has come
-//! that far or not. One that came from an archive stays: no registry could give it again. How long an image has not been
-//! used is known since the kubelet's start alone.
+//! that far or not. One that came from an archive stays: no registry could give it again; and so does what an archive of
+//! the node's folder holds, wherever it came from. How long an image has not been used is known since the kubelet's start
+//! alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,7 @@ use tokio::{
 
 use crate::{
     desired::Desired,
+    image_archives::ArchiveImages,
     outage::Outage,
     pod,
     runtime::{ImageRef, Runtime, RuntimeError},
@@ -68,6 +70,7 @@ pub(crate) struct Collector {
     policy: ImagePolicy,
     runtime: Arc<dyn Runtime>,
     desired: watch::Receiver<Desired>,
+    archives: watch::Receiver<ArchiveImages>,
     read_disk: ReadDisk,
     known: Known,
     runtime_outage: Outage,
@@ -79,11 +82,13 @@ impl Collector {
         policy: ImagePolicy,
         runtime: Arc<dyn Runtime>,
         desired: watch::Receiver<Desired>,
+        archives: watch::Receiver<ArchiveImages>,
     ) -> Self {
         Self {
             policy,
             runtime,
             desired,
+            archives,
             read_disk,
             known: Known::default(),
             runtime_outage: Outage::new("collection of images"),
@@ -154,6 +159,7 @@ impl Collector {
             .flat_map(|pod| pod::images::named(pod.spec()));
         let mut names: BTreeSet<_> = named.map(str::to_owned).collect();
         names.extend(self.runtime.sandbox_image().await?);
+        names.extend(self.archives.borrow().names.iter().cloned());
         for name in names {
             let found = self.runtime.image_status(&name).await?;
             ids.extend(found.map(|image| image.id));

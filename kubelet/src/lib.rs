@@ -16,6 +16,7 @@ pub mod desired;
 pub mod events;
 mod eviction;
 pub mod identity;
+mod image_archives;
 pub mod images;
 pub mod logs;
 mod mirrors;
@@ -48,6 +49,7 @@ use clock::Clock;
 pub use config::Config;
 use desired::Desired;
 use eviction::Evictor;
+use image_archives::ArchiveFolder;
 use images::Collector;
 use logs::Rotation;
 use mirrors::MirrorKeeper;
@@ -133,6 +135,13 @@ pub async fn run_on(
     let (sampler, samples) = Sampler::new(Arc::clone(&config), Arc::clone(&runtime), desired.clone());
     let (evictor, evictions) =
         Evictor::open(&config.data_dir, desired.clone(), samples.clone()).map_err(RunError::Evictions)?;
+    let (archive_folder, archives) = match &config.image_archives {
+        Some(dir) => {
+            let (folder, images) = ArchiveFolder::new(dir.clone(), Arc::clone(&runtime));
+            (Some(folder), images)
+        }
+        None => (None, image_archives::none()),
+    };
     let runtime_health = pods::spawn(
         &mut supervisor,
         pods::Setup {
@@ -145,6 +154,7 @@ pub async fn run_on(
             board: board.clone(),
             objects: objects.subscribe(),
             evictions,
+            archives: archives.clone(),
             host_ip: address::host_ip().to_string(),
             node_memory: pods::node_memory(),
             node_milli_cpu: pods::node_milli_cpu(),
@@ -158,6 +168,9 @@ pub async fn run_on(
     )?;
 
     sources.spawn(&mut supervisor);
+    if let Some(folder) = archive_folder {
+        supervisor.spawn("image archives", folder.run(shutdown.clone()));
+    }
     if let Some(local) = local_objects {
         supervisor.spawn("config maps and secrets of the node", local.run(shutdown.clone()));
     }
@@ -178,7 +191,12 @@ pub async fn run_on(
     }
     let rotation = Rotation::new(config.log_root.clone(), Arc::clone(&runtime));
     supervisor.spawn("log rotation", rotation.run(shutdown.clone()));
-    let collector = Collector::new(config.images.clone(), Arc::clone(&runtime), desired.clone());
+    let collector = Collector::new(
+        config.images.clone(),
+        Arc::clone(&runtime),
+        desired.clone(),
+        archives,
+    );
     supervisor.spawn("image collection", collector.run(shutdown.clone()));
     supervisor.spawn("stats", sampler.run(shutdown.clone()));
     supervisor.spawn("evictions", evictor.run(shutdown.clone()));

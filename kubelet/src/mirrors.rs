@@ -80,7 +80,7 @@ impl MirrorKeeper {
         }
     }
 
-    async fn keep(&mut self) -> Result<Infallible, Infallible> {
+    async fn keep(&mut self) -> Result<(), Infallible> {
         loop {
             let plan = self.plan();
             let waits_for_ends = plan.waits_for_ends;

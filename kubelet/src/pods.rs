@@ -11,6 +11,7 @@ use crate::{
     desired::Desired,
     events::{self, EventRecorder},
     eviction::Evictions,
+    image_archives::ArchiveImages,
     mirrors::Mirrors,
     objects::Objects,
     pod::{execute::Executor, worker::WorkerContext},
@@ -33,6 +34,7 @@ pub(crate) struct Setup {
     pub(crate) board: StatusBoard,
     pub(crate) objects: watch::Receiver<Objects>,
     pub(crate) evictions: watch::Receiver<Evictions>,
+    pub(crate) archives: watch::Receiver<ArchiveImages>,
     /// The node's own address.
     pub(crate) host_ip: String,
     /// Bytes.
@@ -55,6 +57,7 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
             clock: setup.clock,
             log_root: setup.config.log_root.clone(),
             objects: setup.objects,
+            archives: setup.archives,
             host_ip: setup.host_ip.clone(),
             node_memory: setup.node_memory,
             node_milli_cpu: setup.node_milli_cpu,

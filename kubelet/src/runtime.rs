@@ -7,7 +7,11 @@ mod cri;
 pub mod fake;
 mod session;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use clone8s::cri::{
@@ -113,6 +117,10 @@ pub trait Runtime: Send + Sync + 'static {
         image: &str,
         sandbox_config: PodSandboxConfig,
     ) -> Result<ImageRef, RuntimeError>;
+
+    /// Imports the images of an archive that the runtime can read; their names. [`RuntimeErrorReason::Unimplemented`]
+    /// where the runtime is not ours.
+    async fn import_image_archive(&self, path: &Path) -> Result<Vec<String>, RuntimeError>;
 
     /// Every image that the runtime has.
     async fn list_images(&self) -> Result<Vec<Image>, RuntimeError>;

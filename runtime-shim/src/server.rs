@@ -1,5 +1,6 @@
 //! CRI over gRPC: unpacks requests, calls the shim, packs replies. Decides nothing.
 
+mod archives;
 mod images;
 mod lists;
 mod runtime;
@@ -8,7 +9,10 @@ use std::{future::Future, sync::Arc};
 
 use clone8s::{
     cri::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
-    runtime::streaming_service_server::StreamingServiceServer,
+    runtime::{
+        image_archive_service_server::ImageArchiveServiceServer,
+        streaming_service_server::StreamingServiceServer,
+    },
 };
 use clone8s_daemon::Shutdown;
 use futures::stream::BoxStream;
@@ -26,7 +30,7 @@ use crate::{
 /// Specs and annotations of many containers in one list, and logs of an exec, outgrow gRPC's usual 4 MiB.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// Both CRI services, and the streams beside them, on one socket, until `shutdown`.
+/// Both CRI services, and beside them the streams and the archives, on one socket, until `shutdown`.
 pub(crate) async fn serve(
     shim: Arc<Shim>,
     streaming: Arc<Streaming>,
@@ -48,6 +52,7 @@ pub(crate) async fn serve(
                 .max_encoding_message_size(MAX_MESSAGE),
         )
         .add_service(StreamingServiceServer::new(streams))
+        .add_service(ImageArchiveServiceServer::new(service.clone()))
         .add_service(ImageServiceServer::new(service).max_encoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await

@@ -42,6 +42,9 @@ struct Cli {
     /// Folder of config maps and secrets, as manifests, for the pods of the manifest folder and of the queue
     #[arg(long, value_name = "FOLDER")]
     config_objects: Option<PathBuf>,
+    /// Folder of image archives (OCI or Docker; .tar, .tar.gz, .tgz or .tar.zst) to load, now and when a file comes
+    #[arg(long, value_name = "FOLDER")]
+    image_archives: Option<PathBuf>,
     /// Folder for what must outlive the kubelet: checkpoints, volumes, certificates
     #[arg(long, default_value = DEFAULT_DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
@@ -162,6 +165,7 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
         runtime_socket: cli.runtime,
         manifest_folder: cli.manifests,
         config_objects: cli.config_objects,
+        image_archives: cli.image_archives,
         data_dir: cli.data_dir,
         log_root: cli.log_root,
         apiserver: cli.apiserver.map(apiserver).transpose()?,

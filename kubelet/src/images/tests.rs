@@ -148,6 +148,7 @@ async fn images_go_while_the_disk_is_full_and_never_one_that_a_pod_waits_for() {
         ImagePolicy::default(),
         Arc::new(runtime.clone()),
         sources.subscribe(),
+        crate::image_archives::none(),
     );
     collector.read_disk = |_| {
         Ok(Disk {

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     clock::Clock,
     desired::{DesiredPod, PodKey, PodUid},
+    image_archives::ArchiveImages,
     logs,
     objects::Objects,
     runtime::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason},
@@ -30,6 +31,7 @@ pub struct Executor {
     pub runtime: Arc<dyn Runtime>,
     pub volumes: Volumes,
     pub objects: watch::Receiver<Objects>,
+    pub(crate) archives: watch::Receiver<ArchiveImages>,
     pub user_ranges: UserRanges,
     pub clock: Clock,
     pub log_root: PathBuf,
@@ -85,8 +87,8 @@ impl Executor {
             },
             Action::StopSandbox { id } => ended(runtime.stop_sandbox(&id).await, FailedStep::TearDown),
             Action::RemoveSandbox { id } => ended(runtime.remove_sandbox(&id).await, FailedStep::TearDown),
-            Action::InspectImage { image, .. } => match runtime.image_status(&image).await {
-                Ok(found) => Outcome::Image(found.map(|image| ImageRef::new(image.id))),
+            Action::InspectImage { image, .. } => match self.find_image(&image).await {
+                Ok(found) => Outcome::Image(found),
                 Err(error) => failed(&error, FailedStep::InspectImage),
             },
             Action::PullImage { image, .. } => match &subject.pod {
@@ -172,6 +174,19 @@ impl Executor {
             self.runtime.run_sandbox(config, handler).await,
             FailedStep::RunSandbox,
         )
+    }
+
+    /// One that is missing may still come from an archive, before it is said to be.
+    async fn find_image(&self, image: &str) -> Result<Option<ImageRef>, RuntimeError> {
+        let mut archives = self.archives.clone();
+        let was_settled = archives.borrow().settled;
+        let mut found = self.runtime.image_status(image).await?;
+        if found.is_none() && !was_settled {
+            // An error says that nobody loads archives any more.
+            let _ = archives.wait_for(|images| images.settled).await;
+            found = self.runtime.image_status(image).await?;
+        }
+        Ok(found.map(|image| ImageRef::new(image.id)))
     }
 
     async fn pull_image(&self, subject: &Subject, pod: &DesiredPod, image: &str) -> Outcome {

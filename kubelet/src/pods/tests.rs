@@ -89,6 +89,7 @@ impl Node {
             board: self.board.clone(),
             objects: self.objects.subscribe(),
             evictions: self.evictions.subscribe(),
+            archives: crate::image_archives::none(),
             host_ip: "192.0.2.1".to_owned(),
             node_memory: 4 << 30,
             node_milli_cpu: 2_000,

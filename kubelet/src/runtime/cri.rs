@@ -21,6 +21,7 @@ use clone8s::cri::{
     StopPodSandboxRequest, UpdateContainerResourcesRequest, VersionRequest, VersionResponse,
     image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
+use clone8s::runtime::{ImportImageArchiveRequest, image_archive_service_client::ImageArchiveServiceClient};
 use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Code, Response, Status, transport::Channel};
 
@@ -44,6 +45,8 @@ const LARGEST_REPLY: usize = 64 << 20;
 pub struct CriRuntime {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    /// Beside CRI, where the runtime is ours.
+    archives: ImageArchiveServiceClient<Channel>,
     socket: PathBuf,
 }
 
@@ -52,6 +55,7 @@ impl CriRuntime {
         let channel = clone8s_daemon::unix::channel(socket);
         Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST_REPLY),
+            archives: ImageArchiveServiceClient::new(channel.clone()),
             images: ImageServiceClient::new(channel).max_decoding_message_size(LARGEST_REPLY),
             socket: socket.to_owned(),
         }
@@ -335,6 +339,15 @@ impl Runtime for CriRuntime {
         )
         .await?;
         Ok(ImageRef::new(response.image_ref))
+    }
+
+    async fn import_image_archive(&self, path: &Path) -> Result<Vec<String>, RuntimeError> {
+        let request = ImportImageArchiveRequest {
+            path: path.to_string_lossy().into_owned(),
+        };
+        let import = async { self.archives.clone().import_image_archive(request).await };
+        let response = call("ImportImageArchive", PULL, import).await?;
+        Ok(response.images)
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {
