@@ -18,6 +18,11 @@ impl References {
     /// What a pod of this spec refers to, optional or not.
     pub fn of(spec: &PodSpec) -> Self {
         let mut references = Self::default();
+        // For pulls: a container starts without them where its image is there.
+        let pull_secrets = spec.image_pull_secrets.iter();
+        references
+            .secrets
+            .extend(pull_secrets.map(|secret| secret.name.clone()));
         for container in spec.all_containers() {
             references.add_container(container);
         }

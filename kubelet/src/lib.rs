@@ -25,6 +25,7 @@ mod outage;
 pub mod pod;
 mod pods;
 pub mod probe;
+mod pull_logins;
 pub mod registration;
 mod relist;
 pub mod runtime;

@@ -15,7 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use clone8s::cri::{
-    Container, ContainerConfig, ContainerEventResponse, ContainerStats, ContainerStatus, Image,
+    AuthConfig, Container, ContainerConfig, ContainerEventResponse, ContainerStats, ContainerStatus, Image,
     LinuxContainerResources, PodSandbox, PodSandboxConfig, PodSandboxStatus, StatusResponse, VersionResponse,
 };
 use futures::stream::BoxStream;
@@ -111,11 +111,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// None when the runtime does not have the image.
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError>;
-    /// Dropping the call gives the pull up.
+    /// Dropping the call gives the pull up. Without credentials it is anybody's.
     async fn pull_image(
         &self,
         image: &str,
         sandbox_config: PodSandboxConfig,
+        credentials: Option<AuthConfig>,
     ) -> Result<ImageRef, RuntimeError>;
 
     /// Imports the images of an archive that the runtime can read; their names. [`RuntimeErrorReason::Unimplemented`]

@@ -43,16 +43,22 @@ impl<'a> ImageReference<'a> {
                 "a tag has letters, digits, \"_\", \".\" and \"-\", 128 at most",
             ));
         }
-        let path = match name.split_once('/') {
-            Some((registry, path)) if is_registry(registry) => path,
-            _ => name,
-        };
+        let reference = Self { name, tag, digest };
+        let (_, path) = reference.registry_and_path();
         if !path.split('/').all(is_component) {
             return Err(wrong(
                 "its path has lowercase letters and digits, with \".\", \"_\" or \"-\" between them",
             ));
         }
-        Ok(Self { name, tag, digest })
+        Ok(reference)
+    }
+
+    /// The registry, where the name has one, and what it has the image under.
+    pub fn registry_and_path(&self) -> (Option<&'a str>, &'a str) {
+        match self.name.split_once('/') {
+            Some((registry, path)) if is_registry(registry) => (Some(registry), path),
+            _ => (None, self.name),
+        }
     }
 
     /// True when the reference can mean another image tomorrow by convention: the tag "latest", or none.

@@ -26,6 +26,7 @@ use crate::{
 const MAX_CONTAINERS: usize = 100;
 const MAX_STATUS_MESSAGE: usize = 4096;
 const MAX_READINESS_GATES: usize = 20;
+const MAX_PULL_SECRETS: usize = 20;
 
 /// The conditions of a pod that its node sets, and the scheduler before it.
 pub const NODE_CONDITIONS: [&str; 5] = [
@@ -128,6 +129,14 @@ fn check_spec(c: &mut Check, spec: &PodSpec) {
                     ));
                 }
             });
+        },
+    );
+    c.list(
+        "imagePullSecrets",
+        &spec.image_pull_secrets,
+        MAX_PULL_SECRETS,
+        |c, secret| {
+            c.field("name", |c| c.ok(names::check_dns_subdomain(&secret.name)));
         },
     );
     if !spec.priority_class_name.is_empty() {

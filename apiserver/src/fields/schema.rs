@@ -8,6 +8,7 @@ const KEYED_LISTS: &[(&str, &[KeyField])] = &[
     ("clone8s.v1.PodSpec.containers", &[NAME]),
     ("clone8s.v1.PodSpec.init_containers", &[NAME]),
     ("clone8s.v1.PodSpec.volumes", &[NAME]),
+    ("clone8s.v1.PodSpec.image_pull_secrets", &[NAME]),
     ("clone8s.v1.Container.env", &[NAME]),
     (
         "clone8s.v1.Container.ports",

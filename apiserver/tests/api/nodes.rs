@@ -198,7 +198,7 @@ async fn a_node_reads_the_secrets_that_its_pods_name_and_no_others() {
     let server = Server::start().await;
     let root = server.root();
     let own = server.joined("n1").await;
-    for name in ["named", "other"] {
+    for name in ["named", "other", "login"] {
         let secret = Secret {
             metadata: meta(name),
             data: [("key".to_owned(), "hush".into())].into(),
@@ -226,6 +226,10 @@ async fn a_node_reads_the_secrets_that_its_pods_name_and_no_others() {
     create_pod(&root, naming("theirs", "n2", "other")).await;
     let found = Secret::get(&own, "default", "named").await.unwrap();
     assert_eq!(found.data["key"], "hush");
+    let mut pulling = pod_on("pulling", "n1");
+    pulling.spec.as_mut().unwrap().image_pull_secrets = vec![SecretReference { name: "login".into() }];
+    create_pod(&root, pulling).await;
+    Secret::get(&own, "default", "login").await.unwrap();
     let other = Secret::get(&own, "default", "other").await.unwrap_err();
     assert_eq!(told(&other), denied);
     // Not an object of this name elsewhere, and not another kind of it.

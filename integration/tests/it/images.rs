@@ -1,8 +1,16 @@
-//! What becomes of images that no pod of a node names any more, and images that no registry has.
+//! Where images come from, and what becomes of those that no pod of a node names any more.
+
+use std::{fs, path::Path};
 
 use anyhow::ensure;
-use clone8s::cri::{ImageSpec, ImageStatusRequest, image_service_client::ImageServiceClient};
-use clone8s_integration::{Image, Node, Registry, Sandbox, node::RuntimeKind, pods, wait};
+use clone8s::{
+    client::Resource as _,
+    cri::{ImageSpec, ImageStatusRequest, image_service_client::ImageServiceClient},
+    manifest,
+    object::AnyObject,
+    v1::Secret,
+};
+use clone8s_integration::{ControlPlane, Image, Node, Registry, Sandbox, node::RuntimeKind, pods, wait};
 use rstest::rstest;
 
 async fn has(node: &Node, image: &str) -> anyhow::Result<bool> {
@@ -62,7 +70,7 @@ async fn images_of_archives_are_there_before_pods_miss_them_and_stay() {
     let archive = |name: &str, image: &str| {
         let hidden = folder.join(format!(".{name}"));
         Image::busybox().write_archive(&hidden, image).unwrap();
-        std::fs::rename(&hidden, folder.join(name)).unwrap();
+        fs::rename(&hidden, folder.join(name)).unwrap();
     };
     archive("first.tar", FIRST);
     let mut node = Node::start(&sandbox, "archives").await;
@@ -81,7 +89,7 @@ async fn images_of_archives_are_there_before_pods_miss_them_and_stay() {
     let log = node.kubelet.log();
     assert!(!log.contains("ErrImagePull"), "the pod missed its image: {log}");
 
-    std::fs::write(folder.join("broken.tar"), "no tar").unwrap();
+    fs::write(folder.join("broken.tar"), "no tar").unwrap();
     archive("second.tar", SECOND);
     node.write_manifest("second.yaml", &pods::flat_yaml("second", &[("c", SECOND)]));
     node.runs_exactly(&[("first", "c"), ("second", "c")]).await;
@@ -122,4 +130,86 @@ async fn another_runtime_takes_no_archives_and_runs_what_it_has() {
     node.runs_exactly(&[("other", "c")]).await;
     let log = node.kubelet.log();
     assert!(log.contains("takes no image archives"), "{log}");
+}
+
+/// examples/pull-secret.yaml for this registry and this image.
+fn private(registry: &Registry, image: &str, password: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/pull-secret.yaml"))
+        .unwrap()
+        .replace("registry.example.com/team/app:1", image)
+        .replace("registry.example.com", registry.address())
+        .replace("not-a-good-one", password)
+}
+
+fn secret_of(text: &str) -> Secret {
+    let documents = manifest::parse_valid("pull-secret.yaml", text).unwrap();
+    let mut secrets = documents
+        .into_iter()
+        .filter_map(|document| match document.object {
+            AnyObject::Secret(secret) => Some(secret),
+            _ => None,
+        });
+    secrets.next().unwrap()
+}
+
+/// The pod alone.
+fn pod_of(text: &str) -> &str {
+    text.split("---\n").last().unwrap()
+}
+
+#[rstest]
+#[case::our_shim(RuntimeKind::Shim)]
+#[case::containerds_own_cri(RuntimeKind::CriPlugin)]
+#[tokio::test]
+async fn a_private_registry_is_shown_the_credentials_of_the_pods_secret(#[case] runtime: RuntimeKind) {
+    const WRONG: &str = "wr0ng-passw0rd";
+    let sandbox = Sandbox::new();
+    let registry = Registry::with_credentials(&sandbox, "ann", "s3cret").await;
+    let image = Image::busybox().push(&registry, "team/app:1").unwrap();
+    let plane = ControlPlane::start(&sandbox, None).await;
+    let mut node = Node::start_on(&sandbox, "private", runtime).await;
+    let objects = sandbox.make_dir("objects");
+    node.kubelet
+        .args_mut()
+        .extend(["--config-objects".into(), objects.clone().into()]);
+    node.join(&plane, None).await;
+    plane.node_ready("private").await;
+
+    let text = private(&registry, &image, WRONG);
+    Secret::create(&plane.channel(), secret_of(&text)).await.unwrap();
+    plane.create(pods::from_yaml(pod_of(&text))).await;
+    let told = wait::until("the pod says whose credentials were refused", || async {
+        let pod = plane.pod("private").await?;
+        let told = pods::waiting(&pod);
+        ensure!(
+            told.contains(registry.address()) && told.contains("registry-login"),
+            "{told}"
+        );
+        Ok(told)
+    })
+    .await;
+    assert!(!told.contains(WRONG), "{told}");
+    let right = private(&registry, &image, "s3cret");
+    wait::until("the secret is changed", || async {
+        let mut secret = Secret::get(&plane.channel(), "default", "registry-login").await?;
+        secret.data = secret_of(&right).data;
+        secret.string_data = secret_of(&right).string_data;
+        Ok(Secret::update(&plane.channel(), secret).await?)
+    })
+    .await;
+    plane.running("private").await;
+    plane.delete("private").await;
+    plane.gone("private").await;
+    assert!(!node.kubelet.log().contains(WRONG));
+
+    // A pod of the folder has the node's own secret, for an image that is not there yet.
+    let image = Image::busybox()
+        .env("VERSION", "own")
+        .push(&registry, "team/own:1")
+        .unwrap();
+    let text = private(&registry, &image, "s3cret");
+    let (secret, pod) = text.split_once("---\n").unwrap();
+    fs::write(objects.join("login.yaml"), secret).unwrap();
+    node.write_manifest("private.yaml", pod);
+    node.runs_exactly(&[("private", "app")]).await;
 }

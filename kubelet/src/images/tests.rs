@@ -126,7 +126,7 @@ async fn images_go_while_the_disk_is_full_and_never_one_that_a_pod_waits_for() {
             },
         );
         runtime
-            .pull_image(image, PodSandboxConfig::default())
+            .pull_image(image, PodSandboxConfig::default(), None)
             .await
             .unwrap();
     }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use clone8s::v1::{Container, PodSpec};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     cri::{self, NodeFacts},
@@ -20,10 +20,14 @@ use crate::{
     image_archives::ArchiveImages,
     logs,
     objects::Objects,
+    pull_logins::Logins,
     runtime::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason},
     user_ranges::UserRanges,
     volumes::{NewContainer, Volumes},
 };
+
+/// How long a pull waits for the apiserver to tell of the pod's secrets.
+const SECRETS: Duration = Duration::from_secs(5);
 
 /// The node as actions see it.
 #[derive(Clone)]
@@ -195,10 +199,20 @@ impl Executor {
             Err(error) => return refused(FailedStep::PullImage, error.to_string()),
         };
         let sandbox = cri::sandbox_config(pod, subject.sandbox_attempt, &facts);
-        match self.runtime.pull_image(image, sandbox).await {
+        let logins = self.logins(pod, image).await;
+        match logins.pull(&*self.runtime, image, &sandbox).await {
             Ok(found) => Outcome::Image(Some(found)),
             Err(error) => failed(&error, FailedStep::PullImage),
         }
+    }
+
+    /// The secrets of a pod that has just come are on their way.
+    async fn logins(&self, pod: &DesiredPod, image: &str) -> Logins {
+        let mut objects = self.objects.clone();
+        let known = objects.wait_for(|objects| !Logins::of(pod, image, objects).is_partial);
+        // Without them the pull may do all the same, and says what is missing where it does not.
+        let _ = timeout(SECRETS, known).await;
+        Logins::of(pod, image, &self.objects.borrow())
     }
 
     async fn create_container(&self, subject: &Subject, pod: &DesiredPod, action: &Action) -> Outcome {

@@ -642,7 +642,7 @@ async fn the_pull_policy_never_waits_for_an_import() {
     settle().await;
     assert_eq!(node.calls_of("PullImage"), 0);
     node.runtime
-        .pull_image("web:1", clone8s::cri::PodSandboxConfig::default())
+        .pull_image("web:1", clone8s::cri::PodSandboxConfig::default(), None)
         .await
         .unwrap();
     node.until_running(&["p/web#0"]).await;

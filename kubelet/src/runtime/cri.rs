@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use clone8s::cri::{
-    Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
+    AuthConfig, Container, ContainerConfig, ContainerEventResponse, ContainerFilter, ContainerStats,
     ContainerStatsFilter, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, ExecSyncRequest,
     GetEventsRequest, Image, ImageFsInfoRequest, ImageSpec, ImageStatusRequest, LinuxContainerResources,
     ListContainerStatsRequest, ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox,
@@ -45,7 +45,6 @@ const LARGEST_REPLY: usize = 64 << 20;
 pub struct CriRuntime {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
-    /// Beside CRI, where the runtime is ours.
     archives: ImageArchiveServiceClient<Channel>,
     socket: PathBuf,
 }
@@ -326,10 +325,11 @@ impl Runtime for CriRuntime {
         &self,
         image: &str,
         sandbox_config: PodSandboxConfig,
+        credentials: Option<AuthConfig>,
     ) -> Result<ImageRef, RuntimeError> {
         let request = PullImageRequest {
             image: Some(image_spec(image)),
-            auth: None,
+            auth: credentials,
             sandbox_config: Some(sandbox_config),
         };
         let response = call(

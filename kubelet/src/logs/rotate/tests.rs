@@ -27,7 +27,7 @@ impl Fixture {
         let runtime = FakeRuntime::new(Clock::Wall);
         runtime.add_image("app", ImageBehavior::default());
         let image = runtime
-            .pull_image("app", PodSandboxConfig::default())
+            .pull_image("app", PodSandboxConfig::default(), None)
             .await
             .unwrap();
         let sandbox = runtime

@@ -25,7 +25,7 @@ impl Scene {
         let runtime = FakeRuntime::new(clock);
         runtime.add_image("web:1", ImageBehavior::default());
         let image = runtime
-            .pull_image("web:1", PodSandboxConfig::default())
+            .pull_image("web:1", PodSandboxConfig::default(), None)
             .await
             .unwrap();
         let sandbox = PodSandboxConfig::default();

@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use clone8s::cri::{
-    Container, ContainerConfig, ContainerEventResponse, ContainerEventType, ContainerResources,
+    AuthConfig, Container, ContainerConfig, ContainerEventResponse, ContainerEventType, ContainerResources,
     ContainerState, ContainerStats, ContainerStatus, Image, LinuxContainerResources, PodSandbox,
     PodSandboxConfig, PodSandboxNetworkStatus, PodSandboxStatus, RuntimeCondition, RuntimeStatus,
     StatusResponse, VersionResponse,
@@ -365,7 +365,12 @@ impl Runtime for FakeRuntime {
         }))
     }
 
-    async fn pull_image(&self, image: &str, _sandbox: PodSandboxConfig) -> Result<ImageRef, RuntimeError> {
+    async fn pull_image(
+        &self,
+        image: &str,
+        _sandbox: PodSandboxConfig,
+        _credentials: Option<AuthConfig>,
+    ) -> Result<ImageRef, RuntimeError> {
         self.enter("PullImage", Some(image)).await?;
         let behavior = self.state().registry.get(image).copied();
         let Some(behavior) = behavior else {

@@ -42,7 +42,10 @@ impl Node {
             labels: labels.clone(),
             ..Default::default()
         };
-        let image = runtime.pull_image("i", sandbox_config.clone()).await.unwrap();
+        let image = runtime
+            .pull_image("i", sandbox_config.clone(), None)
+            .await
+            .unwrap();
         let sandbox = runtime.run_sandbox(sandbox_config.clone(), "").await.unwrap();
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata {
