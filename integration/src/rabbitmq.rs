@@ -161,7 +161,8 @@ impl RabbitMq {
 
     pub async fn ready(&mut self) {
         let address = self.address(0);
-        wait::until("RabbitMQ answers", || async {
+        // An Erlang takes as much of the processor to start as all other servers of a test together.
+        wait::until_within(2 * wait::bound(), "RabbitMQ answers", || async {
             connect(&address)
                 .await?
                 .close(200, "ok".into())

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub const BOUND: Duration = Duration::from_mins(2);
 
 /// [`BOUND`], or as many seconds as `CLONE8S_TEST_PATIENCE` says: for machines that are emulated.
-fn bound() -> Duration {
+pub(crate) fn bound() -> Duration {
     let told = std::env::var("CLONE8S_TEST_PATIENCE").ok();
     let told = told.map(|seconds| seconds.parse().expect("CLONE8S_TEST_PATIENCE in seconds"));
     told.map_or(BOUND, Duration::from_secs)
