@@ -482,6 +482,7 @@ async fn top_shows_the_latest_samples_and_a_dash_where_there_is_none() {
             working_set_bytes: mebi << 20,
             ..Default::default()
         }),
+        ..Default::default()
     };
     let pod = |uid: &str, containers| PodStats {
         uid: uid.to_owned(),

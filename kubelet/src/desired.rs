@@ -38,6 +38,7 @@ impl PodKey {
     }
 
     /// The place in the API where a pod of this place of the node is shown.
+    #[must_use]
     pub fn of_mirror(&self, node: &str) -> Self {
         Self {
             namespace: self.namespace.clone(),

@@ -124,7 +124,7 @@ impl Logins {
     ) -> Result<ImageRef, RuntimeError> {
         let Some((last, first)) = self.tried.split_last() else {
             let pulled = runtime.pull_image(image, sandbox.clone(), None).await;
-            return pulled.map_err(|error| self.explain(error, Vec::new()));
+            return pulled.map_err(|error| self.explain(&error, &[]));
         };
         let mut failures = Vec::new();
         for login in first {
@@ -138,7 +138,7 @@ impl Logins {
         let pulled = runtime.pull_image(image, sandbox.clone(), credentials).await;
         pulled.map_err(|error| {
             failures.push(self.failure(last, &error));
-            self.explain(error, failures)
+            self.explain(&error, &failures)
         })
     }
 
@@ -150,7 +150,7 @@ impl Logins {
     }
 
     /// The same error, in these words and with what is wrong with the pod's secrets.
-    fn explain(&self, error: RuntimeError, failures: Vec<String>) -> RuntimeError {
+    fn explain(&self, error: &RuntimeError, failures: &[String]) -> RuntimeError {
         let mut message = if failures.is_empty() {
             error.message.clone()
         } else {
@@ -159,7 +159,7 @@ impl Logins {
         if !self.problems.is_empty() {
             message = format!("{message} (imagePullSecrets: {})", self.problems.join("; "));
         }
-        RuntimeError { message, ..error }
+        RuntimeError { message, ..*error }
     }
 }
 

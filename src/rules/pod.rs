@@ -9,8 +9,8 @@
 mod container;
 mod env;
 mod lifecycle;
-mod mounts;
 mod mirror;
+mod mounts;
 mod probe;
 mod projection;
 mod resources;

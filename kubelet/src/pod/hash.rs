@@ -3,7 +3,6 @@
 //! Protobuf leaves unset fields out, so a spec keeps its hash when a newer version of the schema adds a field.
 
 use clone8s::v1::{Container, PodSpec, ResourceRequirements, SecurityContext, Volume, volume::Source};
-use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::desired::DesiredPod;
