@@ -175,17 +175,10 @@ impl Registry {
         options: &WriteOptions,
         change: impl Fn(&K) -> Result<K, ApiError>,
     ) -> Result<K, ApiError> {
-        let request = options.request.as_ref();
-        if let Some(request) = request
-            && let Some(removed) = self.removed_by(request, key).await?
-        {
-            scope.check(&removed, "change")?;
-            return Ok(removed);
-        }
         // What memory has is nearly always what there is, which saves a question to the store. Where it is not, the
         // write does not happen; all else that may come out is decided on what the store has. A request that may have
-        // come before is kept out of this: what it removes is noted before the write.
-        if request.is_none()
+        // come before is kept out of this: what it has removed is asked of the store.
+        if options.request.is_none()
             && let Some(current) = self.remembered(key)
         {
             match self.change(scope, key, seen, options, &change, current).await {
@@ -196,7 +189,15 @@ impl Registry {
             }
         }
         for _ in 0..ATTEMPTS {
-            let current = self.read(key).await?;
+            let read = self.read(key).await;
+            // After the object was read: where another sending of the request removes it from now on, this one is overtaken.
+            if let Some(request) = &options.request
+                && let Some(removed) = self.removed_by(request, key).await?
+            {
+                scope.check(&removed, "change")?;
+                return Ok(removed);
+            }
+            let current = read?;
             match self.change(scope, key, seen, options, &change, current).await? {
                 // Read again, it is told to who named a revision.
                 Attempt::Overtaken => {}
@@ -240,8 +241,10 @@ impl Registry {
             return Ok(Attempt::Left(next));
         }
         match self.write(key, &current, next, options).await {
-            Err(StoreError::Stale { .. }) => Ok(Attempt::Overtaken),
-            Err(StoreError::NotFound { .. }) => Err(ApiError::NotFound(key.name())),
+            // Gone, changed, or removed by the same request: the next attempt sees which.
+            Err(StoreError::Stale { .. } | StoreError::NotFound { .. } | StoreError::Exists { .. }) => {
+                Ok(Attempt::Overtaken)
+            }
             Err(error) => Err(error.into()),
             Ok(written) => Ok(Attempt::Written(written?)),
         }
@@ -264,10 +267,11 @@ impl Registry {
             Err(error) => return Ok(Err(error)),
         };
         let revision = if is_deletion_done(&next) {
-            if let Some(request) = &options.request {
-                self.keep_aside(request, &next).await?;
-            }
-            let revision = self.store.delete(&key.path(), precondition).await?;
+            let record = options.request.as_ref().map(|request| request.removal(&next));
+            let revision = self
+                .store
+                .delete_recording(record, &key.path(), precondition)
+                .await?;
             self.delete_belonging(&next).await?;
             revision
         } else {

@@ -59,6 +59,13 @@ pub struct Unchanged {
     pub revision: Revision,
 }
 
+/// A key that is written in the commit that deletes another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub key: String,
+    pub value: Bytes,
+}
+
 /// A part of a listing.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
@@ -168,7 +175,18 @@ pub trait Store: Send + Sync + fmt::Debug {
         precondition: Precondition,
     ) -> Result<Revision, StoreError>;
     /// Returns the revision of the delete once it is durable.
-    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError>;
+    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
+        self.delete_recording(None, key, precondition).await
+    }
+    /// [`Store::delete`] that leaves a record, if one is given: both are done or neither, and watches tell of the delete
+    /// first. The record's key must not exist; where it does, [`StoreError::Exists`] with that key, whatever the
+    /// precondition.
+    async fn delete_recording(
+        &self,
+        record: Option<Record>,
+        key: &str,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError>;
     /// The writes under a prefix after a revision.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError>;
     /// What the store takes now; an answer shows too that the store can be read.

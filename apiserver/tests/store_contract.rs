@@ -22,6 +22,7 @@ macro_rules! every_claim {
             suite::a_put_while_another_key_is_unchanged_needs_that_too,
             suite::the_size_is_at_the_newest_revision,
             suite::a_delete_keeps_its_precondition_and_needs_the_key,
+            suite::a_delete_leaves_its_record_or_neither_is_done,
             suite::a_refused_write_changes_nothing,
             suite::of_racing_writers_with_one_precondition_one_wins,
             suite::increments_under_preconditions_lose_none,

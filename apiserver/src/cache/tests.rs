@@ -18,7 +18,7 @@ use crate::{
     access::Scope,
     registry::{Registry, WatchEvent},
     store::{
-        Dump, History, KeyValue, Listing, Page, Precondition, Size, Unchanged, Watch,
+        Dump, History, KeyValue, Listing, Page, Precondition, Record, Size, Unchanged, Watch,
         embedded::{EmbeddedStore, Options},
     },
 };
@@ -73,8 +73,13 @@ impl Store for Breaking {
     async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
         self.inner.dump(prefix).await
     }
-    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
-        self.inner.delete(key, precondition).await
+    async fn delete_recording(
+        &self,
+        record: Option<Record>,
+        key: &str,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        self.inner.delete_recording(record, key, precondition).await
     }
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         self.watches.fetch_add(1, Ordering::SeqCst);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! a write that leaves the object ─► the id goes into its metadata, in the same write of the store
-//! a write that removes the object ─► its metadata are kept aside under the id, then it is removed
+//! a write that removes the object ─► its metadata go aside under the id, in the same write of the store
 //! a deletion of what selectors choose ─► what they chose is kept aside under the id, then each of it is deleted
 //! ```
 //! So a repeated write is known after a restart and on another apiserver too. Of each object the last
@@ -23,7 +23,7 @@ use crate::{
     error::ApiError,
     kind::Kind,
     pki::hex,
-    store::{Page, Precondition, Revision, Store, StoreError},
+    store::{Page, Precondition, Record, Revision, Store, StoreError},
     time::{system_time, timestamp},
 };
 
@@ -115,6 +115,18 @@ impl RequestId {
         format!("{REMOVED_PREFIX}{}/{}", K::PLURAL, self.id)
     }
 
+    /// What is kept of an object that the request removes.
+    pub(super) fn removal<K: Kind>(&self, object: &K) -> Record {
+        let removed = Removed {
+            time: Some(timestamp(clock::now())),
+            object: object.metadata_alone().encode_to_vec().into(),
+        };
+        Record {
+            key: self.removed_key::<K>(),
+            value: removed.encode_to_vec().into(),
+        }
+    }
+
     /// Where it is kept what the request has chosen to delete.
     pub(super) fn chosen_key<K: Kind>(&self) -> String {
         format!("{REMOVED_PREFIX}{}/{}/chosen", K::PLURAL, self.id)
@@ -132,7 +144,7 @@ struct Removed {
 }
 
 impl Registry {
-    /// The object that the request has removed before, by its metadata, unless that was begun and not ended.
+    /// The object that the request has removed before, by its metadata.
     pub(super) async fn removed_by<K: Kind>(
         &self,
         request: &RequestId,
@@ -148,31 +160,7 @@ impl Registry {
         if Key::of(&object)? != *key {
             return Err(request.used_otherwise(&format!("the end of {}", object.name())));
         }
-        match self.read(key).await {
-            Ok(present) if present.uid() == object.uid() => Ok(None),
-            Ok(_) | Err(ApiError::NotFound(_)) => Ok(Some(object)),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Before the removal itself: after it, nothing would know of it.
-    pub(super) async fn keep_aside<K: Kind>(
-        &self,
-        request: &RequestId,
-        object: &K,
-    ) -> Result<(), StoreError> {
-        let removed = Removed {
-            time: Some(timestamp(clock::now())),
-            object: object.metadata_alone().encode_to_vec().into(),
-        };
-        self.store
-            .put(
-                &request.removed_key::<K>(),
-                removed.encode_to_vec().into(),
-                Precondition::Any,
-            )
-            .await?;
-        Ok(())
+        Ok(Some(object))
     }
 }
 

@@ -20,7 +20,7 @@ use tonic::Code;
 use super::*;
 use crate::namespaces;
 use crate::store::{
-    Dump, History, Listing, Page, Size, Unchanged, Watch,
+    Dump, History, Listing, Page, Record, Size, Unchanged, Watch,
     embedded::{EmbeddedStore, Options},
 };
 
@@ -65,8 +65,13 @@ impl Store for Meddled {
     async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
         self.inner.dump(prefix).await
     }
-    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
-        self.inner.delete(key, precondition).await
+    async fn delete_recording(
+        &self,
+        record: Option<Record>,
+        key: &str,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        self.inner.delete_recording(record, key, precondition).await
     }
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         self.inner.watch(prefix, after).await
@@ -109,7 +114,12 @@ impl Store for Away {
     async fn dump(&self, _prefix: &str) -> Result<Dump, StoreError> {
         away()
     }
-    async fn delete(&self, _key: &str, _precondition: Precondition) -> Result<Revision, StoreError> {
+    async fn delete_recording(
+        &self,
+        _record: Option<Record>,
+        _key: &str,
+        _precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
         away()
     }
     async fn watch(&self, _prefix: &str, _after: Revision) -> Result<Watch, StoreError> {

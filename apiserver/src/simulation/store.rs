@@ -17,14 +17,17 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{sync::watch, time::sleep};
 
 use crate::store::{
-    Change, Dump, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError, Unchanged, Watch,
-    WatchItem,
+    Change, Dump, KeyValue, Listing, Page, Precondition, Record, Revision, Size, Store, StoreError,
+    Unchanged, Watch, WatchItem,
 };
 
 /// Of a thousand ways to the store or back, those on which something is lost.
 const LOST: u32 = 30;
 /// Of a thousand items of a watch, those after which it breaks.
 const BROKEN: u32 = 20;
+
+/// As in etcd: an empty store is at revision 1.
+const FIRST: Revision = Revision(1);
 
 /// Clones share it.
 #[derive(Clone)]
@@ -48,7 +51,7 @@ impl FarStore {
     pub(super) fn new(seed: u64) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::default(),
-            newest: watch::Sender::new(Revision(1)),
+            newest: watch::Sender::new(FIRST),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             away: AtomicBool::new(false),
             calm: AtomicBool::new(false),
@@ -94,11 +97,11 @@ impl Inner {
         Ok(())
     }
 
-    fn write(
+    fn put(
         &self,
         unchanged: Option<&Unchanged>,
         key: &str,
-        value: Option<Bytes>,
+        value: Bytes,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         let mut state = self.state();
@@ -106,28 +109,30 @@ impl Inner {
             state.check(&unchanged.key, Precondition::Revision(unchanged.revision))?;
         }
         state.check(key, precondition)?;
-        if value.is_none() && !state.present.contains_key(key) {
-            return Err(StoreError::NotFound { key: key.to_owned() });
-        }
-        let revision = Revision(self.newest.borrow().0 + 1);
-        let previous = state.present.remove(key);
-        if let Some(value) = value.clone() {
-            let written = KeyValue {
-                key: key.to_owned(),
-                value,
-                revision,
-            };
-            state.present.insert(key.to_owned(), written);
-        }
-        state.changes.push(Change {
-            key: key.to_owned(),
-            value,
-            previous,
-            revision,
-        });
+        let revision = state.write(key, Some(value));
         // With the state locked, so that nobody sees a revision whose change is not there.
         self.newest.send_replace(revision);
         Ok(revision)
+    }
+
+    fn delete(
+        &self,
+        record: Option<Record>,
+        key: &str,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        let mut state = self.state();
+        if let Some(record) = &record {
+            state.check(&record.key, Precondition::Absent)?;
+        }
+        state.check(key, precondition)?;
+        if !state.present.contains_key(key) {
+            return Err(StoreError::NotFound { key: key.to_owned() });
+        }
+        let deleted = state.write(key, None);
+        let newest = record.map_or(deleted, |record| state.write(&record.key, Some(record.value)));
+        self.newest.send_replace(newest);
+        Ok(deleted)
     }
 
     fn change_after(&self, prefix: &str, after: Revision) -> Option<Change> {
@@ -149,6 +154,27 @@ impl State {
             }
             _ => Ok(()),
         }
+    }
+
+    fn write(&mut self, key: &str, value: Option<Bytes>) -> Revision {
+        let newest = self.changes.last().map_or(FIRST, |change| change.revision);
+        let revision = Revision(newest.0 + 1);
+        let previous = self.present.remove(key);
+        if let Some(value) = value.clone() {
+            let written = KeyValue {
+                key: key.to_owned(),
+                value,
+                revision,
+            };
+            self.present.insert(key.to_owned(), written);
+        }
+        self.changes.push(Change {
+            key: key.to_owned(),
+            value,
+            previous,
+            revision,
+        });
+        revision
     }
 
     fn at(&self, revision: Revision) -> BTreeMap<String, KeyValue> {
@@ -231,14 +257,19 @@ impl Store for FarStore {
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         self.0.way().await?;
-        let written = self.0.write(unchanged.as_ref(), key, Some(value), precondition);
+        let written = self.0.put(unchanged.as_ref(), key, value, precondition);
         self.0.way().await?;
         written
     }
 
-    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
+    async fn delete_recording(
+        &self,
+        record: Option<Record>,
+        key: &str,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
         self.0.way().await?;
-        let deleted = self.0.write(None, key, None, precondition);
+        let deleted = self.0.delete(record, key, precondition);
         self.0.way().await?;
         deleted
     }

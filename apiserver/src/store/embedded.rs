@@ -36,11 +36,11 @@ pub(crate) use self::filling::Filling;
 use self::{
     recent::Recent,
     schema::Snapshot,
-    writer::{Write, Writer},
+    writer::{Action, Write, Writer},
 };
 use super::{
-    DUMP_PART, Dump, History, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError,
-    Unchanged, Watch, check_size,
+    DUMP_PART, Dump, History, KeyValue, Listing, Page, Precondition, Record, Revision, Size, Store,
+    StoreError, Unchanged, Watch, check_size,
 };
 
 /// Writes wait here for the next commit; when it is full, writers wait.
@@ -163,16 +163,14 @@ impl EmbeddedStore {
     async fn write(
         &self,
         key: &str,
-        value: Option<Bytes>,
         precondition: Precondition,
-        unchanged: Option<Unchanged>,
+        action: Action,
     ) -> Result<Revision, StoreError> {
         let (reply, answer) = oneshot::channel();
         let write = Write {
             key: key.to_owned(),
-            value,
             precondition,
-            unchanged,
+            action,
             reply,
         };
         let gone = || StoreError::Broken("the store's writer has ended".into());
@@ -255,11 +253,20 @@ impl Store for EmbeddedStore {
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
-        self.write(key, Some(value), precondition, unchanged).await
+        self.write(key, precondition, Action::Put { value, unchanged })
+            .await
     }
 
-    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
-        self.write(key, None, precondition, None).await
+    async fn delete_recording(
+        &self,
+        record: Option<Record>,
+        key: &str,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
+        if let Some(record) = &record {
+            check_size(&record.key, &record.value)?;
+        }
+        self.write(key, precondition, Action::Delete { record }).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {

@@ -30,8 +30,8 @@ use self::{
     members::Members,
 };
 use super::{
-    DUMP_PART, Dump, History, KeyValue, Listing, Page, Precondition, Revision, Size, Store, StoreError,
-    Unchanged, Watch, check_size,
+    DUMP_PART, Dump, History, KeyValue, Listing, Page, Precondition, Record, Revision, Size, Store,
+    StoreError, Unchanged, Watch, check_size,
 };
 
 /// etcd refuses to be pinged more often than every 5 seconds, and closes the connection of who does. It also closes one
@@ -226,17 +226,17 @@ impl EtcdStore {
         .await
     }
 
-    /// A write and, where its conditions do not hold, looks at what is there instead: the revision of each, if it is
+    /// Writes and, where its conditions do not hold, looks at what is there instead: the revision of each, if it is
     /// there.
     async fn write(
         &self,
         asked: Asked<'_>,
         conditions: Vec<Compare>,
-        write: TxnOp,
+        writes: Vec<TxnOp>,
         looks: Vec<TxnOp>,
         base: Base,
     ) -> Result<Result<Revision, Vec<Option<Revision>>>, StoreError> {
-        let txn = Txn::new().when(conditions).and_then([write]).or_else(looks);
+        let txn = Txn::new().when(conditions).and_then(writes).or_else(looks);
         let reply = self
             .call(asked, |mut kv| {
                 let txn = txn.clone();
@@ -347,9 +347,9 @@ impl Store for EtcdStore {
             conditions.extend(exists_at(&unchanged.key, base.of_etcd(unchanged.revision)));
             looks.push(look(&unchanged.key));
         }
-        let write = TxnOp::put(key, Vec::from(value), None);
+        let writes = vec![TxnOp::put(key, Vec::from(value), None)];
         let outcome = self
-            .write(Asked::key("put", key), conditions, write, looks, base)
+            .write(Asked::key("put", key), conditions, writes, looks, base)
             .await?;
         outcome.map_err(|found| {
             let found = |place: usize| found.get(place).copied().flatten();
@@ -362,25 +362,38 @@ impl Store for EtcdStore {
         })
     }
 
-    async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
+    async fn delete_recording(
+        &self,
+        record: Option<Record>,
+        key: &str,
+        precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
         let base = self.base().await?;
-        let conditions = match precondition {
+        let mut conditions = match precondition {
             Precondition::Any => vec![Compare::version(key, CompareOp::Greater, 0)],
             Precondition::Revision(seen) => exists_at(key, base.of_etcd(seen)),
             // Cannot hold for a key that is there to be deleted: the reply only tells which of the two it is.
             Precondition::Absent => vec![Compare::version(key, CompareOp::Less, 0)],
         };
-        let write = TxnOp::delete(key, Some(DeleteOptions::new()));
+        // Of one transaction, watches tell in this order.
+        let mut writes = vec![TxnOp::delete(key, Some(DeleteOptions::new()))];
+        let mut looks = vec![look(key)];
+        if let Some(record) = &record {
+            check_size(&record.key, &record.value)?;
+            conditions.push(absent(&record.key));
+            writes.push(TxnOp::put(record.key.as_str(), record.value.to_vec(), None));
+            looks.push(look(&record.key));
+        }
         let outcome = self
-            .write(
-                Asked::key("delete", key),
-                conditions,
-                write,
-                vec![look(key)],
-                base,
-            )
+            .write(Asked::key("delete", key), conditions, writes, looks, base)
             .await?;
-        outcome.map_err(|found| refused(key, precondition, found.first().copied().flatten()))
+        outcome.map_err(|found| {
+            let found = |place: usize| found.get(place).copied().flatten();
+            match &record {
+                Some(record) if found(1).is_some() => refused(&record.key, Precondition::Absent, found(1)),
+                _ => refused(key, precondition, found(0)),
+            }
+        })
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
@@ -407,9 +420,13 @@ fn kv(member: &Client) -> KvClient {
 fn conditions(key: &str, precondition: Precondition, base: Base) -> Vec<Compare> {
     match precondition {
         Precondition::Any => Vec::new(),
-        Precondition::Absent => vec![Compare::version(key, CompareOp::Equal, 0)],
+        Precondition::Absent => vec![absent(key)],
         Precondition::Revision(seen) => exists_at(key, base.of_etcd(seen)),
     }
+}
+
+fn absent(key: &str) -> Compare {
+    Compare::version(key, CompareOp::Equal, 0)
 }
 
 fn look(key: &str) -> TxnOp {

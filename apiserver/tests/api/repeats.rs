@@ -129,6 +129,38 @@ async fn a_deletion_that_is_repeated_leaves_the_next_object_of_that_name() {
 }
 
 #[tokio::test]
+async fn a_deletion_of_what_somebody_else_removed_finds_nothing() {
+    let server = Server::start().await;
+    let root = server.root();
+    create_pod(&root, pod("web")).await;
+    delete(&root, "web", "theirs").await.unwrap();
+    // It is not known whether it was sent before: it has removed nothing.
+    for _ in 0..2 {
+        let error = delete(&root, "web", ID).await.unwrap_err();
+        assert_eq!(told(&error), (Code::NotFound, "NOT_FOUND".into()));
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn deletions_that_are_sent_at_once_remove_one_object() {
+    let server = Server::start().await;
+    let root = server.root();
+    let old = create_pod(&root, pod("web")).await;
+    // Each makes sure of a new object of that name as soon as it is answered.
+    let sent = (0..8).map(|_| async {
+        let deleted = delete(&root, "web", ID).await.unwrap();
+        let _ = create(&root, pod("web"), "").await;
+        deleted
+    });
+    for deleted in futures::future::join_all(sent).await {
+        assert_eq!(uid(&deleted), uid(&old));
+    }
+    get_pod(&root, "web").await.unwrap();
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn every_write_can_be_tried_without_being_done() {
     let server = Server::start().await;
     let root = server.root();

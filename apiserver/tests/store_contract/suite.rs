@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use clone8s_apiserver::store::{
-    Change, KeyValue, Page, Precondition, Revision, Store, StoreError, Unchanged, VALUE_LIMIT, Watch,
+    Change, KeyValue, Page, Precondition, Record, Revision, Store, StoreError, Unchanged, VALUE_LIMIT, Watch,
     WatchItem,
 };
 use futures::{StreamExt as _, future::join_all};
@@ -207,6 +207,68 @@ pub(crate) async fn a_delete_keeps_its_precondition_and_needs_the_key(subject: &
     let (found, revision) = store.get(&key).await.unwrap();
     assert_eq!(found, None);
     assert!(revision >= gone);
+}
+
+pub(crate) async fn a_delete_leaves_its_record_or_neither_is_done(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let (key, record) = (format!("{prefix}key"), format!("{prefix}record"));
+    let delete = async |precondition| {
+        let record = Record {
+            key: record.clone(),
+            value: text("gone"),
+        };
+        store.delete_recording(Some(record), &key, precondition).await
+    };
+    let error = delete(Precondition::Any).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::NotFound { key: named } if *named == key),
+        "{error:?}"
+    );
+    let first = put(store, &key, "1").await;
+    let second = put(store, &key, "2").await;
+    let mut watch = store.watch(&prefix, second).await.unwrap();
+    let error = delete(Precondition::Revision(first)).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Stale { key: named } if *named == key),
+        "{error:?}"
+    );
+    assert_eq!(read(store, &record).await, None);
+    let gone = delete(Precondition::Revision(second)).await.unwrap();
+    assert_eq!(read(store, &key).await, None);
+    let (left, recorded) = read(store, &record).await.unwrap();
+    assert_eq!(left, "gone");
+
+    // The delete comes first, so that who has come to its revision has seen it.
+    let told = next_change(&mut watch).await;
+    assert_eq!((told.key, told.value, told.revision), (key.clone(), None, gone));
+    let told = next_change(&mut watch).await;
+    assert_eq!(
+        (told.key, told.value, told.previous, told.revision),
+        (record.clone(), Some(text("gone")), None, recorded)
+    );
+    assert!(recorded >= gone);
+
+    // A record that is there says that it was done, whatever there is to say of the key.
+    let again = put(store, &key, "3").await;
+    for precondition in [
+        Precondition::Any,
+        Precondition::Revision(again),
+        Precondition::Revision(first),
+    ] {
+        let error = delete(precondition).await.unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Exists { key } if *key == record),
+            "{error:?}"
+        );
+    }
+    assert_eq!(read(store, &key).await, Some(("3".to_owned(), again)));
+    store.delete(&key, Precondition::Any).await.unwrap();
+    let error = delete(Precondition::Any).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Exists { key } if *key == record),
+        "{error:?}"
+    );
 }
 
 pub(crate) async fn a_refused_write_changes_nothing(subject: &Subject) {

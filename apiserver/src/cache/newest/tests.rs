@@ -6,7 +6,7 @@ use futures::{future::join_all, poll};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::store::{Dump, KeyValue, Listing, Page, Precondition, Size, Unchanged, Watch};
+use crate::store::{Dump, KeyValue, Listing, Page, Precondition, Record, Size, Unchanged, Watch};
 
 /// A store whose answers wait until they are let through, each with a revision of its own.
 #[derive(Debug)]
@@ -28,7 +28,12 @@ impl Store for Gated {
     async fn dump(&self, _prefix: &str) -> Result<Dump, StoreError> {
         unreachable!()
     }
-    async fn delete(&self, _key: &str, _precondition: Precondition) -> Result<Revision, StoreError> {
+    async fn delete_recording(
+        &self,
+        _record: Option<Record>,
+        _key: &str,
+        _precondition: Precondition,
+    ) -> Result<Revision, StoreError> {
         unreachable!()
     }
     async fn watch(&self, _prefix: &str, _after: Revision) -> Result<Watch, StoreError> {

@@ -1,6 +1,6 @@
 //! The one writer of the file: gathers what is queued, commits it with one sync, then answers.
 
-use std::{path::PathBuf, sync::Arc, time::UNIX_EPOCH};
+use std::{iter, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
 use bytes::Bytes;
 use redb::{Database, ReadableTable as _, Table};
@@ -10,7 +10,7 @@ use super::{
     recent::Recent,
     schema::{LOG, META, META_COMPACTED, META_REVISION, VERSIONS, read_meta, version_up_to},
 };
-use crate::store::{Change, History, KeyValue, Precondition, Revision, StoreError, Unchanged};
+use crate::store::{Change, History, KeyValue, Precondition, Record, Revision, StoreError, Unchanged};
 
 /// One commit takes this many writes at most, or the first that pass this many bytes: it bounds the memory of a
 /// commit and the wait of the first writer in it.
@@ -20,14 +20,55 @@ const BATCH_BYTES: usize = 8 << 20;
 /// steadily and never all at once.
 const COMPACT_AT_LEAST: usize = 64;
 
-/// A put, or a delete where there is no value.
 #[derive(Debug)]
 pub(super) struct Write {
     pub(super) key: String,
-    pub(super) value: Option<Bytes>,
     pub(super) precondition: Precondition,
-    pub(super) unchanged: Option<Unchanged>,
+    pub(super) action: Action,
     pub(super) reply: oneshot::Sender<Result<Revision, StoreError>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Action {
+    Put {
+        value: Bytes,
+        unchanged: Option<Unchanged>,
+    },
+    Delete {
+        record: Option<Record>,
+    },
+}
+
+impl Write {
+    fn bytes(&self) -> usize {
+        let written = match &self.action {
+            Action::Put { value, .. } => value.len(),
+            Action::Delete { record } => record
+                .as_ref()
+                .map_or(0, |record| record.key.len() + record.value.len()),
+        };
+        self.key.len() + written
+    }
+
+    /// Another key of which something must hold too.
+    fn other(&self) -> Option<(&str, Precondition)> {
+        match &self.action {
+            Action::Put { unchanged, .. } => unchanged
+                .as_ref()
+                .map(|other| (other.key.as_str(), Precondition::Revision(other.revision))),
+            Action::Delete { record } => record
+                .as_ref()
+                .map(|record| (record.key.as_str(), Precondition::Absent)),
+        }
+    }
+
+    /// What the key is to have; None where it is to go.
+    fn value(&self) -> Option<&Bytes> {
+        match &self.action {
+            Action::Put { value, .. } => Some(value),
+            Action::Delete { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,7 +94,7 @@ impl Writer {
             let mut batch = Vec::new();
             let mut next = Some(first);
             while let Some(write) = next {
-                bytes += write.key.len() + write.value.as_ref().map_or(0, Bytes::len);
+                bytes += write.bytes();
                 batch.push(write);
                 let room = batch.len() < BATCH_WRITES && bytes < BATCH_BYTES;
                 next = room.then(|| queue.try_recv().ok()).flatten();
@@ -109,11 +150,14 @@ impl Writer {
             for write in batch {
                 let outcome = apply(write, Revision(newest.0 + 1), &mut versions)?;
                 outcomes.push(match outcome {
-                    Ok(change) => {
-                        newest = change.revision;
-                        log.insert(newest.0, (now.as_secs(), write.key.as_str()))?;
-                        changes.push(change);
-                        Ok(newest)
+                    Ok((change, recorded)) => {
+                        let written = change.revision;
+                        for change in iter::once(change).chain(recorded) {
+                            newest = change.revision;
+                            log.insert(newest.0, (now.as_secs(), change.key.as_str()))?;
+                            changes.push(change);
+                        }
+                        Ok(written)
                     }
                     Err(error) => Err(error),
                 });
@@ -143,60 +187,77 @@ impl Writer {
 type Versions<'t> = Table<'t, (&'static str, i64), Option<&'static [u8]>>;
 type Log<'t> = Table<'t, i64, (u64, &'static str)>;
 
-/// Makes the write at the given revision if its precondition holds.
+/// Makes the write at the given revision, and the record of a delete at the one after it, if what must hold does.
 fn apply(
     write: &Write,
     revision: Revision,
     versions: &mut Versions<'_>,
-) -> Result<Result<Change, StoreError>, redb::StorageError> {
-    if let Some(unchanged) = &write.unchanged
-        && let Err(error) = check_unchanged(unchanged, revision, versions)?
+) -> Result<Result<(Change, Option<Change>), StoreError>, redb::StorageError> {
+    if let Some((other, precondition)) = write.other()
+        && let Err(refused) = check(other, precondition, last(versions, other, revision)?.as_ref())
     {
-        return Ok(Err(error));
+        return Ok(Err(refused));
     }
-    let last = version_up_to(versions, &write.key, revision)?;
-    let previous = last.and_then(|(revision, value)| {
-        Some(KeyValue {
-            key: write.key.clone(),
-            value: value?,
-            revision,
-        })
-    });
-    if let Err(error) = check(write, previous.as_ref()) {
-        return Ok(Err(error));
+    let previous = last(versions, &write.key, revision)?;
+    let value = write.value();
+    if let Err(refused) = check(&write.key, write.precondition, previous.as_ref()) {
+        return Ok(Err(refused));
     }
-    versions.insert((write.key.as_str(), revision.0), write.value.as_deref())?;
-    Ok(Ok(Change {
-        key: write.key.clone(),
-        value: write.value.clone(),
-        previous,
-        revision,
-    }))
+    if value.is_none() && previous.is_none() {
+        let key = write.key.clone();
+        return Ok(Err(StoreError::NotFound { key }));
+    }
+    let change = insert(versions, &write.key, value, previous, revision)?;
+    let recorded = match &write.action {
+        Action::Delete {
+            record: Some(Record { key, value }),
+        } => Some(insert(
+            versions,
+            key,
+            Some(value),
+            None,
+            Revision(revision.0 + 1),
+        )?),
+        _ => None,
+    };
+    Ok(Ok((change, recorded)))
 }
 
-fn check_unchanged(
-    unchanged: &Unchanged,
-    now: Revision,
-    versions: &Versions<'_>,
-) -> Result<Result<(), StoreError>, redb::StorageError> {
-    let key = unchanged.key.clone();
-    Ok(match version_up_to(versions, &unchanged.key, now)? {
-        Some((revision, Some(_))) if revision == unchanged.revision => Ok(()),
-        Some((_, Some(_))) => Err(StoreError::Stale { key }),
-        Some((_, None)) | None => Err(StoreError::NotFound { key }),
+fn insert(
+    versions: &mut Versions<'_>,
+    key: &str,
+    value: Option<&Bytes>,
+    previous: Option<KeyValue>,
+    revision: Revision,
+) -> Result<Change, redb::StorageError> {
+    versions.insert((key, revision.0), value.map(Bytes::as_ref))?;
+    Ok(Change {
+        key: key.to_owned(),
+        value: value.cloned(),
+        previous,
+        revision,
     })
 }
 
-fn check(write: &Write, existing: Option<&KeyValue>) -> Result<(), StoreError> {
-    let key = || write.key.clone();
-    let must_exist = write.value.is_none();
-    match (write.precondition, existing) {
+fn last(versions: &Versions<'_>, key: &str, now: Revision) -> Result<Option<KeyValue>, redb::StorageError> {
+    let last = version_up_to(versions, key, now)?;
+    Ok(last.and_then(|(revision, value)| {
+        Some(KeyValue {
+            key: key.to_owned(),
+            value: value?,
+            revision,
+        })
+    }))
+}
+
+fn check(key: &str, precondition: Precondition, existing: Option<&KeyValue>) -> Result<(), StoreError> {
+    let key = || key.to_owned();
+    match (precondition, existing) {
         (Precondition::Absent, Some(_)) => Err(StoreError::Exists { key: key() }),
         (Precondition::Revision(_), None) => Err(StoreError::NotFound { key: key() }),
         (Precondition::Revision(seen), Some(existing)) if existing.revision != seen => {
             Err(StoreError::Stale { key: key() })
         }
-        (_, None) if must_exist => Err(StoreError::NotFound { key: key() }),
         _ => Ok(()),
     }
 }

@@ -156,7 +156,7 @@ fn check_effect(write: &Write, made: &[&Change], order: &Order<'_>, known: &Know
             Rule::AcknowledgedWritesAreKept,
             format!("{write:?} was acknowledged; it made {made:?}"),
         ),
-        Outcome::DoneSometime if made.is_empty() && !is_gone(write, order, known) => found.add(
+        Outcome::DoneSometime if made.is_empty() => found.add(
             Rule::AcknowledgedWritesAreKept,
             format!("{write:?} was acknowledged; it made nothing"),
         ),
@@ -182,13 +182,6 @@ fn check_effect(write: &Write, made: &[&Change], order: &Order<'_>, known: &Know
             );
         }
     }
-}
-
-/// A deletion that is sent again is answered as done when the object that it meant is gone, whoever was quicker.
-fn is_gone(write: &Write, order: &Order<'_>, known: &Known) -> bool {
-    let known = known.before(write.span.begun);
-    let mut later = order.since(&write.name, known).iter();
-    write.kind == WriteKind::Delete && later.any(|epoch| epoch.version.is_none() && epoch.from > known)
 }
 
 /// A write that was sent again may be done again only where nothing can know it any more: on another object of the same
