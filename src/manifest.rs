@@ -28,7 +28,7 @@ use self::{
 pub use self::{
     error::{ManifestError, ManifestErrors, Position},
     tree::{TooManyBrackets, check_brackets},
-    write::{to_json, to_yaml, to_yaml_value},
+    write::{to_json, to_yaml, to_yaml_value, to_yaml_value_with_managers},
 };
 use crate::{
     object::{AnyObject, Object as _},

@@ -10,7 +10,7 @@ use tonic::{Status, transport::Channel};
 
 use crate::{
     kind::{ObjectArgs, with_kind, with_kind_of},
-    output::{self, Columns, Format, OutputArgs, Scope},
+    output::{self, Columns, OutputArgs, Scope},
     select::SelectArgs,
     status::explain,
     watch::{self, Printer, Verbs},
@@ -20,6 +20,7 @@ use crate::{
 #[command(after_help = "Examples:
   c8s get pods -A -o wide
   c8s get pod hello -o yaml
+  c8s get pod hello -o yaml --show-managed-fields
   c8s get pods -l app=web --field-selector spec.nodeName=n1
   c8s get pods -w")]
 pub struct GetArgs {
@@ -47,13 +48,13 @@ async fn get_kind<O: Resource + Columns>(
 ) -> Result<()> {
     if args.watch {
         let query = watch::query::<O>(&args.select, names)?;
-        let printer = Printer::new(args.output.format, args.select.scope(), Verbs::Hidden);
+        let printer = Printer::new(args.output, args.select.scope(), Verbs::Hidden);
         return watch::follow::<O>(channel, &query, printer, false, out).await;
     }
     if names.is_empty() {
         let query = args.select.query::<O>();
         let (objects, _) = O::list_all(channel, &query).await.map_err(failed)?;
-        if objects.is_empty() && matches!(args.output.format, Format::Table | Format::Wide) {
+        if objects.is_empty() && args.output.is_table() {
             let place = if query.namespace.is_empty() {
                 String::new()
             } else {
@@ -66,7 +67,7 @@ async fn get_kind<O: Resource + Columns>(
             out,
             &objects,
             false,
-            args.output.format,
+            args.output,
             args.select.scope(),
             clock::now(),
         );
@@ -88,7 +89,7 @@ async fn get_kind<O: Resource + Columns>(
             out,
             &objects,
             single,
-            args.output.format,
+            args.output,
             Scope::OneNamespace,
             clock::now(),
         )?;

@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use clone8s::{manifest, object::Object};
 use comfy_table::{Table, presets};
+use serde_yaml::Value;
 
 pub use columns::{Columns, age};
 
@@ -25,11 +26,30 @@ pub enum Format {
     Name,
 }
 
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct OutputArgs {
     /// How to show the objects
     #[arg(short = 'o', long = "output", value_name = "FORMAT", default_value = "table")]
     pub format: Format,
+    /// Show in YAML and JSON who has set which fields
+    #[arg(long)]
+    pub show_managed_fields: bool,
+}
+
+impl OutputArgs {
+    pub fn is_table(self) -> bool {
+        matches!(self.format, Format::Table | Format::Wide)
+    }
+
+    /// An object as YAML and JSON show it.
+    pub fn document<O: Object>(self, object: &O) -> Value {
+        let object = object.clone().into();
+        if self.show_managed_fields {
+            manifest::to_yaml_value_with_managers(&object)
+        } else {
+            manifest::to_yaml_value(&object)
+        }
+    }
 }
 
 /// What a table shows besides an object's own columns.
@@ -44,10 +64,11 @@ pub fn print<O: Object + Columns>(
     out: &mut impl Write,
     objects: &[O],
     single: bool,
-    format: Format,
+    output: OutputArgs,
     scope: Scope,
     now: SystemTime,
 ) -> Result<()> {
+    let format = output.format;
     match format {
         Format::Table | Format::Wide => {
             let mut table = new_table();
@@ -59,24 +80,21 @@ pub fn print<O: Object + Columns>(
         }
         Format::Yaml if single => {
             for object in objects {
-                out.write_all(manifest::to_yaml(&object.clone().into()).as_bytes())?;
+                serde_yaml::to_writer(&mut *out, &output.document(object))?;
             }
         }
         Format::Json if single => {
             for object in objects {
-                writeln!(out, "{}", manifest::to_json(&object.clone().into()))?;
+                writeln!(out, "{}", serde_json::to_string_pretty(&output.document(object))?)?;
             }
         }
         Format::Yaml => {
             for object in objects {
-                write!(out, "---\n{}", manifest::to_yaml(&object.clone().into()))?;
+                write!(out, "---\n{}", serde_yaml::to_string(&output.document(object))?)?;
             }
         }
         Format::Json => {
-            let items: Vec<_> = objects
-                .iter()
-                .map(|object| manifest::to_yaml_value(&object.clone().into()))
-                .collect();
+            let items: Vec<_> = objects.iter().map(|object| output.document(object)).collect();
             let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items });
             writeln!(out, "{}", serde_json::to_string_pretty(&list)?)?;
         }

@@ -50,7 +50,7 @@ pub async fn run(args: &WatchArgs, channel: &Channel, out: &mut impl Write) -> R
     let (kind, names) = args.what.parse()?;
     with_kind!(kind, O => {
         let query = query::<O>(&args.select, &names)?;
-        let printer = Printer::new(args.output.format, args.select.scope(), Verbs::Shown);
+        let printer = Printer::new(args.output, args.select.scope(), Verbs::Shown);
         follow::<O>(channel, &query, printer, args.only_changes, out).await
     })
 }

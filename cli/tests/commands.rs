@@ -148,6 +148,46 @@ async fn what_a_manifest_names_no_more_is_removed_and_what_others_set_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_set_which_fields_is_shown_when_asked_for() {
+    let cluster = Cluster::start().await;
+    let file = cluster.file("pod.yaml", POD);
+    cluster
+        .ok(&["apply", "-f", &file, "--field-manager", "team"])
+        .await;
+    for (what, first) in [("pod/hello", ""), ("pods", "---\n")] {
+        let get = ["get", what, "-o", "yaml", "--show-managed-fields"];
+        let shown = cluster.ok(&get).await;
+        let yaml: serde_yaml::Value = serde_yaml::from_str(shown.strip_prefix(first).unwrap()).unwrap();
+        let managed = &yaml["metadata"]["managedFields"][0];
+        assert_eq!(managed["manager"], "team", "{shown}");
+        assert_eq!(managed["operation"], "Apply", "{shown}");
+        assert!(managed["time"].as_str().unwrap().ends_with('Z'), "{shown}");
+        let fields = managed["fields"].as_str().unwrap();
+        assert!(fields.contains("spec(containers([web](image"), "{shown}");
+    }
+    let get = ["get", "pods", "-o", "json"];
+    assert!(!cluster.ok(&get).await.contains("managedFields"));
+    let shown = cluster.ok(&[&get[..], &["--show-managed-fields"]].concat()).await;
+    let list: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(
+        list["items"][0]["metadata"]["managedFields"][0]["manager"],
+        "team"
+    );
+    // No manifest: what the apiserver notes is not for others to say.
+    let noted = cluster
+        .ok(&["get", "pod/hello", "-o", "yaml", "--show-managed-fields"])
+        .await;
+    let noted = cluster.file("noted.yaml", &noted.replace("manager: team", "manager: nobody"));
+    cluster
+        .ok(&["apply", "-f", &noted, "--field-manager", "team"])
+        .await;
+    let shown = cluster
+        .ok(&["get", "pod/hello", "-o", "yaml", "--show-managed-fields"])
+        .await;
+    assert!(!shown.contains("nobody"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_field_of_another_manager_is_taken_over_by_force_alone() {
     let cluster = Cluster::start().await;
     let file = cluster.file("pod.yaml", POD);

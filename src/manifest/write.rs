@@ -8,10 +8,9 @@ use super::shape::PORTS;
 use crate::{object::AnyObject, object_descriptors};
 
 /// What the apiserver notes for itself: it is no part of what somebody wants, and long.
-const NOTES: [&str; 2] = [
-    "clone8s.v1.ObjectMeta.managed_fields",
-    "clone8s.v1.ObjectMeta.handled_requests",
-];
+const NOTES: [&str; 2] = [MANAGED_FIELDS, HANDLED_REQUESTS];
+const MANAGED_FIELDS: &str = "clone8s.v1.ObjectMeta.managed_fields";
+const HANDLED_REQUESTS: &str = "clone8s.v1.ObjectMeta.handled_requests";
 
 /// A YAML document.
 pub fn to_yaml(object: &AnyObject) -> String {
@@ -25,20 +24,29 @@ pub fn to_json(object: &AnyObject) -> String {
 
 /// The document as a value, for a list of several.
 pub fn to_yaml_value(object: &AnyObject) -> Value {
+    document(object, &NOTES)
+}
+
+/// The same with who has named which fields: to be read, and not to be applied.
+pub fn to_yaml_value_with_managers(object: &AnyObject) -> Value {
+    document(object, &[HANDLED_REQUESTS])
+}
+
+fn document(object: &AnyObject, hidden: &[&str]) -> Value {
     let mut document = Mapping::new();
     document.insert("apiVersion".into(), "v1".into());
     document.insert("kind".into(), object.kind().into());
     let descriptor = object_descriptors()
         .get_message_by_name(&format!("clone8s.v1.{}", object.kind()))
         .expect("every kind is a message of the contract");
-    if let Value::Mapping(fields) = message(object.to_value(), &descriptor) {
+    if let Value::Mapping(fields) = message(object.to_value(), &descriptor, hidden) {
         document.extend(fields);
     }
     Value::Mapping(document)
 }
 
 /// The contract's JSON form with numbers and times as Kubernetes writes them.
-fn message(value: Value, descriptor: &MessageDescriptor) -> Value {
+fn message(value: Value, descriptor: &MessageDescriptor, hidden: &[&str]) -> Value {
     let Value::Mapping(fields) = value else {
         return value;
     };
@@ -47,8 +55,8 @@ fn message(value: Value, descriptor: &MessageDescriptor) -> Value {
             .as_str()
             .and_then(|name| descriptor.get_field_by_json_name(name));
         let value = match field {
-            Some(field) if NOTES.contains(&field.full_name()) => return None,
-            Some(field) => self::field(value, &field),
+            Some(field) if hidden.contains(&field.full_name()) => return None,
+            Some(field) => self::field(value, &field, hidden),
             None => value,
         };
         Some((name, value))
@@ -56,23 +64,23 @@ fn message(value: Value, descriptor: &MessageDescriptor) -> Value {
     Value::Mapping(shaped.collect())
 }
 
-fn field(value: Value, field: &FieldDescriptor) -> Value {
+fn field(value: Value, field: &FieldDescriptor, hidden: &[&str]) -> Value {
     match value {
         Value::Sequence(items) => Value::Sequence(
             items
                 .into_iter()
-                .map(|item| scalar_or_message(item, field))
+                .map(|item| scalar_or_message(item, field, hidden))
                 .collect(),
         ),
         value if field.is_map() => value,
-        value => scalar_or_message(value, field),
+        value => scalar_or_message(value, field, hidden),
     }
 }
 
-fn scalar_or_message(value: Value, field: &FieldDescriptor) -> Value {
+fn scalar_or_message(value: Value, field: &FieldDescriptor, hidden: &[&str]) -> Value {
     match field.kind() {
         Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp" => time(value),
-        Kind::Message(message) => self::message(value, &message),
+        Kind::Message(message) => self::message(value, &message, hidden),
         // A version is not a number to reckon with, and Kubernetes has it as a string.
         Kind::Int64 if field.name() == "resource_version" => value,
         Kind::Int64 => number(&value),

@@ -53,7 +53,11 @@ fn objects(text: &str) -> Vec<AnyObject> {
 fn shown<O: Object + Columns>(objects: &[O], format: Format, scope: Scope) -> String {
     let mut out = Vec::new();
     let single = objects.len() == 1;
-    print(&mut out, objects, single, format, scope, now()).unwrap();
+    let output = OutputArgs {
+        format,
+        show_managed_fields: false,
+    };
+    print(&mut out, objects, single, output, scope, now()).unwrap();
     String::from_utf8(out).unwrap()
 }
 

@@ -3,10 +3,10 @@
 use std::{fmt::Write as _, io::Write};
 
 use anyhow::Result;
-use clone8s::{client::Resource, manifest, object::Object, v1::WatchEventType};
+use clone8s::{client::Resource, object::Object, v1::WatchEventType};
 use clone8s_daemon::clock;
 
-use crate::output::{self, Columns, Format, Scope};
+use crate::output::{self, Columns, Format, OutputArgs, Scope};
 
 /// Whether each line says what happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,16 +18,16 @@ pub(crate) enum Verbs {
 /// Prints as it comes. Columns only ever grow, so that lines stay under each other.
 #[derive(Debug)]
 pub(crate) struct Printer {
-    format: Format,
+    output: OutputArgs,
     scope: Scope,
     verbs: Verbs,
     widths: Vec<usize>,
 }
 
 impl Printer {
-    pub(crate) fn new(format: Format, scope: Scope, verbs: Verbs) -> Self {
+    pub(crate) fn new(output: OutputArgs, scope: Scope, verbs: Verbs) -> Self {
         Self {
-            format,
+            output,
             scope,
             verbs,
             widths: Vec::new(),
@@ -40,7 +40,7 @@ impl Printer {
         out: &mut impl Write,
         objects: &[O],
     ) -> Result<()> {
-        if !matches!(self.format, Format::Table | Format::Wide) {
+        if !self.output.is_table() {
             for object in objects {
                 self.document(out, "ADDED", object)?;
             }
@@ -73,7 +73,7 @@ impl Printer {
             WatchEventType::Deleted => "DELETED",
             WatchEventType::Bookmark | WatchEventType::Synced | WatchEventType::Unspecified => return Ok(()),
         };
-        if !matches!(self.format, Format::Table | Format::Wide) {
+        if !self.output.is_table() {
             return self.document(out, verb, object);
         }
         let cells = self.row(verb, object);
@@ -89,15 +89,18 @@ impl Printer {
 
     fn document<O: Object>(&self, out: &mut impl Write, verb: &str, object: &O) -> Result<()> {
         let shown = self.verbs == Verbs::Shown;
-        let any = object.clone().into();
-        match self.format {
+        let document = || self.output.document(object);
+        match self.output.format {
             Format::Json if shown => {
-                let object = manifest::to_yaml_value(&any);
-                writeln!(out, "{}", serde_json::json!({ "type": verb, "object": object }))?;
+                writeln!(
+                    out,
+                    "{}",
+                    serde_json::json!({ "type": verb, "object": document() })
+                )?;
             }
-            Format::Json => writeln!(out, "{}", serde_json::to_string(&manifest::to_yaml_value(&any))?)?,
-            Format::Yaml if shown => write!(out, "--- # {verb}\n{}", manifest::to_yaml(&any))?,
-            Format::Yaml => write!(out, "---\n{}", manifest::to_yaml(&any))?,
+            Format::Json => writeln!(out, "{}", serde_json::to_string(&document())?)?,
+            Format::Yaml if shown => write!(out, "--- # {verb}\n{}", serde_yaml::to_string(&document())?)?,
+            Format::Yaml => write!(out, "---\n{}", serde_yaml::to_string(&document())?)?,
             Format::Name | Format::Table | Format::Wide => {
                 let verb = if shown { format!("{verb} ") } else { String::new() };
                 writeln!(out, "{verb}{}/{}", O::KIND.to_lowercase(), object.name())?;
@@ -158,7 +161,11 @@ mod tests {
 
     fn printed(format: Format, verbs: Verbs) -> String {
         let mut out = Vec::new();
-        let mut printer = Printer::new(format, Scope::OneNamespace, verbs);
+        let output = OutputArgs {
+            format,
+            show_managed_fields: false,
+        };
+        let mut printer = Printer::new(output, Scope::OneNamespace, verbs);
         printer.present(&mut out, &[config("a"), config("bbbb")]).unwrap();
         printer
             .change(&mut out, WatchEventType::Modified, &config("a"))
