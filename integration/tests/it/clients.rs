@@ -10,9 +10,7 @@ use rstest::rstest;
 #[case::in_go("go")]
 #[case::in_typescript("typescript")]
 #[tokio::test]
-async fn a_generated_client_makes_a_pod_watches_it_to_running_reads_its_log_and_deletes_it(
-    #[case] language: &'static str,
-) {
+async fn a_generated_client_leads_a_pod_through_its_life(#[case] language: &'static str) {
     let sandbox = Sandbox::new();
     let registry = Registry::shared().await;
     let plane = ControlPlane::start(&sandbox, None).await;
@@ -21,10 +19,15 @@ async fn a_generated_client_makes_a_pod_watches_it_to_running_reads_its_log_and_
     plane.node_ready("worker").await;
 
     let socket = format!("unix://{}", plane.socket().display());
-    for (name, server) in [("by-socket", socket), ("by-tls", plane.url())] {
+    // The second watches from a revision that the cluster does not know, and has to begin anew.
+    for (name, server, since) in [
+        ("by-socket", socket, None),
+        ("by-tls", plane.url(), Some("999999999999")),
+    ] {
         let mut example = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../clients/run"));
         example
             .args([language, "--name", name, "--image", &registry.image("busybox:1")])
+            .args(since.map(|since| ["--since", since]).into_iter().flatten())
             .env("CLONE8S_SERVER", server)
             .env("CLONE8S_CA", plane.ca().certificate_file())
             .env("CLONE8S_CERT", &plane.admin().certificate_file)
@@ -35,9 +38,22 @@ async fn a_generated_client_makes_a_pod_watches_it_to_running_reads_its_log_and_
             .unwrap();
         let lines: Vec<_> = output.lines().collect();
         assert_eq!(lines.first(), Some(&format!("created default/{name}").as_str()));
-        let log = format!("log hello from {language}");
-        assert!(lines.contains(&"phase Running"), "{output}");
-        assert!(lines.contains(&log.as_str()), "{output}");
+        for line in [
+            "stage production",
+            &format!("note from {language}, stage production"),
+            "phase Running",
+            &format!("log hello from {language}"),
+            "exec hello from inside",
+        ] {
+            assert!(lines.contains(&line), "no {line:?} in {output}");
+        }
+        let conflict = lines.iter().find(|line| line.starts_with("conflict "));
+        let conflict = conflict.unwrap_or_else(|| panic!("no conflict in {output}"));
+        assert!(
+            conflict.contains("metadata.labels[stage]") && conflict.contains("example"),
+            "{conflict}"
+        );
+        assert_eq!(lines.contains(&"watching anew"), since.is_some(), "{output}");
         assert_eq!(lines.last(), Some(&"deleted"), "{output}");
         assert!(plane.pod(name).await.is_err());
     }
