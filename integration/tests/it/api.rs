@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, ensure};
 use clone8s::{
     client::{From, Query, Resource as _},
-    v1::{Pod, WatchEventType},
+    v1::{BackUpStoreResponse, Pod, WatchEventType},
 };
 use clone8s_integration::{ControlPlane, Sandbox, pods, wait};
 use futures::future::try_join_all;
@@ -24,6 +24,7 @@ async fn grpcurl_lists_describes_creates_and_watches_over_the_socket_and_over_tl
             "clone8s.v1.EventService",
             "clone8s.v1.LeaseService",
             "clone8s.v1.LimitRangeService",
+            "clone8s.v1.MaintenanceService",
             "clone8s.v1.NamespaceService",
             "clone8s.v1.NodeService",
             "clone8s.v1.PodService",
@@ -83,6 +84,112 @@ async fn grpcurl_lists_describes_creates_and_watches_over_the_socket_and_over_tl
         })
         .await;
         assert_eq!(first["type"], "WATCH_EVENT_TYPE_ADDED");
+    }
+}
+
+/// Of each kind: its field in a request, and a manifest of its own.
+fn one_of_each_kind(name: &str) -> Vec<(&'static str, &'static str, Value)> {
+    let metadata = json!({ "name": name });
+    let containers = json!([{ "name": "main", "image": "registry.invalid/none:1" }]);
+    vec![
+        (
+            "ConfigMap",
+            "configMap",
+            json!({ "metadata": metadata, "data": { "a": "b" } }),
+        ),
+        (
+            "Event",
+            "event",
+            json!({
+                "metadata": metadata,
+                "involvedObject": { "kind": "Pod", "namespace": "default", "name": "web" },
+                "reason": "Tried",
+            }),
+        ),
+        (
+            "Lease",
+            "lease",
+            json!({ "metadata": metadata, "spec": { "holderIdentity": "me", "leaseDurationSeconds": 10 } }),
+        ),
+        (
+            "LimitRange",
+            "limitRange",
+            json!({
+                "metadata": metadata,
+                "spec": { "limits": [{ "type": "Container", "max": { "cpu": "4" } }] },
+            }),
+        ),
+        ("Namespace", "namespace", json!({ "metadata": metadata })),
+        ("Node", "node", json!({ "metadata": metadata })),
+        (
+            "Pod",
+            "pod",
+            json!({ "metadata": metadata, "spec": { "containers": containers } }),
+        ),
+        (
+            "PriorityClass",
+            "priorityClass",
+            json!({ "metadata": metadata, "value": 10 }),
+        ),
+        (
+            "ResourceQuota",
+            "resourceQuota",
+            json!({ "metadata": metadata, "spec": { "hard": { "configmaps": "100" } } }),
+        ),
+        (
+            "Secret",
+            "secret",
+            json!({ "metadata": metadata, "data": { "password": "aHVudGVyMg==" } }),
+        ),
+        (
+            "ServiceAccount",
+            "serviceAccount",
+            json!({ "metadata": metadata }),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn grpcurl_applies_every_kind_and_takes_a_backup_over_the_socket_and_over_tls() {
+    let sandbox = Sandbox::new();
+    let plane = ControlPlane::start(&sandbox, None).await;
+    for (grpcurl, name) in [(plane.grpcurl(), "by-socket"), (plane.grpcurl_tls(), "by-tls")] {
+        for (kind, field, object) in one_of_each_kind(name) {
+            let method = format!("clone8s.v1.{kind}Service/Apply{kind}");
+            let mut request = json!({ field: object, "fieldManager": "grpcurl" });
+            for (color, outcome) in [
+                ("red", "APPLY_OUTCOME_CREATED"),
+                ("blue", "APPLY_OUTCOME_CONFIGURED"),
+                ("blue", "APPLY_OUTCOME_UNCHANGED"),
+            ] {
+                request[field]["metadata"]["labels"] = json!({ "color": color });
+                let applied = grpcurl.call(&method, &request).unwrap();
+                assert_eq!(applied["outcome"], outcome, "{method}: {applied}");
+                let meta = &applied[field]["metadata"];
+                assert_eq!(meta["labels"]["color"], color, "{method}: {applied}");
+                assert_eq!(
+                    meta["managedFields"][0]["manager"], "grpcurl",
+                    "{method}: {applied}"
+                );
+            }
+            request["fieldManager"] = json!("another");
+            request[field]["metadata"]["labels"]["color"] = json!("green");
+            let refused = grpcurl.refusal(&method, &request).unwrap();
+            assert!(
+                refused.contains("FailedPrecondition") && refused.contains("metadata.labels[color]"),
+                "{method}: {refused}"
+            );
+        }
+        let parts = grpcurl
+            .stream_for("clone8s.v1.MaintenanceService/BackUpStore", &json!({}), 30)
+            .unwrap();
+        let parts = parts
+            .into_iter()
+            .map(serde_json::from_value::<BackUpStoreResponse>);
+        let file: Vec<u8> = parts.flat_map(|part| part.unwrap().data).collect();
+        assert!(file.starts_with(b"clone8s backup 1\n"));
+        let key = format!("/clone8s/objects/secrets/default/{name}");
+        assert!(file.windows(key.len()).any(|window| window == key.as_bytes()));
     }
 }
 
