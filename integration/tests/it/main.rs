@@ -23,6 +23,7 @@ mod resize;
 mod robustness;
 mod scheduling;
 mod sources;
+mod store_moves;
 mod up;
 mod volumes;
 mod walk_through;
