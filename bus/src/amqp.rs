@@ -14,13 +14,13 @@ mod wire;
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use lapin::{Confirmation, options::BasicPublishOptions, types::ShortString, uri::AMQPUri};
+use lapin::{Confirmation, options::BasicPublishOptions, uri::AMQPUri};
 
 pub use self::args::{AmqpArgs, AmqpUrl};
 use self::link::{Link, Target};
 use crate::{
     BusError, EVENTS_EXCHANGE, EventBus, METRICS_EXCHANGE, Message, NODES_EXCHANGE, Queue, Receipt,
-    Subscription, amqp::topology::DEAD_EXCHANGE,
+    Subscription, amqp::topology::DEAD_EXCHANGE, node_queue,
 };
 
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -149,14 +149,7 @@ impl Inner {
         routing_key: &str,
         message: &Message,
     ) -> Result<Receipt, BusError> {
-        let short = |what: &str, text: &str| {
-            ShortString::try_new(text)
-                .map_err(|_| BusError::Refused(format!("{what} {text} is longer than 255 bytes")))
-        };
-        let (exchange, routing_key) = (
-            short("the exchange", exchange)?,
-            short("the routing key", routing_key)?,
-        );
+        let (exchange, routing_key) = (topology::short(exchange)?, topology::short(routing_key)?);
         let options = BasicPublishOptions {
             // What nobody wants comes back, and costs that: asked for only where someone wants to know.
             mandatory: exchange.as_str() == NODES_EXCHANGE,
@@ -184,6 +177,21 @@ impl Inner {
         }
     }
 
+    /// On a channel of its own, for a refusal would close that of the publishes.
+    async fn declare_node(&self, node: &str) -> Result<(), BusError> {
+        let (queue, key) = (topology::short(&node_queue(node))?, topology::short(node)?);
+        let live = self.publishing.live().await?;
+        let declaring = async {
+            let channel = live.connection.create_channel().await?;
+            topology::declare_node(&channel, &key, queue).await
+        };
+        let Ok(declared) = tokio::time::timeout(self.confirm_timeout, declaring).await else {
+            self.publishing.give_up(&live).await;
+            return Err(BusError::NotConfirmed(self.confirm_timeout));
+        };
+        declared.map_err(|error| self.publishing.error(&error))
+    }
+
     async fn publish_dead(&self, message: &Message) -> Result<(), BusError> {
         self.publish(DEAD_EXCHANGE, "", message).await.map(drop)
     }
@@ -202,6 +210,10 @@ impl EventBus for AmqpBus {
             return Err(BusError::Refused(format!("there is no exchange {exchange}")));
         }
         self.inner.publish(exchange, routing_key, &message).await
+    }
+
+    async fn declare_node(&self, node: &str) -> Result<(), BusError> {
+        self.inner.declare_node(node).await
     }
 
     async fn subscribe(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Subscription>, BusError> {

@@ -37,6 +37,10 @@ pub const NODE_QUEUE_BYTES: usize = 64 << 20;
 /// The bound of [`DEAD_QUEUE`], with the same policy.
 pub const DEAD_QUEUE_MESSAGES: usize = 1_000;
 
+/// The condition of a Node that takes its pods from its queue: `True` while it does. For any other status, the apiserver
+/// makes the queue.
+pub const QUEUE_CONDITION: &str = "QueueReady";
+
 /// The durable queue of one node.
 pub fn node_queue(node: &str) -> String {
     format!("clone8s.node.{node}")
@@ -125,7 +129,11 @@ pub trait EventBus: fmt::Debug + Send + Sync {
     /// Returns after the broker's confirm. A message that no queue wants is confirmed too.
     async fn publish(&self, exchange: &str, routing_key: &str, message: Message)
     -> Result<Receipt, BusError>;
-    /// Declares the queue where it is missing and starts delivering; `prefetch` bounds what is unacknowledged.
+    /// Makes a node's durable queue where it is missing, for a node that may not do so itself. In process there is no
+    /// such node, and nothing to do.
+    async fn declare_node(&self, node: &str) -> Result<(), BusError>;
+    /// Makes the queue where it is missing, if this user may, and starts delivering; `prefetch` bounds what is
+    /// unacknowledged.
     async fn subscribe(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Subscription>, BusError>;
 }
 
@@ -143,6 +151,9 @@ pub enum BusError {
     NotConfirmed(std::time::Duration),
     #[error("the broker refused: {0}")]
     Refused(String),
+    /// A node's queue that this user may use and not make.
+    #[error("there is no queue {0} on the broker, and this user may not make it")]
+    NoQueue(String),
     #[error("the bus is closed")]
     Closed,
 }

@@ -3,6 +3,7 @@
 mod contract {
     mod broker_outages;
     pub(crate) mod suite;
+    mod users;
 }
 
 use clone8s_bus::{

@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    path::PathBuf,
+    process::Command,
     sync::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +15,7 @@ use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::{Process, Sandbox, network::Place, pki::Ca, process::free_port, wait};
+use crate::{Process, Sandbox, command, network::Place, pki::Ca, process::free_port, wait};
 
 /// Made at the start, because making one later takes a second Erlang: tests that share a broker have one each. Each takes
 /// the broker longer to start, so that a broker of a test's own has but one.
@@ -26,6 +28,9 @@ pub struct RabbitMq {
     // Declared after the broker, so that it ends after it.
     _epmd: Process,
     _sandbox: Sandbox,
+    dir: PathBuf,
+    epmd_port: String,
+    node_name: String,
     host: String,
     port: u16,
     tls: Option<(Ca, u16)>,
@@ -44,7 +49,7 @@ impl RabbitMq {
         Self::launch(sandbox, 1, None, Some(place)).await
     }
 
-    /// A broker that listens with TLS too.
+    /// A broker that listens with TLS too, and takes a certificate's common name for a user with `auth_mechanism=external`.
     pub async fn with_tls(sandbox: &Sandbox) -> Self {
         let ca = Ca::new(&sandbox.make_dir("rabbitmq-pki"), "rabbitmq test root").expect("a CA");
         Self::launch(sandbox, 1, Some(ca), None).await
@@ -76,7 +81,9 @@ impl RabbitMq {
             let pair = ca.issue("rabbitmq").expect("a certificate");
             format!(
                 "listeners.ssl.1 = 127.0.0.1:{tls_port}\nssl_options.cacertfile = {}\n\
-                 ssl_options.certfile = {}\nssl_options.keyfile = {}\nssl_options.verify = verify_none\n",
+                 ssl_options.certfile = {}\nssl_options.keyfile = {}\nssl_options.verify = verify_peer\n\
+                 ssl_options.fail_if_no_peer_cert = false\nssl_cert_login_from = common_name\n\
+                 auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = EXTERNAL\n",
                 ca.certificate_file().display(),
                 pair.certificate_file.display(),
                 pair.key_file.display()
@@ -94,9 +101,16 @@ impl RabbitMq {
             |name: &str, content: &str| fs::write(dir.join(name), content).expect("a file of the broker");
         write("rabbitmq.conf", &config);
         write("definitions.json", &definitions(vhosts).to_string());
-        write("enabled_plugins", "[].");
+        // Who shows a certificate may be its user.
+        let plugins = if tls.is_some() {
+            "[rabbitmq_auth_mechanism_ssl]."
+        } else {
+            "[]."
+        };
+        write("enabled_plugins", plugins);
         write("rabbitmq-env.conf", "");
 
+        let node_name = format!("test-{}@localhost", sandbox.id());
         let epmd = process("epmd", "epmd")
             .args(["-address", "127.0.0.1", "-port", &epmd_port])
             .started();
@@ -107,7 +121,7 @@ impl RabbitMq {
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             // Makes the script become the broker, so that its process id is the broker's.
             .env("RUNNING_UNDER_SYSTEMD", "1")
-            .env("RABBITMQ_NODENAME", format!("test-{}@localhost", sandbox.id()))
+            .env("RABBITMQ_NODENAME", &node_name)
             .env("RABBITMQ_DIST_PORT", free_port().to_string())
             // Its default is every address.
             .env(
@@ -125,6 +139,9 @@ impl RabbitMq {
             process,
             _epmd: epmd,
             _sandbox: sandbox.clone(),
+            dir,
+            epmd_port,
+            node_name,
             host: host.to_owned(),
             port,
             tls,
@@ -147,6 +164,19 @@ impl RabbitMq {
 
     fn address(&self, vhost: usize) -> String {
         format!("amqp://guest:guest@{}:{}/test{vhost}", self.host, self.port)
+    }
+
+    /// Runs rabbitmqctl against this broker, with its own arguments.
+    pub fn ctl<S: AsRef<str>>(&self, args: &[S]) -> anyhow::Result<String> {
+        command::run(
+            Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl")
+                .env("HOME", &self.dir)
+                .env("ERL_EPMD_PORT", &self.epmd_port)
+                .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+                .env("RABBITMQ_NODENAME", &self.node_name)
+                .env("RABBITMQ_CONF_ENV_FILE", self.dir.join("rabbitmq-env.conf"))
+                .args(args.iter().map(AsRef::as_ref)),
+        )
     }
 
     pub fn port(&self) -> u16 {

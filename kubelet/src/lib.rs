@@ -165,6 +165,7 @@ pub async fn run_on(
         Arc::clone(&config),
         runtime_health.clone(),
         samples.clone(),
+        sources.queue_health(),
         api.clone(),
     )?;
 

@@ -24,7 +24,6 @@ use clone8s_bus::EventBus;
 use clone8s_daemon::Supervisor;
 use tokio::sync::{mpsc, watch};
 
-pub use self::checkpoint::CheckpointError;
 use self::{
     api::ApiSource,
     checkpoint::Checkpoint,
@@ -33,6 +32,7 @@ use self::{
     queue::QueueSource,
     view::{ViewSender, Views},
 };
+pub use self::{checkpoint::CheckpointError, queue::QueueHealth};
 pub use crate::watched_folder::FolderError;
 use crate::{
     ApiChannel, Config,
@@ -130,6 +130,11 @@ impl Sources {
             queue,
             merge,
         })
+    }
+
+    /// Whether the node's queue is consumed; None where there is no broker.
+    pub fn queue_health(&self) -> Option<watch::Receiver<QueueHealth>> {
+        self.queue.as_ref().map(QueueSource::health)
     }
 
     /// Runs every source until the supervisor's shutdown.

@@ -17,6 +17,8 @@ const WINDOW: usize = 64;
 pub(super) struct Routed {
     /// The object's key: what has the same key is published in order.
     pub(super) key: String,
+    /// A node whose queue is to be there first.
+    pub(super) queue_of: Option<String>,
     pub(super) publications: Vec<Publication>,
 }
 
@@ -47,6 +49,9 @@ impl Publisher {
         }
         let in_order = |changes: Vec<Routed>| async move {
             for change in changes {
+                if let Some(node) = &change.queue_of {
+                    self.make_queue(node).await;
+                }
                 join_all(
                     change
                         .publications
@@ -57,6 +62,13 @@ impl Publisher {
             }
         };
         stream::iter(objects).for_each_concurrent(WINDOW, in_order).await;
+    }
+
+    /// Tried once: a node that has no queue says so again with its next heartbeat.
+    async fn make_queue(&self, node: &str) {
+        if let Err(error) = self.bus.declare_node(node).await {
+            tracing::warn!(error = chain(&error), node, "the queue of a node is not made");
+        }
     }
 
     async fn deliver(&self, publication: &Publication) {

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use clone8s::{
     mirror::is_mirror,
-    object::{AnyObject, OBJECTS_PREFIX},
+    object::{AnyObject, OBJECTS_PREFIX, store_prefix},
+    v1::Node,
 };
-use clone8s_bus::{EVENTS_EXCHANGE, Message, NODES_EXCHANGE};
+use clone8s_bus::{EVENTS_EXCHANGE, Message, NODES_EXCHANGE, QUEUE_CONDITION};
+use prost::Message as _;
 
 use crate::store::{Change, KeyValue, Revision};
 
@@ -79,6 +81,16 @@ pub(super) fn route(change: &Change) -> Result<Vec<Publication>, Unreadable> {
     let mut publications = for_nodes(now.as_ref(), before.as_ref(), change.revision);
     publications.push(for_everybody(verb, object, change.revision));
     Ok(publications)
+}
+
+/// The node that a change is of, where it takes pods from a queue and says that it does not get at it: the queue may not
+/// be there, and the node may not be allowed to make it.
+pub(super) fn queue_missed_by(change: &Change) -> Option<String> {
+    let name = change.key.strip_prefix(&store_prefix::<Node>(""))?;
+    let status = Node::decode(change.value.clone()?).ok()?.status?;
+    let mut conditions = status.conditions.iter();
+    let told = conditions.find(|condition| condition.r#type == QUEUE_CONDITION)?;
+    (told.status != "True").then(|| name.to_owned())
 }
 
 /// The messages that tell an object as it is, to whoever may have missed how it became so.

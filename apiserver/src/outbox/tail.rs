@@ -178,6 +178,7 @@ impl<'s> Tail<'s> {
                 let gap = route::gap(self.cursor, listing.revision);
                 let told = Routed {
                     key: String::new(),
+                    queue_of: None,
                     publications: vec![gap],
                 };
                 self.publisher.publish(vec![told]).await;
@@ -196,7 +197,11 @@ impl<'s> Tail<'s> {
 }
 
 fn routed(change: &Change) -> Option<Routed> {
-    readable(&change.key, route::route(change))
+    let routed = readable(&change.key, route::route(change))?;
+    Some(Routed {
+        queue_of: route::queue_missed_by(change),
+        ..routed
+    })
 }
 
 fn restated(item: &KeyValue) -> Option<Routed> {
@@ -208,6 +213,7 @@ fn readable(key: &str, publications: Result<Vec<route::Publication>, Unreadable>
     match publications {
         Ok(publications) => Some(Routed {
             key: key.to_owned(),
+            queue_of: None,
             publications,
         }),
         Err(error) => {

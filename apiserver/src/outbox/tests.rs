@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use clone8s::{
     object::Object as _,
-    v1::{ObjectMeta, Pod, PodSpec},
+    v1::{Condition, Node, ObjectMeta, Pod, PodSpec},
 };
 use clone8s_bus::{
-    BusError, EVENTS_EXCHANGE, Message, NODES_EXCHANGE, Queue, Receipt, Subscription, local::LocalBus,
+    BusError, EVENTS_EXCHANGE, Message, NODES_EXCHANGE, QUEUE_CONDITION, Queue, Receipt, Subscription,
+    local::LocalBus,
 };
 use prost::Message as _;
 use tokio::{task::JoinSet, time::timeout};
@@ -55,6 +56,8 @@ struct FaultyBus {
     /// Fails the first attempt at every second message.
     flaky: AtomicBool,
     tried: Mutex<BTreeSet<(String, String)>>,
+    /// The nodes whose queues were asked for.
+    declared: Mutex<Vec<String>>,
     down: AtomicBool,
     attempts: AtomicU32,
 }
@@ -90,6 +93,14 @@ impl EventBus for FaultyBus {
         let receipt = self.bus.publish(exchange, routing_key, message).await?;
         self.confirmed.lock().unwrap().push(line);
         Ok(receipt)
+    }
+
+    async fn declare_node(&self, node: &str) -> Result<(), BusError> {
+        if self.down.load(Ordering::Relaxed) {
+            return Err(BusError::NotConfirmed(Duration::ZERO));
+        }
+        self.declared.lock().unwrap().push(node.to_owned());
+        Ok(())
     }
 
     async fn subscribe(&self, queue: Queue, prefetch: u16) -> Result<Box<dyn Subscription>, BusError> {
@@ -253,6 +264,43 @@ async fn each_change_reaches_everybody_and_its_node_with_its_body() {
             .iter()
             .any(|(to, ..)| to == &format!("{NODES_EXCHANGE} alpha"))
     );
+}
+
+#[tokio::test]
+async fn a_node_that_misses_its_queue_gets_it_once_the_bus_is_there() {
+    let cluster = Cluster::new();
+    cluster.bus.down.store(true, Ordering::Relaxed);
+    let _running = cluster.start("a", CALM, &Shutdown::new());
+    let mut node = Node {
+        metadata: Some(ObjectMeta {
+            name: "alpha".to_owned(),
+            uid: "alpha".to_owned(),
+            ..ObjectMeta::default()
+        }),
+        ..Node::default()
+    };
+    let status = node.status.get_or_insert_default();
+    status.conditions.push(Condition {
+        r#type: QUEUE_CONDITION.to_owned(),
+        status: "False".to_owned(),
+        ..Condition::default()
+    });
+    let heartbeat = async || {
+        let value = node.encode_to_vec().into();
+        let put = cluster.store.put(&node.store_key(), value, Precondition::Any);
+        put.await.unwrap()
+    };
+    heartbeat().await;
+    cluster
+        .until("the outbox tries", |cluster| {
+            cluster.bus.attempts.load(Ordering::Relaxed) > 2
+        })
+        .await;
+    assert!(cluster.bus.declared.lock().unwrap().is_empty());
+    cluster.bus.down.store(false, Ordering::Relaxed);
+    let second = heartbeat().await;
+    cluster.until_told(second).await;
+    assert_eq!(*cluster.bus.declared.lock().unwrap(), ["alpha"]);
 }
 
 #[tokio::test]

@@ -76,6 +76,10 @@ impl EventBus for FlakyBus {
         Ok(Receipt::Taken)
     }
 
+    async fn declare_node(&self, _: &str) -> Result<(), BusError> {
+        Ok(())
+    }
+
     async fn subscribe(&self, queue: Queue, _: u16) -> Result<Box<dyn Subscription>, BusError> {
         Err(BusError::Refused(format!("nobody listens to {queue} here")))
     }

@@ -6,13 +6,20 @@
 //!   └──(failed: a longer pause, in which calls fail at once)
 //! ```
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use clone8s_daemon::{backoff, supervisor::chain};
 use lapin::{
     Channel, Connection, ConnectionProperties, ErrorKind,
     options::ConfirmSelectOptions,
-    protocol::{AMQPErrorKind, AMQPHardError},
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
     runtime::default_runtime,
     tcp::{AMQPUriTcpExt as _, RustlsConnector, TLSConfig},
     uri::{AMQPScheme, AMQPUri},
@@ -33,12 +40,47 @@ pub(super) struct Target {
     tls: Option<RustlsConnector>,
     /// The address without credentials.
     pub(super) address: String,
+    /// False once the broker has refused this user a declaration: what others have declared is used then, and the
+    /// broker's log is not filled with refusals.
+    declares: AtomicBool,
 }
 
 impl Target {
     pub(super) fn new(uri: AMQPUri, tls: Option<RustlsConnector>) -> Self {
         let address = format!("{}://{}:{}", uri.scheme, uri.authority.host, uri.authority.port);
-        Self { uri, tls, address }
+        Self {
+            uri,
+            tls,
+            address,
+            declares: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether declaring is worth an attempt.
+    pub(super) fn declares(&self) -> bool {
+        self.declares.load(Ordering::Relaxed)
+    }
+
+    /// True when the broker does not let this user declare, which uses what is there already then. The refusal has closed
+    /// the channel that it came on.
+    pub(super) fn is_refused(&self, declared: lapin::Result<()>) -> lapin::Result<bool> {
+        match declared {
+            Err(error) if is(&error, &AMQPSoftError::ACCESSREFUSED) => {
+                self.declares.store(false, Ordering::Relaxed);
+                tracing::info!(
+                    broker = self.address,
+                    refusal = chain(&error),
+                    "this user may not declare on the broker; using what others have declared"
+                );
+                Ok(true)
+            }
+            other => other.map(|()| false),
+        }
+    }
+
+    /// Something is not there that this user would have declared if it may: perhaps it may by now.
+    pub(super) fn declare_again(&self) {
+        self.declares.store(true, Ordering::Relaxed);
     }
 }
 
@@ -52,7 +94,7 @@ impl fmt::Debug for Target {
 
 #[derive(Debug)]
 pub(super) struct Link {
-    target: Arc<Target>,
+    pub(super) target: Arc<Target>,
     purpose: &'static str,
     /// Held while connecting: one connects, and the others wait for what comes of it.
     state: Mutex<State>,
@@ -197,8 +239,10 @@ impl Link {
     async fn connect(&self) -> Result<Live, Failure> {
         let connecting = async {
             let connection = open(&self.target, self.purpose).await?;
-            let channel = connection.create_channel().await?;
-            topology::declare(&channel).await?;
+            let mut channel = connection.create_channel().await?;
+            if self.target.declares() && self.target.is_refused(topology::declare(&channel).await)? {
+                channel = connection.create_channel().await?;
+            }
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             Ok(Live { connection, channel })
         };
@@ -234,6 +278,11 @@ async fn open(target: &Target, purpose: &str) -> lapin::Result<Connection> {
         properties,
     )
     .await
+}
+
+/// True when the broker said this, of whatever was asked of it.
+pub(super) fn is(error: &lapin::Error, said: &AMQPSoftError) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(told) if matches!(told.kind(), AMQPErrorKind::Soft(it) if it == said))
 }
 
 fn classify(error: &lapin::Error) -> Failure {

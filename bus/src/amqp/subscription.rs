@@ -7,11 +7,16 @@ use futures::StreamExt as _;
 use lapin::{
     Acker, Channel, Consumer,
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{FieldTable, ShortString},
+    protocol::AMQPSoftError,
+    types::FieldTable,
 };
 use tokio::time::timeout;
 
-use super::{Inner, link::Live, topology, wire};
+use super::{
+    Inner,
+    link::{self, Live},
+    topology, wire,
+};
 use crate::{BusError, DEAD_QUEUE, Delivery, Message, Queue, Subscription, dead_letter, node_queue};
 
 /// For declaring the queue and starting to consume, once the connection is there.
@@ -32,8 +37,7 @@ pub(super) async fn subscribe(
             .create_channel()
             .await
             .map_err(|error| bus.consuming.error(&error))?;
-        let consumer = consume(&bus, &channel, &queue, prefetch).await?;
-        Ok((channel, consumer))
+        consume(&bus, &live, channel, &queue, prefetch).await
     };
     let Ok(started) = timeout(SUBSCRIBE_TIMEOUT, starting).await else {
         bus.consuming.give_up(&live).await;
@@ -49,22 +53,28 @@ pub(super) async fn subscribe(
     }))
 }
 
-async fn consume(bus: &Inner, channel: &Channel, queue: &Queue, prefetch: u16) -> Result<Consumer, BusError> {
+async fn consume(
+    bus: &Inner,
+    live: &Live,
+    mut channel: Channel,
+    queue: &Queue,
+    prefetch: u16,
+) -> Result<(Channel, Consumer), BusError> {
     let failed = |error: lapin::Error| bus.consuming.error(&error);
-    let short = |text: String| {
-        ShortString::try_new(text.clone())
-            .map_err(|_| BusError::Refused(format!("{text} is longer than 255 bytes")))
-    };
     let name = match queue {
         Queue::Node(node) => {
-            let name = short(node_queue(node))?;
-            topology::declare_node(channel, &short(node.clone())?, name.clone())
-                .await
-                .map_err(failed)?;
+            let (name, key) = (topology::short(&node_queue(node))?, topology::short(node)?);
+            let target = &bus.consuming.target;
+            if target.declares() {
+                let declared = topology::declare_node(&channel, &key, name.clone()).await;
+                if target.is_refused(declared).map_err(failed)? {
+                    channel = live.connection.create_channel().await.map_err(failed)?;
+                }
+            }
             name
         }
         Queue::Temporary { exchange, pattern } => {
-            topology::declare_temporary(channel, exchange, short(pattern.clone())?)
+            topology::declare_temporary(&channel, exchange, topology::short(pattern)?)
                 .await
                 .map_err(failed)?
         }
@@ -76,10 +86,17 @@ async fn consume(bus: &Inner, channel: &Channel, queue: &Queue, prefetch: u16) -
         .await
         .map_err(failed)?;
     let options = BasicConsumeOptions::default();
-    channel
+    let consumer = channel
         .basic_consume(name, "".into(), options, FieldTable::default())
         .await
-        .map_err(failed)
+        .map_err(|error| {
+            if link::is(&error, &AMQPSoftError::NOTFOUND) {
+                bus.consuming.target.declare_again();
+                return BusError::NoQueue(queue.to_string());
+            }
+            failed(error)
+        })?;
+    Ok((channel, consumer))
 }
 
 #[derive(Debug)]

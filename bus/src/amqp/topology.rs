@@ -1,4 +1,4 @@
-//! The exchanges and queues, declared by whoever connects first and the same by all who follow.
+//! The exchanges and queues, declared the same by everybody whose user may.
 
 use lapin::{
     Channel, ExchangeKind,
@@ -7,7 +7,7 @@ use lapin::{
 };
 
 use crate::{
-    DEAD_QUEUE, DEAD_QUEUE_MESSAGES, EVENTS_EXCHANGE, METRICS_EXCHANGE, NODE_QUEUE_BYTES,
+    BusError, DEAD_QUEUE, DEAD_QUEUE_MESSAGES, EVENTS_EXCHANGE, METRICS_EXCHANGE, NODE_QUEUE_BYTES,
     NODE_QUEUE_MESSAGES, NODES_EXCHANGE, node_queue,
 };
 
@@ -71,6 +71,11 @@ pub(super) async fn declare_temporary(
         .clone();
     bind(channel, queue.clone(), exchange, pattern).await?;
     Ok(queue)
+}
+
+/// A name or a routing key, as AMQP takes them.
+pub(super) fn short(text: &str) -> Result<ShortString, BusError> {
+    ShortString::try_new(text).map_err(|_| BusError::Refused(format!("{text} is longer than 255 bytes")))
 }
 
 async fn bind(channel: &Channel, queue: ShortString, exchange: &str, key: ShortString) -> lapin::Result<()> {

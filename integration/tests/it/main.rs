@@ -16,6 +16,7 @@ mod namespaces;
 mod order;
 mod outages;
 mod outbox;
+mod permissions;
 mod pod_streams;
 mod probes;
 mod registration;

@@ -17,7 +17,9 @@ use tokio::{
 
 pub use self::etcd::EtcdError;
 use self::{api::ApiSink, etcd::EtcdSink, facts::Facts, status::changed};
-use crate::{ApiChannel, Config, outage::Outage, runtime::RuntimeHealth, stats::Samples};
+use crate::{
+    ApiChannel, Config, outage::Outage, runtime::RuntimeHealth, sources::QueueHealth, stats::Samples,
+};
 
 /// Writes the node's own Node for as long as the kubelet runs.
 #[derive(Debug)]
@@ -26,6 +28,7 @@ pub struct NodeReporter {
     facts: Facts,
     health: watch::Receiver<RuntimeHealth>,
     samples: Samples,
+    queue: Option<watch::Receiver<QueueHealth>>,
     sink: Sink,
     /// As they were reported last, to tell when one changes.
     conditions: Vec<Condition>,
@@ -44,6 +47,7 @@ impl NodeReporter {
         config: Arc<Config>,
         health: watch::Receiver<RuntimeHealth>,
         samples: Samples,
+        queue: Option<watch::Receiver<QueueHealth>>,
         api: ApiChannel,
     ) -> Result<Option<Self>, EtcdError> {
         let sink = match (&config.apiserver, &config.etcd) {
@@ -56,6 +60,7 @@ impl NodeReporter {
             facts: Facts::read(),
             health,
             samples,
+            queue,
             sink,
             conditions: Vec::new(),
             outage: Outage::new("report of this node"),
@@ -97,6 +102,7 @@ impl NodeReporter {
                 () = sleep_until(heartbeat) => return,
                 () = has_changed(&mut self.health) => {}
                 () = has_changed(&mut self.samples) => {}
+                () = queue_has_changed(&mut self.queue) => {}
             }
             let now = self
                 .node()
@@ -112,6 +118,7 @@ impl NodeReporter {
     fn node(&self) -> Node {
         let health = self.health.borrow().clone();
         let sample = self.samples.borrow().clone();
+        let queue = self.queue.as_ref().map(|queue| queue.borrow().clone());
         let name = &self.config.node_name;
         Node {
             metadata: Some(facts::metadata(name)),
@@ -122,6 +129,7 @@ impl NodeReporter {
                 &health,
                 sample.as_deref(),
                 self.config.reserved,
+                queue.as_ref(),
                 &self.conditions,
                 clock::now(),
             )),
@@ -150,6 +158,13 @@ async fn has_changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
         // Nobody is left to change it.
         pending::<()>().await;
+    }
+}
+
+async fn queue_has_changed(receiver: &mut Option<watch::Receiver<QueueHealth>>) {
+    match receiver {
+        Some(receiver) => has_changed(receiver).await,
+        None => pending().await,
     }
 }
 

@@ -4,6 +4,7 @@
 //! rejected with the reason. What the apiserver has stored goes to the API source as a hint, where there is an
 //! apiserver; otherwise, and for what any other program asks for, the message is the truth.
 
+mod health;
 mod interpret;
 mod pods;
 
@@ -12,12 +13,14 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use clone8s_bus::{BusError, Delivery, EventBus, Queue, Subscription};
 use clone8s_daemon::{Shutdown, backoff, clock, supervisor::chain};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::sleep,
 };
 use uuid::Uuid;
 
+pub use self::health::QueueHealth;
 use self::{
+    health::HealthSender,
     interpret::{Command, interpret},
     pods::QueuePods,
 };
@@ -41,7 +44,7 @@ pub(super) struct QueueSource {
     pods: QueuePods,
     checkpoint: Checkpoint,
     view: ViewSender,
-    outage: Outage,
+    health: HealthSender,
     disk: Outage,
 }
 
@@ -65,15 +68,20 @@ impl QueueSource {
         let source = Self {
             node: node.to_owned(),
             bus,
+            health: HealthSender::new(node, hints.is_some()),
             hints,
             pods: QueuePods::new(checkpoint.pods().clone()),
             checkpoint,
             view,
-            outage: Outage::new("this node's queue"),
             disk: Outage::new("checkpoint of the queue's pods"),
         };
         source.show();
         source
+    }
+
+    /// Whether the queue is consumed.
+    pub(super) fn health(&self) -> watch::Receiver<QueueHealth> {
+        self.health.subscribe()
     }
 
     pub(super) async fn run(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
@@ -88,13 +96,13 @@ impl QueueSource {
         loop {
             let error = match self.bus.subscribe(Queue::Node(self.node.clone()), PREFETCH).await {
                 Ok(subscription) => {
-                    self.outage.over();
+                    self.health.consuming();
                     delays = backoff::reconnect();
                     self.consume(subscription).await
                 }
                 Err(error) => error,
             };
-            self.outage.failed(chain(&error));
+            self.health.failed(&error);
             sleep(delays.next().unwrap_or(DISK_RETRY)).await;
         }
     }

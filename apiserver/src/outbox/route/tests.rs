@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use clone8s::{
     object::{self, Object},
-    v1::{ConfigMap, Node, ObjectMeta, Pod, PodSpec, Secret},
+    v1::{Condition, ConfigMap, Node, NodeStatus, ObjectMeta, Pod, PodSpec, Secret},
 };
 use prost::Message as _;
 use rstest::rstest;
@@ -210,4 +210,28 @@ fn a_mirror_is_told_to_everybody_but_to_the_node_that_it_comes_from() {
         .insert(clone8s::mirror::MIRROR.to_owned(), "u1".to_owned());
     let publications = route(&change(None, Some(&mirror))).unwrap();
     assert_eq!(told(&publications), ["clone8s.events pods.added.shop.web: added"]);
+}
+
+#[rstest]
+#[case::of_a_node_that_waits_for_it("QueueReady", "False", true)]
+#[case::of_a_node_of_which_nobody_knows("QueueReady", "Unknown", true)]
+#[case::of_none_that_consumes_it("QueueReady", "True", false)]
+#[case::of_none_that_takes_pods_by_watch("Ready", "False", false)]
+fn a_queue_is_missed(#[case] kind: &str, #[case] status: &str, #[case] missed: bool) {
+    let node = Node {
+        metadata: Some(meta("", "alpha")),
+        status: Some(NodeStatus {
+            conditions: vec![Condition {
+                r#type: kind.to_owned(),
+                status: status.to_owned(),
+                ..Condition::default()
+            }],
+            ..NodeStatus::default()
+        }),
+        ..Node::default()
+    };
+    let expected = missed.then(|| "alpha".to_owned());
+    assert_eq!(queue_missed_by(&change(None, Some(&node))), expected);
+    assert_eq!(queue_missed_by(&change(Some(&node), Some(&node))), expected);
+    assert_eq!(queue_missed_by(&change(Some(&node), None)), None, "deleted");
 }

@@ -6,11 +6,13 @@ use clone8s::{
     quantity::Quantity,
     v1::{Condition, NodeStatus},
 };
+use clone8s_bus::QUEUE_CONDITION;
 
 use super::facts::Facts;
 use crate::{
     config::Reserved,
     runtime::RuntimeHealth,
+    sources::QueueHealth,
     stats::{HostReading, Sample},
     timestamp::timestamp,
 };
@@ -34,6 +36,7 @@ pub(super) fn status(
     health: &RuntimeHealth,
     sample: Option<&Sample>,
     reserved: Reserved,
+    queue: Option<&QueueHealth>,
     before: &[Condition],
     now: SystemTime,
 ) -> NodeStatus {
@@ -41,6 +44,7 @@ pub(super) fn status(
     let (capacity, allocatable) = host.map(|host| resources(host, reserved)).unwrap_or_default();
     let conditions = judgements(health, host)
         .into_iter()
+        .chain(queue.map(queue_judgement))
         .map(|judgement| judgement.condition(before, now))
         .collect();
     NodeStatus {
@@ -146,6 +150,15 @@ fn network(health: &RuntimeHealth) -> Judgement {
         status,
         reason: reason.to_owned(),
         message: message.to_owned(),
+    }
+}
+
+fn queue_judgement(queue: &QueueHealth) -> Judgement {
+    Judgement {
+        kind: QUEUE_CONDITION,
+        status: if queue.consuming { "True" } else { "False" },
+        reason: queue.reason.to_owned(),
+        message: queue.message.clone(),
     }
 }
 

@@ -89,6 +89,7 @@ impl NodeService for Nodes {
 struct Fixture {
     nodes: Nodes,
     health: watch::Sender<RuntimeHealth>,
+    queue: watch::Sender<QueueHealth>,
     _samples: watch::Sender<Option<Arc<crate::stats::Sample>>>,
     _api: watch::Sender<Option<tonic::transport::Channel>>,
     _dir: tempfile::TempDir,
@@ -115,13 +116,25 @@ async fn reporter(heartbeat: Duration, stored: Option<Node>) -> Fixture {
     config.intervals.heartbeat = heartbeat;
     let (health, health_receiver) = watch::channel(RuntimeHealth::starting());
     let (samples, sample_receiver) = watch::channel(None);
+    let (queue, queue_receiver) = watch::channel(QueueHealth {
+        consuming: false,
+        reason: "QueueMissing",
+        message: "no queue".to_owned(),
+    });
     let (api, api_receiver) = watch::channel(Some(clone8s_daemon::unix::channel(socket)));
-    let reporter = NodeReporter::new(Arc::new(config), health_receiver, sample_receiver, api_receiver);
+    let reporter = NodeReporter::new(
+        Arc::new(config),
+        health_receiver,
+        sample_receiver,
+        Some(queue_receiver),
+        api_receiver,
+    );
     let reporter = reporter.unwrap().unwrap();
     tasks.spawn(async move { reporter.run(Shutdown::new()).await.unwrap() });
     Fixture {
         nodes,
         health,
+        queue,
         _samples: samples,
         _api: api,
         _dir: dir,
@@ -174,6 +187,25 @@ async fn a_condition_that_changes_is_reported_at_once() {
     let status = fixture.nodes.after_heartbeats(2).await.status.unwrap();
     assert_eq!(status.conditions[0].status, "True");
     assert_eq!(status.node_info.unwrap().container_runtime_version, "fake://1");
+}
+
+#[tokio::test]
+async fn whether_the_queue_is_consumed_is_a_condition_and_reported_at_once() {
+    let fixture = reporter(NEVER, None).await;
+    let told = |node: Node| {
+        let conditions = node.status.unwrap().conditions;
+        let condition = conditions.iter().find(|it| it.r#type == "QueueReady").unwrap();
+        (condition.status.clone(), condition.reason.clone())
+    };
+    let first = told(fixture.nodes.after_heartbeats(1).await);
+    assert_eq!(first, ("False".to_owned(), "QueueMissing".to_owned()));
+    fixture.queue.send_replace(QueueHealth {
+        consuming: true,
+        reason: "Consuming",
+        message: "pods come".to_owned(),
+    });
+    let then = told(fixture.nodes.after_heartbeats(2).await);
+    assert_eq!(then, ("True".to_owned(), "Consuming".to_owned()));
 }
 
 #[tokio::test]

@@ -62,6 +62,7 @@ fn reserving(
         health,
         Some(&sample),
         reserved,
+        None,
         before,
         now(at),
     )
@@ -171,6 +172,7 @@ fn before_the_first_sample_pressure_is_unknown() {
         &healthy(),
         None,
         Reserved::default(),
+        None,
         &[],
         now(1),
     );
