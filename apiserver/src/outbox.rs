@@ -7,7 +7,7 @@
 //!    ▲                                                                           │
 //!    └──(the lease is another's, or could not be renewed in time; store down)────┘
 //!
-//! leader: watch after the cursor ─► route (pure) ─► publish, confirmed ─► cursor moves ─► saved from time to time
+//! leader: watch after the cursor ─► route (pure) ─► window: publish, confirmed ─► cursor moves ─► saved from time to time
 //!              │
 //!              └─(the cursor is older than the history: a gap)─► publish what there is now, go on from there
 //! ```
@@ -20,6 +20,7 @@ mod lease;
 mod publish;
 mod route;
 mod tail;
+mod window;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

@@ -4,13 +4,10 @@ use std::sync::Arc;
 
 use clone8s_bus::EventBus;
 use clone8s_daemon::{backoff, supervisor::chain};
-use futures::{StreamExt as _, future::join_all, stream};
+use futures::future::join_all;
 use tokio::sync::watch;
 
 use super::route::Publication;
-
-/// Objects whose changes are on their way at the same time.
-const WINDOW: usize = 64;
 
 /// The messages of one change.
 #[derive(Debug)]
@@ -33,35 +30,13 @@ impl Publisher {
         Self { bus, takes }
     }
 
-    /// Publishes changes in the order given per object, and returns when each message is confirmed.
-    ///
-    /// A change waits for the confirm of the one before it of the same object: on a connection that breaks in
-    /// between, a later message could otherwise arrive and an earlier one be repeated behind it.
-    pub(super) async fn publish(&self, changes: Vec<Routed>) {
-        let mut objects: Vec<Vec<Routed>> = Vec::new();
-        let mut place = std::collections::HashMap::new();
-        for change in changes {
-            let at = *place.entry(change.key.clone()).or_insert(objects.len());
-            if at == objects.len() {
-                objects.push(Vec::new());
-            }
-            objects[at].push(change);
+    /// Publishes the messages of a change, and returns when each is confirmed.
+    pub(super) async fn tell(&self, change: &Routed) {
+        if let Some(node) = &change.queue_of {
+            self.make_queue(node).await;
         }
-        let in_order = |changes: Vec<Routed>| async move {
-            for change in changes {
-                if let Some(node) = &change.queue_of {
-                    self.make_queue(node).await;
-                }
-                join_all(
-                    change
-                        .publications
-                        .iter()
-                        .map(|publication| self.deliver(publication)),
-                )
-                .await;
-            }
-        };
-        stream::iter(objects).for_each_concurrent(WINDOW, in_order).await;
+        let messages = change.publications.iter();
+        join_all(messages.map(|publication| self.deliver(publication))).await;
     }
 
     /// Tried once: a node that has no queue says so again with its next heartbeat.

@@ -1,10 +1,10 @@
 //! The leader's work: follow the store's changes from the cursor and publish each.
 
-use std::time::Duration;
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use bytes::Bytes;
 use clone8s::object::OBJECTS_PREFIX;
-use futures::{StreamExt as _, stream::ReadyChunks};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -12,11 +12,10 @@ use super::{
     CURSOR_KEY,
     publish::{Publisher, Routed},
     route::{self, Unreadable},
+    window::Window,
 };
 use crate::store::{Change, KeyValue, Page, Precondition, Revision, Store, StoreError, Watch, WatchItem};
 
-/// Changes taken together: more would be published again after a crash, fewer would wait for each other more.
-const BATCH: usize = 256;
 /// Objects of a page when everything is published.
 const PAGE: usize = 500;
 /// Without changes of objects the cursor is saved only when it fell this far behind the store, whose own
@@ -43,8 +42,15 @@ pub(super) struct Tail<'s> {
     /// The cursor as it was saved last, and that write's revision.
     saved: Revision,
     saved_at: Revision,
-    /// Changes were published that the saved cursor does not cover.
-    owes_save: bool,
+    /// The write of a later cursor, which nothing waits for: publishing goes on.
+    saving: Option<Saving<'s>>,
+    /// When the cursor is to be saved, where the store does not have it.
+    next_save: Option<Instant>,
+}
+
+struct Saving<'s> {
+    cursor: Revision,
+    write: BoxFuture<'s, Result<Revision, StoreError>>,
 }
 
 impl<'s> Tail<'s> {
@@ -69,7 +75,8 @@ impl<'s> Tail<'s> {
             cursor,
             saved: cursor,
             saved_at,
-            owes_save: false,
+            saving: None,
+            next_save: None,
         })
     }
 
@@ -79,11 +86,11 @@ impl<'s> Tail<'s> {
     }
 
     /// Publishes until the store fails.
-    pub(super) async fn run(&mut self) -> Result<std::convert::Infallible, StoreError> {
+    pub(super) async fn run(&mut self) -> Result<Infallible, StoreError> {
         loop {
             let watch = self.store.watch(OBJECTS_PREFIX, self.cursor).await;
             let ended = match watch {
-                Ok(watch) => self.follow(watch.ready_chunks(BATCH)).await,
+                Ok(watch) => self.follow(watch).await,
                 Err(error) => Err(error),
             };
             match ended {
@@ -100,63 +107,75 @@ impl<'s> Tail<'s> {
         }
     }
 
-    async fn follow(
-        &mut self,
-        mut batches: ReadyChunks<Watch>,
-    ) -> Result<std::convert::Infallible, StoreError> {
-        let mut next_save = Instant::now() + self.save_every;
+    async fn follow(&mut self, mut watch: Watch) -> Result<Infallible, StoreError> {
+        let mut window = Window::new(self.publisher, self.cursor);
+        let mut ended = None;
         loop {
-            let batch = tokio::select! {
-                batch = batches.next() => batch,
-                () = tokio::time::sleep_until(next_save), if self.owes_save => {
-                    self.save().await?;
-                    continue;
-                }
-            };
-            let Some(batch) = batch else {
-                return Err(StoreError::Unavailable("the watch has ended".into()));
-            };
-            let was_owing = self.owes_save;
-            self.take(batch).await?;
-            if self.owes_save && !was_owing {
-                next_save = Instant::now() + self.save_every;
+            // What came before the end is still to be published.
+            if window.is_empty()
+                && let Some(error) = ended
+            {
+                return Err(error);
             }
+            let next_save = self.next_save.filter(|_| self.saving.is_none());
+            tokio::select! {
+                item = watch.next(), if ended.is_none() && window.has_room() => match item {
+                    Some(Ok(WatchItem::Change(change))) => window.take(change.revision, routed(&change)),
+                    Some(Ok(WatchItem::Progress(revision))) => window.take(revision, None),
+                    Some(Err(error)) => ended = Some(error),
+                    None => ended = Some(StoreError::Unavailable("the watch has ended".into())),
+                },
+                () = window.confirm(), if !window.is_empty() => {}
+                saved = self.saved() => saved?,
+                () = due(next_save) => self.begin_save(),
+            }
+            self.follow_confirms(&window);
         }
     }
 
-    async fn take(&mut self, batch: Vec<Result<WatchItem, StoreError>>) -> Result<(), StoreError> {
-        let mut changes = Vec::with_capacity(batch.len());
-        let mut up_to = self.cursor;
-        let mut failed = None;
-        for item in batch {
-            match item {
-                Ok(WatchItem::Change(change)) => {
-                    up_to = change.revision;
-                    changes.extend(routed(&change));
-                }
-                Ok(WatchItem::Progress(revision)) => up_to = up_to.max(revision),
-                // What came before it is still to be published.
-                Err(error) => failed = Some(error),
-            }
+    fn follow_confirms(&mut self, window: &Window<'_>) {
+        self.cursor = window.cursor();
+        let covered = self.saving.as_ref().map_or(self.saved, |saving| saving.cursor);
+        let owes_save = window.told() > covered || self.cursor.0 - covered.0 >= IDLE_REVISIONS;
+        if owes_save && self.next_save.is_none() {
+            self.next_save = Some(Instant::now() + self.save_every);
         }
-        self.owes_save |= !changes.is_empty();
-        self.publisher.publish(changes).await;
-        self.cursor = up_to;
-        self.owes_save |= self.cursor.0 - self.saved.0 >= IDLE_REVISIONS;
-        failed.map_or(Ok(()), Err)
     }
 
     /// Writes the cursor, unless the store has it already.
     pub(super) async fn save(&mut self) -> Result<(), StoreError> {
-        if self.cursor != self.saved {
-            let precondition = Precondition::Revision(self.saved_at);
-            self.saved_at = self
-                .store
-                .put(CURSOR_KEY, encode(self.cursor, self.term), precondition)
-                .await?;
-            self.saved = self.cursor;
+        if self.saving.is_some() {
+            self.saved().await?;
         }
-        self.owes_save = false;
+        if self.cursor != self.saved {
+            self.begin_save();
+            self.saved().await?;
+        }
+        Ok(())
+    }
+
+    fn begin_save(&mut self) {
+        let (store, cursor) = (self.store, self.cursor);
+        let value = encode(cursor, self.term);
+        let precondition = Precondition::Revision(self.saved_at);
+        let write = async move { store.put(CURSOR_KEY, value, precondition).await };
+        self.saving = Some(Saving {
+            cursor,
+            write: write.boxed(),
+        });
+        self.next_save = None;
+    }
+
+    /// Waits for the write that is on its way, or for ever where there is none. May be cancelled: the write goes on with
+    /// the next call.
+    async fn saved(&mut self) -> Result<(), StoreError> {
+        let Some(saving) = &mut self.saving else {
+            return pending().await;
+        };
+        let (cursor, outcome) = (saving.cursor, (&mut saving.write).await);
+        self.saving = None;
+        self.saved_at = outcome?;
+        self.saved = cursor;
         Ok(())
     }
 
@@ -167,6 +186,7 @@ impl<'s> Tail<'s> {
             why,
             "changes were lost to the bus: publishing everything as it is now"
         );
+        let mut window = Window::new(self.publisher, self.cursor);
         let mut at = None;
         let mut page = Page {
             limit: Some(PAGE),
@@ -181,18 +201,30 @@ impl<'s> Tail<'s> {
                     queue_of: None,
                     publications: vec![gap],
                 };
-                self.publisher.publish(vec![told]).await;
+                window.take(self.cursor, Some(told));
+                window.confirm_all().await;
             }
             at = Some(listing.revision);
             page.after = listing.items.last().map(|item| item.key.clone());
-            self.publisher
-                .publish(listing.items.iter().filter_map(restated).collect())
-                .await;
+            for item in &listing.items {
+                while !window.has_room() {
+                    window.confirm().await;
+                }
+                window.take(item.revision, restated(item));
+            }
+            window.confirm_all().await;
             if !listing.more {
                 self.cursor = listing.revision;
                 return self.save().await;
             }
         }
+    }
+}
+
+async fn due(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => pending().await,
     }
 }
 
