@@ -15,12 +15,14 @@ use crate::{
     desired::{DesiredPod, DesiredPods, PodKey, PodUid},
     eviction::Evictions,
     pod::plan::{Refusal, Want},
+    sysctls::{self, SysctlPattern},
 };
 
 /// Remembers what the rules said about each pod, so that a change of one does not judge all anew.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Admitted {
     judged: BTreeMap<PodKey, Judged>,
+    allowed_unsafe_sysctls: Vec<SysctlPattern>,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,13 @@ struct Judged {
 }
 
 impl Admitted {
+    pub(crate) fn new(allowed_unsafe_sysctls: Vec<SysctlPattern>) -> Self {
+        Self {
+            judged: BTreeMap::new(),
+            allowed_unsafe_sysctls,
+        }
+    }
+
     /// What is to become of each desired pod. `running` are the uids of which the runtime has something.
     pub(crate) fn admit(
         &mut self,
@@ -87,13 +96,14 @@ impl Admitted {
             .get(key)
             .is_some_and(|judged| Arc::ptr_eq(&judged.given, &wanted.pod));
         if !is_known {
-            self.judged.insert(key.clone(), judge(&wanted.pod));
+            let judged = judge(&wanted.pod, &self.allowed_unsafe_sysctls);
+            self.judged.insert(key.clone(), judged);
         }
         &self.judged[key]
     }
 }
 
-fn judge(given: &Arc<Pod>) -> Judged {
+fn judge(given: &Arc<Pod>, allowed_unsafe_sysctls: &[SysctlPattern]) -> Judged {
     let mut defaulted = (**given).clone();
     defaulted.set_defaults();
     let pod = if defaulted == **given {
@@ -102,10 +112,19 @@ fn judge(given: &Arc<Pod>) -> Judged {
         Arc::new(defaulted)
     };
     let violations: Vec<_> = pod.validate().iter().map(ToString::to_string).collect();
-    let refusal = (!violations.is_empty()).then(|| Refusal {
-        reason: "InvalidPod",
-        message: violations.join("; "),
-    });
+    let refusal = if violations.is_empty() {
+        let spec = pod.spec.as_ref();
+        let forbidden = spec.and_then(|spec| sysctls::forbidden(spec, allowed_unsafe_sysctls));
+        forbidden.map(|message| Refusal {
+            reason: "SysctlForbidden",
+            message,
+        })
+    } else {
+        Some(Refusal {
+            reason: "InvalidPod",
+            message: violations.join("; "),
+        })
+    };
     Judged {
         given: Arc::clone(given),
         pod,

@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use self::reserved::Reserved;
 
-use crate::images::ImagePolicy;
+use crate::{images::ImagePolicy, sysctls::SysctlPattern};
 
 /// The settings of one kubelet. [`Config::new`] gives the defaults.
 #[derive(Debug, Clone)]
@@ -36,6 +36,12 @@ pub struct Config {
     pub intervals: Intervals,
     pub images: ImagePolicy,
     pub reserved: Reserved,
+    /// The folder that pods' seccomp profiles are below; None for `seccomp` in the data folder.
+    pub seccomp_profile_root: Option<PathBuf>,
+    /// Parameters of the kernel that pods may set although they are not safe.
+    pub allowed_unsafe_sysctls: Vec<SysctlPattern>,
+    /// What full names of pods end in.
+    pub cluster_domain: String,
 }
 
 /// How to reach an apiserver.
@@ -105,6 +111,7 @@ impl Default for Intervals {
 
 pub const DEFAULT_RUNTIME_SOCKET: &str = "/run/clone8s/shim.sock";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/clone8s/kubelet";
+pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 pub const DEFAULT_LOG_ROOT: &str = "/var/log/clone8s/pods";
 
 impl Config {
@@ -125,6 +132,14 @@ impl Config {
             intervals: Intervals::default(),
             images: ImagePolicy::default(),
             reserved: Reserved::default(),
+            seccomp_profile_root: None,
+            allowed_unsafe_sysctls: Vec::new(),
+            cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_owned(),
         }
+    }
+
+    pub fn seccomp_profiles(&self) -> PathBuf {
+        let own = self.seccomp_profile_root.clone();
+        own.unwrap_or_else(|| self.data_dir.join("seccomp"))
     }
 }

@@ -32,6 +32,7 @@ pub mod runtime;
 pub mod sources;
 pub mod stats;
 pub mod status;
+pub mod sysctls;
 mod table;
 mod timestamp;
 pub mod tunnel;

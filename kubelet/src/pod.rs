@@ -9,6 +9,8 @@ pub mod execute;
 pub mod hash;
 pub mod hook;
 pub mod images;
+pub mod hostname;
+mod masks;
 pub mod memory;
 mod namespaces;
 mod news;
@@ -17,6 +19,7 @@ pub mod observed;
 pub mod plan;
 pub mod resources;
 pub mod restart;
+pub mod security;
 pub mod stages;
 pub mod status;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     ApiChannel, Config,
+    admission::Admitted,
     clock::Clock,
     desired::Desired,
     events::{self, EventRecorder},
@@ -61,6 +62,8 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
             host_ip: setup.host_ip.clone(),
             node_memory: setup.node_memory,
             node_milli_cpu: setup.node_milli_cpu,
+            seccomp_profiles: setup.config.seccomp_profiles(),
+            cluster_domain: setup.config.cluster_domain.clone(),
         },
         intervals: setup.config.intervals.clone(),
         clock: setup.clock,
@@ -70,6 +73,7 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
         runtime_health: health.clone(),
         shutdown: shutdown.clone(),
     };
+    let admitted = Admitted::new(setup.config.allowed_unsafe_sysctls.clone());
     let node = setup.config.node_name.clone();
     let sync = StatusSync::new(
         &node,
@@ -78,7 +82,7 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
         setup.mirrors,
         setup.api.clone(),
     );
-    let table = PodTable::new(context, setup.desired, setup.evictions, feeds);
+    let table = PodTable::new(context, setup.desired, setup.evictions, feeds, admitted);
     supervisor.spawn("relist", Arc::clone(&relist).run(shutdown.clone()));
     supervisor.spawn("runtime events", relist.follow_events(shutdown.clone()));
     supervisor.spawn("pod workers", table.run(shutdown.clone()));

@@ -66,6 +66,7 @@ impl PodTable {
         desired: watch::Receiver<Desired>,
         evictions: watch::Receiver<Evictions>,
         feeds: Feeds,
+        admitted: Admitted,
     ) -> Self {
         Self {
             desired,
@@ -78,7 +79,7 @@ impl PodTable {
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
             keys: HashMap::new(),
-            admitted: Admitted::default(),
+            admitted,
             seen: None,
             ended: BTreeMap::new(),
             crashed: BTreeMap::new(),

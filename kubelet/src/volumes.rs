@@ -5,14 +5,16 @@
 //! <data>/pods/<uid>/volumes/<name>            emptyDir: a folder, or a tmpfs; configMap, downwardAPI: a folder that
 //!                                             changes all at once; secret, projected: the same in a tmpfs
 //! <data>/pods/<uid>/subpaths/<container>/<n>  a bind mount of a sub_path, so that nobody can swap what is behind it
-//! <data>/pods/<uid>/etc-hosts                 /etc/hosts of a pod with a network of its own
+//! <data>/pods/<uid>/etc-hosts                 /etc/hosts of a pod with a network of its own, or with hostAliases
 //! ```
 //!
 //! Everything here blocks, and all of it may be repeated.
 
 mod asked;
 mod atomic;
+pub(crate) mod hosts;
 mod mounts;
+mod ownership;
 mod projected;
 mod sub_path;
 
@@ -33,7 +35,7 @@ pub use self::asked::NewContainer;
 use self::projected::Medium;
 use crate::{
     desired::{PodKey, PodUid},
-    pod::downward::Inputs,
+    pod::{downward::Inputs, security::fs_group},
 };
 
 /// Why a volume cannot be given to a container.
@@ -137,11 +139,10 @@ impl Volumes {
                 ..mount(&host_path, &wanted.mount_path, read_only)
             });
         }
-        let pod_ip = of.pod_ip;
-        let own_hosts = mounts.iter().any(|mount| mount.container_path == HOSTS);
-        if let Some(ip) = pod_ip.filter(|ip| !ip.is_empty() && !own_hosts) {
-            let path = write_hosts(&place, ip, crate::pod::hash::hostname(pod))?;
-            mounts.push(mount(&path, HOSTS, false));
+        if !hosts::is_own(container)
+            && let Some(path) = hosts::write(&place, inputs, of.pod_ip)?
+        {
+            mounts.push(mount(&path, hosts::PATH, false));
         }
         Ok(mounts)
     }
@@ -152,7 +153,7 @@ impl Volumes {
             Some(Source::HostPath(host_path)) => ready_host_path(&volume.name, host_path),
             Some(Source::EmptyDir(empty_dir)) => {
                 let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-                ready_empty_dir(&volume.name, empty_dir, &path)
+                ready_empty_dir(&volume.name, empty_dir, &path, fs_group(inputs.pod.spec()))
             }
             Some(
                 Source::ConfigMap(_) | Source::Secret(_) | Source::DownwardApi(_) | Source::Projected(_),
@@ -174,7 +175,7 @@ impl Volumes {
         if in_memory && !mounts::is_mounted(path).map_err(failed("look for a tmpfs at"))? {
             mounts::tmpfs(path, 0o755, None).map_err(failed("mount a tmpfs at"))?;
         }
-        atomic::write(path, &files).map_err(failed("write"))
+        atomic::write(path, &files, fs_group(inputs.pod.spec())).map_err(failed("write"))
     }
 
     /// Brings the volumes that the pod's containers have up to date with their objects and with the pod itself. Names
@@ -239,7 +240,6 @@ impl Volumes {
 
 /// Names the pod whose folders these are.
 const OWNER: &str = "owner";
-const HOSTS: &str = "/etc/hosts";
 
 fn mount(host_path: &Path, container_path: &str, readonly: bool) -> Mount {
     Mount {
@@ -297,7 +297,12 @@ fn ready_host_path(name: &str, volume: &HostPathVolumeSource) -> Result<PathBuf,
     }
 }
 
-fn ready_empty_dir(name: &str, volume: &EmptyDirVolumeSource, path: &Path) -> Result<PathBuf, VolumeError> {
+fn ready_empty_dir(
+    name: &str,
+    volume: &EmptyDirVolumeSource,
+    path: &Path,
+    group: Option<u32>,
+) -> Result<PathBuf, VolumeError> {
     let failed = |attempt| io_error(name, attempt, path);
     fs::create_dir_all(path).map_err(failed("make the folder"))?;
     if volume.medium == "Memory" {
@@ -311,30 +316,12 @@ fn ready_empty_dir(name: &str, volume: &EmptyDirVolumeSource, path: &Path) -> Re
         mounts::tmpfs(path, 0o777, limit).map_err(failed("mount a tmpfs at"))?;
     }
     // Containers of one pod may run as different users.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(failed("open up"))?;
-    Ok(path.to_owned())
-}
-
-fn write_hosts(place: &Path, ip: &str, hostname: &str) -> Result<PathBuf, VolumeError> {
-    let path = place.join("etc-hosts");
-    let text = format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\t\
-         ip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n{ip}\t{hostname}\n"
-    );
-    let written = fs::create_dir_all(place).and_then(|()| match fs::read_to_string(&path) {
-        // Containers mount this very file: leave it alone unless it must change.
-        Ok(found) if found == text => Ok(()),
-        _ => fs::write(&path, &text),
-    });
-    match written {
-        Ok(()) => Ok(path),
-        Err(cause) => Err(VolumeError::Io {
-            name: "etc-hosts".to_owned(),
-            attempt: "write",
-            path,
-            cause,
-        }),
+    let mode = 0o777 | group.map_or(0, |_| ownership::SET_GROUP);
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("open up"))?;
+    if let Some(group) = group {
+        ownership::give(path, group).map_err(failed("give to the pod's group"))?;
     }
+    Ok(path.to_owned())
 }
 
 /// Removes a folder and all in it, but never what is mounted there.

@@ -2,25 +2,29 @@
 //!
 //! An update may change containers freely, and the kubelet restarts only those that changed. What belongs to the
 //! pod's sandbox or to its volumes is fixed for the pod's life, because no running container could follow:
-//! hostNetwork, hostPID, hostIPC, shareProcessNamespace, hostUsers, hostname, podIP, dnsPolicy, dnsConfig,
-//! runtimeClassName, host ports, and the source of a volume.
+//! hostNetwork, hostPID, hostIPC, shareProcessNamespace, hostUsers, hostname, subdomain, setHostnameAsFQDN, podIP,
+//! dnsPolicy, dnsConfig, runtimeClassName, the security context's sysctls and seLinuxOptions, host ports, and the source
+//! of a volume.
 //! nodeName can be set once; nodeSelector is fixed from then on.
 
 mod container;
 mod env;
+mod hosts;
 mod lifecycle;
 mod mirror;
 mod mounts;
 mod probe;
 mod projection;
 mod resources;
+mod security;
+pub mod sysctl;
 mod volume;
 
 pub use self::env::subscript;
 use super::{Rules, Violation, check::Check, meta, priority_class::PREEMPTION_POLICIES};
 use crate::{
     names,
-    v1::{Pod, PodDnsConfig, PodSpec, PodStatus},
+    v1::{Pod, PodDnsConfig, PodSecurityContext, PodSpec, PodStatus, volume::Source},
 };
 
 const MAX_CONTAINERS: usize = 100;
@@ -99,8 +103,9 @@ fn check_spec(c: &mut Check, spec: &PodSpec) {
         c.field("nodeName", |c| c.ok(names::check_dns_label(&spec.node_name)));
     }
     meta::labels(c, "nodeSelector", &spec.node_selector);
-    if !spec.hostname.is_empty() {
-        c.field("hostname", |c| c.ok(names::check_dns_label(&spec.hostname)));
+    hosts::check(c, spec);
+    if let Some(context) = &spec.security_context {
+        c.field("securityContext", |c| security::check_pod(c, context, spec));
     }
     if !spec.pod_ip.is_empty() {
         c.field("podIP", |c| {
@@ -241,6 +246,21 @@ fn check_update(c: &mut Check, new: &PodSpec, old: &PodSpec) {
         c.unchanged(&has_own(new), &has_own(old), FIXED);
     });
     c.field("hostname", |c| c.unchanged(&new.hostname, &old.hostname, FIXED));
+    c.field("subdomain", |c| {
+        c.unchanged(&new.subdomain, &old.subdomain, FIXED);
+    });
+    c.field("setHostnameAsFQDN", |c| {
+        let has_full = |spec: &PodSpec| spec.set_hostname_as_fqdn == Some(true);
+        c.unchanged(&has_full(new), &has_full(old), FIXED);
+    });
+    c.field("securityContext", |c| {
+        let none = PodSecurityContext::default();
+        let [new, old] = [new, old].map(|spec| spec.security_context.as_ref().unwrap_or(&none));
+        c.field("sysctls", |c| c.unchanged(&new.sysctls, &old.sysctls, FIXED));
+        c.field("seLinuxOptions", |c| {
+            c.unchanged(&new.se_linux_options, &old.se_linux_options, FIXED);
+        });
+    });
     c.field("podIP", |c| c.unchanged(&new.pod_ip, &old.pod_ip, FIXED));
     c.field("dnsPolicy", |c| {
         c.unchanged(&new.dns_policy, &old.dns_policy, FIXED);

@@ -3,10 +3,9 @@
 use anyhow::ensure;
 use clone8s::{
     client::{From, Query, Resource},
-    cri::ExecSyncRequest,
     v1::{ConfigMap, ObjectMeta, Secret},
 };
-use clone8s_integration::{ControlPlane, Node, Registry, Sandbox, node::Place, pods, wait};
+use clone8s_integration::{ControlPlane, Node, Registry, Sandbox, pods, wait};
 use tonic::Code;
 
 /// Tells its settings when it is asked, by variables and by files.

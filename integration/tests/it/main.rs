@@ -23,6 +23,7 @@ mod registration;
 mod resize;
 mod robustness;
 mod scheduling;
+mod security;
 mod sources;
 mod store_moves;
 mod up;

@@ -26,7 +26,7 @@ fn edit(pod: &mut DesiredPod, change: impl FnOnce(&mut Pod)) {
 fn admit(pods: &[DesiredPod], running: &[&DesiredPod]) -> BTreeMap<String, Want> {
     let desired = Arc::new(pods.iter().map(|pod| (pod.key(), pod.clone())).collect());
     let running = running.iter().map(|pod| pod.uid()).collect();
-    let wants = Admitted::default().admit(&desired, &running, &Evictions::default());
+    let wants = Admitted::new(Vec::new()).admit(&desired, &running, &Evictions::default());
     wants.into_iter().map(|(key, want)| (key.name, want)).collect()
 }
 

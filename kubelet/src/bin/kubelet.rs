@@ -9,10 +9,11 @@ use clone8s_daemon::{etcd::EtcdArgs, process, telemetry::Telemetry};
 use clone8s_kubelet::{
     Config,
     config::{
-        Apiserver, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT, DEFAULT_RUNTIME_SOCKET, EtcdConfig, Intervals,
-        JoinToken, Reserved,
+        Apiserver, DEFAULT_CLUSTER_DOMAIN, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT, DEFAULT_RUNTIME_SOCKET,
+        EtcdConfig, Intervals, JoinToken, Reserved,
     },
     images::ImagePolicy,
+    sysctls::SysctlPattern,
 };
 
 /// Makes the containers of this node match its pods
@@ -115,6 +116,15 @@ struct Cli {
         value_name = "QUANTITIES"
     )]
     system_reserved: Reserved,
+    /// Folder that the seccomp profiles are below which pods name [default: seccomp in the data folder]
+    #[arg(long, value_name = "FOLDER")]
+    seccomp_profile_root: Option<PathBuf>,
+    /// Parameters of the kernel that pods may set although they are not safe, such as net.core.somaxconn,kernel.msg*
+    #[arg(long, value_delimiter = ',', value_name = "PATTERNS")]
+    allowed_unsafe_sysctls: Vec<SysctlPattern>,
+    /// Domain that the full names of pods end in
+    #[arg(long, default_value = DEFAULT_CLUSTER_DOMAIN, value_name = "DOMAIN")]
+    cluster_domain: String,
 
     #[command(flatten)]
     telemetry: Telemetry,
@@ -148,6 +158,9 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
         (Some(token), _) => Some(JoinToken::Literal(token)),
         (None, file) => file.map(JoinToken::File),
     };
+    if let Err(reason) = clone8s::names::check_dns_subdomain(&cli.cluster_domain) {
+        bail!("--cluster-domain {:?} {reason}", cli.cluster_domain);
+    }
     if cli.image_gc_low_threshold >= cli.image_gc_high_threshold {
         bail!(
             "--image-gc-low-threshold {} must be below --image-gc-high-threshold {}",
@@ -187,6 +200,9 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
             max_age: cli.image_maximum_gc_age.map(Duration::from_secs),
         },
         reserved: cli.system_reserved,
+        seccomp_profile_root: cli.seccomp_profile_root,
+        allowed_unsafe_sysctls: cli.allowed_unsafe_sysctls,
+        cluster_domain: cli.cluster_domain,
         ..Config::new(node_name)
     })
 }

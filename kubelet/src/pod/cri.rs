@@ -4,44 +4,23 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use clone8s::{
     cri::{
-        Capability, ContainerConfig, ContainerMetadata, ImageSpec, Int64Value, KeyValue,
-        LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
-        LinuxSandboxSecurityContext, Mount, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+        ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, LinuxPodSandboxConfig,
+        Mount, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
     },
     quantity::QuantityError,
-    v1::{Container, PodSpec, SecurityContext},
+    v1::{Container, PodSpec},
 };
 
 use super::{
-    dns, env, hash, hook, namespaces,
+    dns, env, hash, hook,
     resources::{self, Allocation},
+    security::{self, ImageUser},
     stages::Role,
 };
 use crate::{desired::DesiredPod, identity, logs, runtime::ImageRef, user_ranges::UserRange};
 
 /// Seconds that a pod's containers have to stop, when its spec does not say.
 pub const DEFAULT_GRACE_SECONDS: i32 = 30;
-
-/// What Kubernetes hides from a container that is not privileged.
-const MASKED_PATHS: [&str; 10] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-const READONLY_PATHS: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
 
 /// What the node adds to a pod's spec.
 #[derive(Debug, Clone)]
@@ -55,6 +34,10 @@ pub struct NodeFacts {
     pub users: Option<UserRange>,
     /// The node's own address.
     pub host_ip: String,
+    /// The folder that profiles of seccomp are below.
+    pub seccomp_profiles: PathBuf,
+    /// The name that the pod's processes see, on a network of its own.
+    pub hostname: String,
 }
 
 /// A sandbox of the pod; `attempt` counts them from 0.
@@ -85,7 +68,7 @@ pub fn sandbox_config(pod: &DesiredPod, attempt: u32, node: &NodeFacts) -> PodSa
         hostname: if spec.host_network {
             String::new()
         } else {
-            hash::hostname(pod).to_owned()
+            node.hostname.clone()
         },
         log_directory: logs::pod_dir(&node.log_root, &key, &uid)
             .to_string_lossy()
@@ -96,11 +79,8 @@ pub fn sandbox_config(pod: &DesiredPod, attempt: u32, node: &NodeFacts) -> PodSa
         annotations,
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(uid.as_str()),
-            security_context: Some(LinuxSandboxSecurityContext {
-                namespace_options: Some(namespaces::options(spec, node.users)),
-                privileged: hash::is_privileged(spec),
-                ..Default::default()
-            }),
+            sysctls: security::sysctls(spec),
+            security_context: Some(security::of_sandbox(spec, node)),
             ..Default::default()
         }),
         windows: None,
@@ -119,12 +99,20 @@ pub struct RunNumbers {
     pub backoff_step: u32,
 }
 
+/// The image of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunImage<'a> {
+    pub reference: &'a ImageRef,
+    /// Where it must be known.
+    pub user: Option<&'a ImageUser>,
+}
+
 /// A container of the pod; `mounts` are its volumes, already there, and `envs` its variables.
 pub fn container_config(
     pod: &DesiredPod,
     container: &Container,
     run: &RunNumbers,
-    image: &ImageRef,
+    image: RunImage<'_>,
     mounts: Vec<Mount>,
     envs: Vec<(String, String)>,
     node: &NodeFacts,
@@ -177,7 +165,7 @@ pub fn container_config(
             attempt: run.restart_count,
         }),
         image: Some(ImageSpec {
-            image: image.as_str().to_owned(),
+            image: image.reference.as_str().to_owned(),
             user_specified_image: container.image.clone(),
             ..Default::default()
         }),
@@ -202,7 +190,7 @@ pub fn container_config(
         tty: container.tty,
         linux: Some(LinuxContainerConfig {
             resources: Some(limits),
-            security_context: Some(security_context(spec, container.security_context.as_ref(), node)),
+            security_context: Some(security::of_container(spec, container, image.user, node)),
         }),
         ..Default::default()
     })
@@ -242,35 +230,4 @@ fn port_mappings(spec: &PodSpec) -> Vec<PortMapping> {
             host_ip: port.host_ip.clone(),
         })
         .collect()
-}
-
-fn security_context(
-    spec: &PodSpec,
-    own: Option<&SecurityContext>,
-    node: &NodeFacts,
-) -> LinuxContainerSecurityContext {
-    let own = own.cloned().unwrap_or_default();
-    let privileged = own.privileged == Some(true);
-    let paths = |paths: &[&str]| -> Vec<String> {
-        if privileged {
-            return Vec::new();
-        }
-        paths.iter().map(|path| (*path).to_owned()).collect()
-    };
-    LinuxContainerSecurityContext {
-        capabilities: own.capabilities.map(|capabilities| Capability {
-            add_capabilities: capabilities.add,
-            drop_capabilities: capabilities.drop,
-            ..Default::default()
-        }),
-        privileged,
-        namespace_options: Some(namespaces::options(spec, node.users)),
-        run_as_user: own.run_as_user.map(|value| Int64Value { value }),
-        run_as_group: own.run_as_group.map(|value| Int64Value { value }),
-        readonly_rootfs: own.read_only_root_filesystem == Some(true),
-        no_new_privs: own.allow_privilege_escalation == Some(false),
-        masked_paths: paths(&MASKED_PATHS),
-        readonly_paths: paths(&READONLY_PATHS),
-        ..Default::default()
-    }
 }

@@ -52,6 +52,8 @@ pub struct Surroundings {
     pub milli_cpu: i64,
     /// Bytes, likewise.
     pub memory: i64,
+    /// What full names of pods end in.
+    pub cluster_domain: String,
 }
 
 /// The value of a field such as "metadata.name", `metadata.labels['app']` or "status.podIP".
@@ -140,6 +142,7 @@ mod tests {
             pod_ip: "10.88.0.2".into(),
             milli_cpu: 2_000,
             memory: 4 << 30,
+            ..Surroundings::default()
         }
     }
 

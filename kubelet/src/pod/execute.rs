@@ -6,13 +6,15 @@ use clone8s::v1::{Container, PodSpec};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    cri::{self, NodeFacts},
+    cri::{self, NodeFacts, RunImage},
     downward::{Inputs, Surroundings},
     env,
     hook::{self, Hook, HookCall, HookEnd, HookRecords},
+    hostname,
     memory::{FailedStep, FailureCause},
     namespaces,
     plan::Action,
+    security::{self, ImageUser},
 };
 use crate::{
     clock::Clock,
@@ -45,6 +47,10 @@ pub struct Executor {
     pub node_memory: i64,
     /// Thousandths of a core.
     pub node_milli_cpu: i64,
+    /// The folder that profiles of seccomp are below.
+    pub seccomp_profiles: PathBuf,
+    /// What full names of pods end in.
+    pub cluster_domain: String,
 }
 
 impl std::fmt::Debug for Executor {
@@ -267,7 +273,15 @@ impl Executor {
             Ok(facts) => facts,
             Err(error) => return refused(error.to_string()),
         };
-        let config = match cri::container_config(pod, &spec, run, &images.own, mounts, envs, &facts) {
+        let user = match self.image_user(pod, &spec, &images.own).await {
+            Ok(user) => user,
+            Err(message) => return refused(message),
+        };
+        let image = RunImage {
+            reference: &images.own,
+            user: user.as_ref(),
+        };
+        let config = match cri::container_config(pod, &spec, run, image, mounts, envs, &facts) {
             Ok(config) => config,
             Err(error) => return refused(error.to_string()),
         };
@@ -295,6 +309,36 @@ impl Executor {
         let handler = handlers.find(|handler| handler.name == spec.runtime_class_name);
         let features = handler.and_then(|handler| handler.features);
         Ok(features.is_some_and(|features| features.recursive_read_only_mounts))
+    }
+
+    /// The image's user, where it must be known; an error where the container must not run as whom it would.
+    async fn image_user(
+        &self,
+        pod: &DesiredPod,
+        container: &Container,
+        image: &ImageRef,
+    ) -> Result<Option<ImageUser>, String> {
+        let spec = pod.spec();
+        if security::needs_strict_groups(spec) {
+            let status = self.runtime.status().await.map_err(|error| error.message)?;
+            if !status.features.is_some_and(|it| it.supplemental_groups_policy) {
+                return Err(
+                    "supplementalGroupsPolicy: the container runtime does not say that it can do \"Strict\""
+                        .to_owned(),
+                );
+            }
+        }
+        let user = if security::needs_image_user(spec, container) {
+            let found = self.runtime.image_status(image.as_str()).await;
+            let found = found.map_err(|error| error.message)?;
+            let found =
+                found.ok_or_else(|| format!("the runtime no longer has image {:?}", container.image))?;
+            Some(ImageUser::of(&found))
+        } else {
+            None
+        };
+        security::check_user(spec, container, user.as_ref())?;
+        Ok(user)
     }
 
     async fn post_start(&self, pod: &DesiredPod, mut call: HookCall) -> Outcome {
@@ -335,6 +379,7 @@ impl Executor {
             pod_ip: subject.pod_ip.clone().unwrap_or_else(|| self.host_ip.clone()),
             milli_cpu: self.node_milli_cpu,
             memory: self.node_memory,
+            cluster_domain: self.cluster_domain.clone(),
         }
     }
 
@@ -376,6 +421,8 @@ impl Executor {
             resolv_conf,
             users,
             host_ip: self.host_ip.clone(),
+            seccomp_profiles: self.seccomp_profiles.clone(),
+            hostname: hostname::seen(pod, &self.cluster_domain).map_err(io::Error::other)?,
         })
     }
 }

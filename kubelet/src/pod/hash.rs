@@ -2,10 +2,13 @@
 //!
 //! Protobuf leaves unset fields out, so a spec keeps its hash when a newer version of the schema adds a field.
 
-use clone8s::v1::{Container, PodSpec, ResourceRequirements, SecurityContext, Volume, volume::Source};
+use clone8s::v1::{
+    Container, HostAlias, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext, Volume, volume::Source,
+};
 use sha2::{Digest as _, Sha256};
 
-use crate::desired::DesiredPod;
+use super::{hostname, security};
+use crate::{desired::DesiredPod, volumes::hosts};
 
 /// Of all that only a new sandbox can change.
 pub fn sandbox_hash(pod: &DesiredPod) -> String {
@@ -24,7 +27,10 @@ pub fn sandbox_hash(pod: &DesiredPod) -> String {
         // As written or as the default, it is the same pod.
         share_process_namespace: spec.share_process_namespace.filter(|shares| *shares),
         host_users: spec.host_users.filter(|of_host| !of_host),
-        hostname: hostname(pod).to_owned(),
+        hostname: hostname::short(pod).to_owned(),
+        subdomain: spec.subdomain.clone(),
+        set_hostname_as_fqdn: Some(true).filter(|_| hostname::shows_full(spec)),
+        security_context: of_sandbox(spec),
         pod_ip: spec.pod_ip.clone(),
         dns_policy: spec.dns_policy.clone(),
         dns_config: spec.dns_config.clone(),
@@ -70,11 +76,52 @@ pub fn container_hash(pod: &DesiredPod, container: &Container) -> String {
             liveness_probe: None,
             readiness_probe: None,
             startup_probe: None,
+            security_context: own_context(spec, container),
             ..container.clone()
         }],
+        security_context: of_every_container(spec),
+        host_aliases: host_aliases(spec, container),
         ..Default::default()
     };
     short_hash(&essence)
+}
+
+/// What of the pod's security context is the sandbox's.
+fn of_sandbox(spec: &PodSpec) -> Option<PodSecurityContext> {
+    let context = spec.security_context.as_ref()?;
+    let of_sandbox = PodSecurityContext {
+        sysctls: context.sysctls.clone(),
+        se_linux_options: context.se_linux_options.clone(),
+        ..Default::default()
+    };
+    (of_sandbox != PodSecurityContext::default()).then_some(of_sandbox)
+}
+
+/// What of it every container has, whatever it says itself. What becomes of volumes when their group changes means
+/// nothing for those that there are.
+fn of_every_container(spec: &PodSpec) -> Option<PodSecurityContext> {
+    let context = spec.security_context.as_ref()?;
+    let of_every = PodSecurityContext {
+        supplemental_groups: context.supplemental_groups.clone(),
+        supplemental_groups_policy: context.supplemental_groups_policy.clone(),
+        fs_group: context.fs_group,
+        ..Default::default()
+    };
+    (of_every != PodSecurityContext::default()).then_some(of_every)
+}
+
+/// What holds for a container, wherever it is said.
+fn own_context(spec: &PodSpec, container: &Container) -> Option<SecurityContext> {
+    let effective = security::effective(spec, container);
+    (container.security_context.is_some() || effective != SecurityContext::default()).then_some(effective)
+}
+
+/// The lines of the /etc/hosts that the container has from the kubelet.
+fn host_aliases(spec: &PodSpec, container: &Container) -> Vec<HostAlias> {
+    if hosts::is_own(container) {
+        return Vec::new();
+    }
+    spec.host_aliases.clone()
 }
 
 /// The resources whose change is to start the container anew; the others change in place.
@@ -87,22 +134,6 @@ fn resources_of_a_restart(container: &Container) -> Option<ResourceRequirements>
     resources.limits.retain(|name, _| restarts(name));
     resources.requests.retain(|name, _| restarts(name));
     (resources != ResourceRequirements::default()).then_some(resources)
-}
-
-/// The name that the pod's processes see.
-pub fn hostname(pod: &DesiredPod) -> &str {
-    let spec = pod.spec();
-    if !spec.hostname.is_empty() {
-        return &spec.hostname;
-    }
-    let name = pod
-        .pod
-        .metadata
-        .as_ref()
-        .map_or("", |metadata| metadata.name.as_str());
-    // A kernel's limit; a pod's name may be longer, and ends in letters or digits then too.
-    let end = name.len().min(63);
-    name[..end].trim_end_matches(['-', '.'])
 }
 
 /// Whether a container asks for all privileges, which the sandbox must then allow.
@@ -144,6 +175,10 @@ mod tests {
         }
     }
 
+    fn context(spec: &mut PodSpec) -> &mut PodSecurityContext {
+        spec.security_context.get_or_insert_default()
+    }
+
     fn restart_for(resource: &str) -> Vec<ContainerResizePolicy> {
         vec![ContainerResizePolicy {
             resource_name: resource.to_owned(),
@@ -165,6 +200,12 @@ mod tests {
         spec.containers[0].resize_policy = restart_for("memory");
     })]
     #[case::pod_ip(|spec: &mut PodSpec| spec.pod_ip = "10.0.0.9".into())]
+    #[case::user(|spec: &mut PodSpec| context(spec).run_as_user = Some(1))]
+    #[case::groups(|spec: &mut PodSpec| context(spec).supplemental_groups = vec![1])]
+    #[case::group_of_volumes(|spec: &mut PodSpec| context(spec).fs_group = Some(1))]
+    #[case::parameters(|spec: &mut PodSpec| context(spec).sysctls.push(clone8s::v1::Sysctl::default()))]
+    #[case::aliases(|spec: &mut PodSpec| spec.host_aliases.push(HostAlias::default()))]
+    #[case::subdomain(|spec: &mut PodSpec| spec.subdomain = "sub".into())]
     fn a_change_that_a_running_container_cannot_take_changes_its_hash(#[case] edit: Edit) {
         let before = pod("p", vec![container("a", "a:1")]);
         let mut after = before.clone();
@@ -189,6 +230,9 @@ mod tests {
     #[case::what_a_resize_does(|spec: &mut PodSpec| spec.containers[0].resize_policy = restart_for("cpu"))]
     #[case::probe(|spec: &mut PodSpec| spec.containers[0].liveness_probe = Some(clone8s::v1::Probe::default()))]
     #[case::unmounted_volume(|spec: &mut PodSpec| spec.volumes.push(clone8s::v1::Volume { name: "v".into(), source: None }))]
+    #[case::empty_context(|spec: &mut PodSpec| spec.security_context = Some(PodSecurityContext::default()))]
+    #[case::of_volumes_that_are_not(|spec: &mut PodSpec| context(spec).fs_group_change_policy = "OnRootMismatch".into())]
+    #[case::full_name_that_is_not(|spec: &mut PodSpec| spec.set_hostname_as_fqdn = Some(true))]
     fn a_change_that_needs_no_restart_keeps_the_hash(#[case] edit: Edit) {
         let before = pod("p", vec![container("a", "a:1")]);
         let mut after = before.clone();
@@ -229,9 +273,51 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_makes_a_hostname_that_the_kernel_takes() {
-        let long = format!("{}-{}", "a".repeat(62), "b".repeat(60));
-        let pod = pod(&long, vec![container("a", "a:1")]);
-        assert_eq!(hostname(&pod), "a".repeat(62));
+    fn what_a_container_says_itself_is_not_changed_by_its_pod() {
+        let own = |user| SecurityContext {
+            run_as_user: Some(user),
+            ..Default::default()
+        };
+        let mut before = pod("p", vec![container("own", "a:1"), container("pods", "a:1")]);
+        let spec = std::sync::Arc::make_mut(&mut before.pod)
+            .spec
+            .get_or_insert_default();
+        context(spec).run_as_user = Some(1);
+        spec.containers[0].security_context = Some(own(2));
+        let mut after = before.clone();
+        let spec = std::sync::Arc::make_mut(&mut after.pod)
+            .spec
+            .get_or_insert_default();
+        context(spec).run_as_user = Some(3);
+        let hashes = |pod: &DesiredPod| [0, 1].map(|n| container_hash(pod, &pod.spec().containers[n]));
+        let ([own_before, pods_before], [own_after, pods_after]) = (hashes(&before), hashes(&after));
+        assert_eq!(own_before, own_after);
+        assert_ne!(pods_before, pods_after);
+
+        // Where it is said makes no difference.
+        let spec = std::sync::Arc::make_mut(&mut after.pod)
+            .spec
+            .get_or_insert_default();
+        spec.security_context = None;
+        spec.containers[1].security_context = Some(own(1));
+        assert_eq!(hashes(&after)[1], pods_before);
+    }
+
+    /// Hashes of the versions before: what runs is not started anew by a kubelet that knows more.
+    #[test]
+    fn a_pod_that_says_nothing_new_keeps_its_hashes() {
+        let mut pod = pod("p", vec![container("a", "a:1")]);
+        let spec = std::sync::Arc::make_mut(&mut pod.pod)
+            .spec
+            .get_or_insert_default();
+        spec.containers[0].security_context = Some(SecurityContext {
+            run_as_user: Some(1000),
+            ..Default::default()
+        });
+        assert_eq!(sandbox_hash(&pod), "a6b5b593f4fe58d2");
+        assert_eq!(
+            container_hash(&pod, &pod.spec().containers[0]),
+            "43e2a069ded0f462"
+        );
     }
 }

@@ -105,6 +105,23 @@ mod tests {
             ("side", Effect::RestartsInNewSandbox),
         ]
     )]
+    #[case::parameters_of_the_kernel(
+        |spec: &mut PodSpec| spec.security_context.get_or_insert_default().sysctls.push(clone8s::v1::Sysctl::default()),
+        &[
+            ("seed", Effect::RestartsInNewSandbox),
+            ("log", Effect::RestartsInNewSandbox),
+            ("web", Effect::RestartsInNewSandbox),
+            ("side", Effect::RestartsInNewSandbox),
+        ]
+    )]
+    #[case::user(
+        |spec: &mut PodSpec| {
+            // One says itself who it is: the same as before.
+            spec.containers[1].security_context.get_or_insert_default().run_as_user = Some(7);
+            spec.security_context.get_or_insert_default().run_as_user = Some(8);
+        },
+        &[("seed", Effect::StaysDone), ("log", Effect::Restarts), ("web", Effect::Restarts)]
+    )]
     #[case::another(
         |spec: &mut PodSpec| spec.containers = vec![container("web", "web:1"), container("new", "new:1")],
         &[("new", Effect::Starts), ("side", Effect::Stops)]
@@ -114,6 +131,10 @@ mod tests {
         let spec = Arc::make_mut(&mut old.pod).spec.get_or_insert_default();
         spec.init_containers = vec![container("seed", "seed:1"), sidecar("log", "log:1")];
         spec.containers[1].resources = Some(resources("1Gi"));
+        spec.containers[1]
+            .security_context
+            .get_or_insert_default()
+            .run_as_user = Some(7);
         let mut new = old.clone();
         edit(Arc::make_mut(&mut new.pod).spec.get_or_insert_default());
         let told = effects(&old.pod, &new.pod);

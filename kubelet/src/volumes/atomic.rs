@@ -12,11 +12,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs, io,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::{Component, Path, PathBuf},
 };
 
 use bytes::Bytes;
+
+use super::ownership;
 
 /// One file of a volume.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,22 +34,27 @@ pub(crate) type Files = BTreeMap<String, File>;
 const DATA: &str = "..data";
 const NEXT: &str = "..data_next";
 
-/// Makes the volume hold these files and no others. False when it held them already.
-pub(super) fn write(volume: &Path, files: &Files) -> io::Result<bool> {
-    open_up(volume)?;
+/// Makes the volume hold these files and no others, all of them its group's if it has one. False when it held them
+/// already.
+pub(super) fn write(volume: &Path, files: &Files, group: Option<u32>) -> io::Result<bool> {
+    open_up(volume, group)?;
     if let Some(outside) = files.keys().find(|path| !stays_inside(path)) {
         return Err(io::Error::other(format!("{outside:?} leads out of the volume")));
     }
     let present = fs::read_link(volume.join(DATA)).ok();
     let changed = match &present {
-        Some(present) => read(&volume.join(present)).ok().as_ref() != Some(files),
+        Some(present) => {
+            let present = volume.join(present);
+            let is_groups = |group| fs::metadata(&present).is_ok_and(|found| found.gid() == group);
+            read(&present).ok().as_ref() != Some(files) || group.is_some_and(|group| !is_groups(group))
+        }
         None => true,
     };
     let mut current = present.clone();
     if changed {
         let made = tempfile::Builder::new().prefix("..v").tempdir_in(volume)?;
-        open_up(made.path())?;
-        fill(made.path(), files)?;
+        open_up(made.path(), group)?;
+        fill(made.path(), files, group)?;
         let name = PathBuf::from(made.path().file_name().unwrap_or_default());
         let next = volume.join(NEXT);
         remove(&next)?;
@@ -85,21 +92,28 @@ fn read(folder: &Path) -> io::Result<Files> {
 }
 
 /// Containers may run as any user, and the umask is not theirs to suffer from.
-fn open_up(folder: &Path) -> io::Result<()> {
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+fn open_up(folder: &Path, group: Option<u32>) -> io::Result<()> {
+    match group {
+        Some(group) => ownership::give_one(folder, group, 0o755 | ownership::SET_GROUP),
+        None => fs::set_permissions(folder, fs::Permissions::from_mode(0o755)),
+    }
 }
 
-fn fill(folder: &Path, files: &Files) -> io::Result<()> {
+fn fill(folder: &Path, files: &Files, group: Option<u32>) -> io::Result<()> {
     for (path, file) in files {
         let path = folder.join(path);
         let parents = path.ancestors().skip(1).take_while(|parent| *parent != folder);
         for parent in parents.collect::<Vec<_>>().into_iter().rev() {
             fs::create_dir_all(parent)?;
-            open_up(parent)?;
+            open_up(parent, group)?;
         }
         fs::write(&path, &file.content)?;
         // After the writing, for a mode may forbid it; and whatever the umask.
-        fs::set_permissions(&path, fs::Permissions::from_mode(file.mode & 0o777))?;
+        let mode = file.mode & 0o777;
+        match group {
+            Some(group) => ownership::give_one(&path, group, mode)?,
+            None => fs::set_permissions(&path, fs::Permissions::from_mode(mode))?,
+        }
     }
     Ok(())
 }
@@ -214,17 +228,17 @@ mod tests {
     fn the_volume_holds_what_was_written_last() {
         let dir = tempfile::tempdir().unwrap();
         let first = files(&[("a", "1"), ("b", "2"), ("deep/er", "3")]);
-        assert!(write(dir.path(), &first).unwrap());
+        assert!(write(dir.path(), &first, None).unwrap());
         assert!(
-            !write(dir.path(), &first).unwrap(),
+            !write(dir.path(), &first, None).unwrap(),
             "the same again changes nothing"
         );
         assert_eq!(seen(dir.path()), pairs(&[("a", "1"), ("b", "2"), ("deep", "")]));
         assert_eq!(fs::read_to_string(dir.path().join("deep/er")).unwrap(), "3");
 
-        assert!(write(dir.path(), &files(&[("b", "4"), ("deep", "5")])).unwrap());
+        assert!(write(dir.path(), &files(&[("b", "4"), ("deep", "5")]), None).unwrap());
         assert_eq!(seen(dir.path()), pairs(&[("b", "4"), ("deep", "5")]));
-        assert!(write(dir.path(), &Files::new()).unwrap());
+        assert!(write(dir.path(), &Files::new(), None).unwrap());
         assert_eq!(seen(dir.path()), []);
         let contents = fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(contents, 2, "..data and what it shows");
@@ -235,24 +249,47 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut wanted = files(&[("key", "secret")]);
         wanted.get_mut("key").unwrap().mode = 0o400;
-        write(dir.path(), &wanted).unwrap();
+        write(dir.path(), &wanted, None).unwrap();
         let mode = || fs::metadata(dir.path().join("key")).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(), 0o400);
         wanted.get_mut("key").unwrap().mode = 0o440;
-        assert!(write(dir.path(), &wanted).unwrap());
+        assert!(write(dir.path(), &wanted, None).unwrap());
         assert_eq!(mode(), 0o440);
+    }
+
+    #[test]
+    fn files_of_a_group_are_its_own_and_become_another_groups() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let wanted = files(&[("deep/key", "1")]);
+        write(dir.path(), &wanted, None).unwrap();
+        for group in [2000, 2001] {
+            assert!(write(dir.path(), &wanted, Some(group)).unwrap());
+            assert!(!write(dir.path(), &wanted, Some(group)).unwrap());
+            for path in ["", "..data/", "deep", "deep/key"] {
+                assert_eq!(
+                    fs::metadata(dir.path().join(path)).unwrap().gid(),
+                    group,
+                    "{path}"
+                );
+            }
+        }
+        let folder = fs::metadata(dir.path().join("deep")).unwrap();
+        assert_eq!(folder.mode() & 0o7777, 0o2755);
     }
 
     #[test]
     fn what_a_killed_writer_has_left_is_mended_and_swept() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), &files(&[("a", "1")])).unwrap();
+        write(dir.path(), &files(&[("a", "1")]), None).unwrap();
         // Killed before the swap, and between the swap and the links.
         fs::create_dir(dir.path().join("..vhalf")).unwrap();
         symlink("..vhalf", dir.path().join(NEXT)).unwrap();
         fs::remove_file(dir.path().join("a")).unwrap();
         symlink("..data/gone", dir.path().join("gone")).unwrap();
-        assert!(!write(dir.path(), &files(&[("a", "1")])).unwrap());
+        assert!(!write(dir.path(), &files(&[("a", "1")]), None).unwrap());
         assert_eq!(seen(dir.path()), pairs(&[("a", "1")]));
         assert!(!dir.path().join("..vhalf").exists());
     }
@@ -261,7 +298,7 @@ mod tests {
     fn a_path_that_leads_out_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         for path in ["../a", "/a", "a/../../b", "", "..data"] {
-            write(dir.path(), &files(&[(path, "1")])).unwrap_err();
+            write(dir.path(), &files(&[(path, "1")]), None).unwrap_err();
         }
     }
 
@@ -269,7 +306,7 @@ mod tests {
     fn a_reader_never_sees_some_of_each() {
         let dir = tempfile::tempdir().unwrap();
         let both = |content: &str| files(&[("a", content), ("b", content)]);
-        write(dir.path(), &both("0")).unwrap();
+        write(dir.path(), &both("0"), None).unwrap();
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -286,7 +323,7 @@ mod tests {
                 reads
             });
             for round in 1..200 {
-                write(dir.path(), &both(&round.to_string())).unwrap();
+                write(dir.path(), &both(&round.to_string()), None).unwrap();
             }
             done.store(true, Ordering::Relaxed);
             assert!(reader.join().unwrap() > 0);

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     objects::ObjectKind,
-    pod::downward::{self, Inputs},
+    pod::{
+        downward::{self, Inputs},
+        security::fs_group,
+    },
 };
 
 /// As in Kubernetes: everybody may read.
@@ -39,6 +42,8 @@ pub(super) fn files(volume: &Volume, inputs: Inputs<'_>) -> Result<Files, Volume
         volume: &volume.name,
         inputs,
         mode: DEFAULT_MODE,
+        // Whom the files are for.
+        always: fs_group(inputs.pod.spec()).map_or(0, |_| 0o440),
         files: Files::new(),
     };
     match &volume.source {
@@ -75,6 +80,8 @@ struct Builder<'a> {
     volume: &'a str,
     inputs: Inputs<'a>,
     mode: u32,
+    /// Permission bits that every file has, whatever its mode.
+    always: u32,
     files: Files,
 }
 
@@ -138,7 +145,7 @@ impl Builder<'_> {
     }
 
     fn add(&mut self, path: &str, content: bytes::Bytes, mode: Option<i32>) {
-        let mode = bits(mode).unwrap_or(self.mode);
+        let mode = bits(mode).unwrap_or(self.mode) | self.always;
         self.files.insert(path.to_owned(), File { content, mode });
     }
 

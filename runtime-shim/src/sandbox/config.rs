@@ -76,8 +76,8 @@ pub(super) fn hostname(config: &cri::PodSandboxConfig) -> String {
             .unwrap_or_default(),
         name => name.to_owned(),
     };
-    // The kernel's limit (uname(2), __NEW_UTS_LEN) less one.
-    name.chars().take(63).collect()
+    // The kernel's limit (uname(2), __NEW_UTS_LEN).
+    name.chars().take(64).collect()
 }
 
 /// Whether the pod's cgroup is one that the caller named, and so his to keep.

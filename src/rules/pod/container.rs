@@ -4,67 +4,19 @@ use std::collections::BTreeSet;
 
 use crate::{
     names,
-    rules::pod::{default_to, env, lifecycle, mounts, probe, resources},
+    rules::pod::{default_to, env, lifecycle, mounts, probe, resources, security},
     rules::{
         ImageReference,
         check::{Check, Seen},
     },
-    v1::{Container, ContainerPort, PodSpec, SecurityContext},
+    v1::{Container, ContainerPort, PodSpec},
 };
 
 const MAX_ARGUMENTS: usize = 1000;
 const MAX_PORTS: usize = 100;
 /// The kernel takes no longer argument or variable.
 const MAX_ARGUMENT_BYTES: usize = 128 * 1024 - 1;
-const MAX_ID: i64 = i32::MAX as i64;
-
 pub(super) const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
-
-/// Linux' capabilities, without CAP_.
-const CAPABILITIES: [&str; 42] = [
-    "ALL",
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
-];
 
 pub(super) fn set_defaults(container: &mut Container, host_network: bool) {
     default_to(&mut container.image_pull_policy, pull_policy(&container.image));
@@ -144,8 +96,8 @@ fn check_container<'a>(c: &mut Check, container: &'a Container, spec: &PodSpec, 
     lifecycle::check_lifecycle(c, container, spec);
     mounts::check_mounts(c, container, spec);
     resources::check_resources(c, container);
-    if let Some(security) = &container.security_context {
-        c.field("securityContext", |c| check_security(c, security));
+    if let Some(context) = &container.security_context {
+        c.field("securityContext", |c| security::check_container(c, context, spec));
     }
 }
 
@@ -250,44 +202,4 @@ fn check_host_port<'a>(
             port.host_port, port.protocol
         ));
     }
-}
-
-fn check_security(c: &mut Check, security: &SecurityContext) {
-    for (field, id) in [
-        ("runAsUser", security.run_as_user),
-        ("runAsGroup", security.run_as_group),
-    ] {
-        if let Some(id) = id.filter(|id| !(0..=MAX_ID).contains(id)) {
-            c.field(field, |c| {
-                c.wrong(format!("must be from 0 to {MAX_ID}, but is {id}"));
-            });
-        }
-    }
-    if security.privileged == Some(true) && security.allow_privilege_escalation == Some(false) {
-        c.field("allowPrivilegeEscalation", |c| {
-            c.wrong("cannot be false for a privileged container");
-        });
-    }
-    if let Some(capabilities) = &security.capabilities {
-        c.field("capabilities", |c| {
-            for (field, names) in [("add", &capabilities.add), ("drop", &capabilities.drop)] {
-                c.list(field, names, CAPABILITIES.len(), |c, name| {
-                    check_capability(c, name);
-                });
-            }
-        });
-    }
-}
-
-fn check_capability(c: &mut Check, name: &str) {
-    if CAPABILITIES.contains(&name) {
-        return;
-    }
-    let bare = name.to_ascii_uppercase();
-    let bare = bare.strip_prefix("CAP_").unwrap_or(&bare);
-    let mut sentence = format!("{name:?} is not a capability, written without \"CAP_\"");
-    if let Some(near) = names::nearest(bare, CAPABILITIES) {
-        sentence = format!("{sentence}; did you mean {near:?}?");
-    }
-    c.wrong(sentence);
 }

@@ -3,6 +3,7 @@ mod lifecycle;
 mod mirrors;
 mod probes;
 mod volumes;
+mod security;
 
 use crate::{
     rules::{Rules, Violation},
