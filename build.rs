@@ -38,6 +38,8 @@ fn main() -> Result<()> {
         .extern_path(".google.protobuf", "::pbjson_types")
         .btree_map(".")
         .bytes(".")
+        // Most pods have none, and every one that is held would have the room for it.
+        .boxed(".clone8s.v1.PodSpec.security_context")
         // These hold secrets; `src/redacted.rs` shows them without.
         .skip_debug([
             ".clone8s.v1.Secret",

@@ -157,6 +157,7 @@ macro_rules! kinds {
 
         /// An object of any kind.
         #[derive(Debug, Clone, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "held one at a time, and most are pods")]
         pub enum AnyObject { $($kind(v1::$kind)),* }
 
         impl AnyObject {

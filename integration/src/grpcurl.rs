@@ -76,6 +76,15 @@ impl Grpcurl {
         serde_json::from_str(&answer).with_context(|| format!("{method} answered {answer}"))
     }
 
+    /// A call whose answers end.
+    pub fn call_for_all(&self, method: &str, request: &Value) -> anyhow::Result<Vec<Value>> {
+        let answers = command::run(self.command(Some(request)).arg(method))?;
+        let answers = serde_json::Deserializer::from_str(&answers).into_iter();
+        answers
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{method} answered something else than messages"))
+    }
+
     /// What grpcurl says about a call that must fail.
     pub fn refusal(&self, method: &str, request: &Value) -> anyhow::Result<String> {
         let output = command::output(self.command(Some(request)).arg(method))?;

@@ -329,23 +329,6 @@ impl Node {
         .await
     }
 
-    /// What a shell in a container writes.
-    pub async fn shell(&self, pod: &str, container: &str, line: &str) -> anyhow::Result<String> {
-        let runs = self.runs().await?;
-        let place = Place {
-            pod: pod.to_owned(),
-            container: container.to_owned(),
-        };
-        let run = runs.get(&place).with_context(|| format!("it runs {runs:?}"))?;
-        let request = ExecSyncRequest {
-            container_id: run.id.clone(),
-            cmd: ["/bin/sh", "-c", line].map(str::to_owned).into(),
-            timeout: 10,
-        };
-        let output = self.cri().exec_sync(request).await?.into_inner();
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-
     /// Puts a manifest into the node's folder, as an editor does: whole, by a rename.
     pub fn write_manifest(&self, file: &str, content: &str) {
         let hidden = self.manifests().join(format!(".{file}.tmp"));

@@ -102,13 +102,13 @@ mod tests {
     ) {
         let allowed: Vec<_> = allowed.iter().map(|pattern| pattern.parse().unwrap()).collect();
         let spec = PodSpec {
-            security_context: Some(PodSecurityContext {
+            security_context: Some(Box::new(PodSecurityContext {
                 sysctls: vec![Sysctl {
                     name: name.into(),
                     value: "1".into(),
                 }],
                 ..Default::default()
-            }),
+            })),
             ..Default::default()
         };
         let refusal = forbidden(&spec, &allowed);

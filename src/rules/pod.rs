@@ -24,7 +24,7 @@ pub use self::env::subscript;
 use super::{Rules, Violation, check::Check, meta, priority_class::PREEMPTION_POLICIES};
 use crate::{
     names,
-    v1::{Pod, PodDnsConfig, PodSecurityContext, PodSpec, PodStatus, volume::Source},
+    v1::{Pod, PodDnsConfig, PodSecurityContext, PodSpec, PodStatus},
 };
 
 const MAX_CONTAINERS: usize = 100;
@@ -255,7 +255,7 @@ fn check_update(c: &mut Check, new: &PodSpec, old: &PodSpec) {
     });
     c.field("securityContext", |c| {
         let none = PodSecurityContext::default();
-        let [new, old] = [new, old].map(|spec| spec.security_context.as_ref().unwrap_or(&none));
+        let [new, old] = [new, old].map(|spec| spec.security_context.as_deref().unwrap_or(&none));
         c.field("sysctls", |c| c.unchanged(&new.sysctls, &old.sysctls, FIXED));
         c.field("seLinuxOptions", |c| {
             c.unchanged(&new.se_linux_options, &old.se_linux_options, FIXED);

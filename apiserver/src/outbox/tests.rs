@@ -286,8 +286,8 @@ async fn a_node_that_misses_its_queue_gets_it_once_the_bus_is_there() {
         ..Condition::default()
     });
     let heartbeat = async || {
-        let value = node.encode_to_vec().into();
-        let put = cluster.store.put(&node.store_key(), value, Precondition::Any);
+        let (key, value) = (node.store_key(), node.encode_to_vec().into());
+        let put = cluster.store.put(&key, value, Precondition::Any);
         put.await.unwrap()
     };
     heartbeat().await;

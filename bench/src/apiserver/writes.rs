@@ -41,7 +41,7 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
         api: plane.channel(),
         etcd: plane.etcd.client().await?.kv_client(),
         embedded: embedded.channel(),
-        stored: stored(&plane).await?,
+        stored: Box::pin(stored(&plane)).await?,
         written: AtomicUsize::new(0),
     };
     let mut report = format!(

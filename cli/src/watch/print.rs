@@ -111,13 +111,13 @@ impl Printer {
 
     fn header<O: Object + Columns>(&self) -> Vec<String> {
         let event = (self.verbs == Verbs::Shown).then_some("EVENT");
-        let columns = output::header::<O>(self.format, self.scope);
+        let columns = output::header::<O>(self.output.format, self.scope);
         event.into_iter().chain(columns).map(ToOwned::to_owned).collect()
     }
 
     fn row<O: Object + Columns>(&self, verb: &str, object: &O) -> Vec<String> {
         let verb = (self.verbs == Verbs::Shown).then(|| verb.to_owned());
-        let cells = output::row(object, self.format, self.scope, clock::now());
+        let cells = output::row(object, self.output.format, self.scope, clock::now());
         verb.into_iter().chain(cells).collect()
     }
 

@@ -181,7 +181,7 @@ async fn grpcurl_applies_every_kind_and_takes_a_backup_over_the_socket_and_over_
             );
         }
         let parts = grpcurl
-            .stream_for("clone8s.v1.MaintenanceService/BackUpStore", &json!({}), 30)
+            .call_for_all("clone8s.v1.MaintenanceService/BackUpStore", &json!({}))
             .unwrap();
         let parts = parts
             .into_iter()

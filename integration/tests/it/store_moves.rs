@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use clone8s::{
     client::{From, Query, Resource},
+    object::Object as _,
     v1::{
         BatchWriteConfigMapsRequest, ConfigMap, ConfigMapWrite, CreateConfigMapRequest, Namespace,
         ObjectMeta, Pod, Secret, WatchEventType, config_map_service_client::ConfigMapServiceClient,
@@ -171,6 +172,7 @@ async fn without_revisions<O: Resource>(channel: &Channel, revisions: &mut Vec<i
     (objects, revision)
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as the field takes it")]
 fn meta(name: &str) -> Option<ObjectMeta> {
     Some(ObjectMeta {
         name: name.to_owned(),

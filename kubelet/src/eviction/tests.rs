@@ -28,6 +28,7 @@ fn desired(pods: &[DesiredPod]) -> Desired {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as it is taken")]
 fn sample(used_bytes: u64) -> Option<Arc<Sample>> {
     let stats = PodStats {
         uid: "p-uid".into(),

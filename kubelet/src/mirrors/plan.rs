@@ -197,7 +197,12 @@ mod tests {
         let web = own("web", "one", Source::Folder);
         let made = taken(
             &Mirrors::default(),
-            &plan(NODE, &desired(&[web.clone()]), &none, &Mirrors::default()),
+            &plan(
+                NODE,
+                &desired(std::slice::from_ref(&web)),
+                &none,
+                &Mirrors::default(),
+            ),
         );
         let silent = Desired::default();
         assert_eq!(plan(NODE, &silent, &none, &made), Plan::default());

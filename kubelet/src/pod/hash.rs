@@ -3,7 +3,8 @@
 //! Protobuf leaves unset fields out, so a spec keeps its hash when a newer version of the schema adds a field.
 
 use clone8s::v1::{
-    Container, HostAlias, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext, Volume, volume::Source,
+    Container, HostAlias, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext, Volume,
+    volume::Source,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -30,7 +31,7 @@ pub fn sandbox_hash(pod: &DesiredPod) -> String {
         hostname: hostname::short(pod).to_owned(),
         subdomain: spec.subdomain.clone(),
         set_hostname_as_fqdn: Some(true).filter(|_| hostname::shows_full(spec)),
-        security_context: of_sandbox(spec),
+        security_context: of_sandbox(spec).map(Box::new),
         pod_ip: spec.pod_ip.clone(),
         dns_policy: spec.dns_policy.clone(),
         dns_config: spec.dns_config.clone(),
@@ -79,7 +80,7 @@ pub fn container_hash(pod: &DesiredPod, container: &Container) -> String {
             security_context: own_context(spec, container),
             ..container.clone()
         }],
-        security_context: of_every_container(spec),
+        security_context: of_every_container(spec).map(Box::new),
         host_aliases: host_aliases(spec, container),
         ..Default::default()
     };
@@ -230,7 +231,7 @@ mod tests {
     #[case::what_a_resize_does(|spec: &mut PodSpec| spec.containers[0].resize_policy = restart_for("cpu"))]
     #[case::probe(|spec: &mut PodSpec| spec.containers[0].liveness_probe = Some(clone8s::v1::Probe::default()))]
     #[case::unmounted_volume(|spec: &mut PodSpec| spec.volumes.push(clone8s::v1::Volume { name: "v".into(), source: None }))]
-    #[case::empty_context(|spec: &mut PodSpec| spec.security_context = Some(PodSecurityContext::default()))]
+    #[case::empty_context(|spec: &mut PodSpec| spec.security_context = Some(Box::default()))]
     #[case::of_volumes_that_are_not(|spec: &mut PodSpec| context(spec).fs_group_change_policy = "OnRootMismatch".into())]
     #[case::full_name_that_is_not(|spec: &mut PodSpec| spec.set_hostname_as_fqdn = Some(true))]
     fn a_change_that_needs_no_restart_keeps_the_hash(#[case] edit: Edit) {

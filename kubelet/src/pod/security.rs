@@ -68,12 +68,11 @@ pub fn check_user(spec: &PodSpec, container: &Container, image: Option<&ImageUse
         (Some(0), _) => Err(format!(
             "container's runAsUser breaks non-root policy: container {name} has runAsNonRoot and runAsUser 0"
         )),
-        (Some(_), _) => Ok(()),
         (None, Some(ImageUser::Number(0)) | None) => Err(format!(
             "container has runAsNonRoot and image will run as root: set runAsUser of container {name}, or name another \
              user in its image"
         )),
-        (None, Some(ImageUser::Number(_))) => Ok(()),
+        (Some(_), _) | (None, Some(ImageUser::Number(_))) => Ok(()),
         (None, Some(ImageUser::Name(user))) => Err(format!(
             "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root: set \
              runAsUser of container {name}"
@@ -104,7 +103,7 @@ pub(super) fn sysctls(spec: &PodSpec) -> std::collections::BTreeMap<String, Stri
 
 pub(super) fn of_sandbox(spec: &PodSpec, node: &NodeFacts) -> LinuxSandboxSecurityContext {
     let none = PodSecurityContext::default();
-    let context = spec.security_context.as_ref().unwrap_or(&none);
+    let context = spec.security_context.as_deref().unwrap_or(&none);
     LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces::options(spec, node.users)),
         privileged: hash::is_privileged(spec),
@@ -124,7 +123,7 @@ pub(super) fn of_container(
 ) -> LinuxContainerSecurityContext {
     let context = effective(spec, container);
     let none = PodSecurityContext::default();
-    let of_pod = spec.security_context.as_ref().unwrap_or(&none);
+    let of_pod = spec.security_context.as_deref().unwrap_or(&none);
     let privileged = context.privileged == Some(true);
     let is_open = privileged || context.proc_mount == "Unmasked";
     let hidden = |paths: &[&str]| -> Vec<String> {

@@ -16,7 +16,12 @@ use tokio::{
 };
 
 pub use self::etcd::EtcdError;
-use self::{api::ApiSink, etcd::EtcdSink, facts::Facts, status::changed};
+use self::{
+    api::ApiSink,
+    etcd::EtcdSink,
+    facts::Facts,
+    status::{Seen, changed},
+};
 use crate::{
     ApiChannel, Config, outage::Outage, runtime::RuntimeHealth, sources::QueueHealth, stats::Samples,
 };
@@ -126,10 +131,12 @@ impl NodeReporter {
             status: Some(status::status(
                 &self.facts,
                 name,
-                &health,
-                sample.as_deref(),
+                &Seen {
+                    health: &health,
+                    sample: sample.as_deref(),
+                    queue: queue.as_ref(),
+                },
                 self.config.reserved,
-                queue.as_ref(),
                 &self.conditions,
                 clock::now(),
             )),

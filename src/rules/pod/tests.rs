@@ -2,8 +2,8 @@ mod configuration;
 mod lifecycle;
 mod mirrors;
 mod probes;
-mod volumes;
 mod security;
+mod volumes;
 
 use crate::{
     rules::{Rules, Violation},

@@ -51,6 +51,7 @@ fn publisher(gate: &Arc<Gate>) -> Publisher {
 }
 
 /// The change of an object at a revision, told as `<object>/<revision>`.
+#[allow(clippy::unnecessary_wraps, reason = "as the window takes it")]
 fn change(object: &str, revision: i64) -> Option<Routed> {
     Some(Routed {
         key: object.to_owned(),

@@ -35,6 +35,7 @@ fn own(spec: &mut PodSpec) -> &mut SecurityContext {
     spec.containers[0].security_context.get_or_insert_default()
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as it is taken")]
 fn seccomp(kind: &str, local: &str) -> Option<SeccompProfile> {
     Some(SeccompProfile {
         r#type: kind.into(),

@@ -30,21 +30,27 @@ const INODES_FLOOR: u64 = 5;
 /// Percent of the tasks that the kernel allows.
 const TASKS_CEILING: u64 = 90;
 
+/// What the other parts of the kubelet have seen.
+pub(super) struct Seen<'a> {
+    pub(super) health: &'a RuntimeHealth,
+    pub(super) sample: Option<&'a Sample>,
+    /// None for a node without a queue.
+    pub(super) queue: Option<&'a QueueHealth>,
+}
+
 pub(super) fn status(
     facts: &Facts,
     name: &str,
-    health: &RuntimeHealth,
-    sample: Option<&Sample>,
+    seen: &Seen<'_>,
     reserved: Reserved,
-    queue: Option<&QueueHealth>,
     before: &[Condition],
     now: SystemTime,
 ) -> NodeStatus {
-    let host = sample.map(|sample| &sample.host);
+    let host = seen.sample.map(|sample| &sample.host);
     let (capacity, allocatable) = host.map(|host| resources(host, reserved)).unwrap_or_default();
-    let conditions = judgements(health, host)
+    let conditions = judgements(seen.health, host)
         .into_iter()
-        .chain(queue.map(queue_judgement))
+        .chain(seen.queue.map(queue_judgement))
         .map(|judgement| judgement.condition(before, now))
         .collect();
     NodeStatus {
@@ -52,8 +58,8 @@ pub(super) fn status(
         allocatable,
         conditions,
         addresses: facts.addresses(name),
-        node_info: Some(facts.system_info(&health.version)),
-        stats: sample.map(|sample| sample.stats.clone()),
+        node_info: Some(facts.system_info(&seen.health.version)),
+        stats: seen.sample.map(|sample| sample.stats.clone()),
     }
 }
 

@@ -25,6 +25,7 @@ fn sysctl(name: &str) -> Sysctl {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as the field takes it")]
 fn seccomp(kind: &str, local: &str) -> Option<SeccompProfile> {
     Some(SeccompProfile {
         r#type: kind.to_owned(),
@@ -32,6 +33,7 @@ fn seccomp(kind: &str, local: &str) -> Option<SeccompProfile> {
     })
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as the field takes it")]
 fn app_armor(kind: &str, local: &str) -> Option<AppArmorProfile> {
     Some(AppArmorProfile {
         r#type: kind.to_owned(),
@@ -42,7 +44,7 @@ fn app_armor(kind: &str, local: &str) -> Option<AppArmorProfile> {
 #[test]
 fn everything_of_it_can_be_said() {
     let found = after(|spec| {
-        spec.security_context = Some(PodSecurityContext {
+        spec.security_context = Some(Box::new(PodSecurityContext {
             run_as_user: Some(1000),
             run_as_group: Some(0),
             run_as_non_root: Some(true),
@@ -60,7 +62,7 @@ fn everything_of_it_can_be_said() {
                 level: "s0:c1,c2".into(),
                 ..Default::default()
             }),
-        });
+        }));
         spec.host_users = Some(false);
         let own = own(spec);
         own.run_as_non_root = Some(false);

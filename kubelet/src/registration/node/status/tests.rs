@@ -59,10 +59,12 @@ fn reserving(
     status(
         &Facts::default(),
         "node-1",
-        health,
-        Some(&sample),
+        &Seen {
+            health,
+            sample: Some(&sample),
+            queue: None,
+        },
         reserved,
-        None,
         before,
         now(at),
     )
@@ -169,10 +171,12 @@ fn before_the_first_sample_pressure_is_unknown() {
     let status = status(
         &Facts::default(),
         "node-1",
-        &healthy(),
-        None,
+        &Seen {
+            health: &healthy(),
+            sample: None,
+            queue: None,
+        },
         Reserved::default(),
-        None,
         &[],
         now(1),
     );
