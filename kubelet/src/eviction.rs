@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::{
     desired::{Desired, PodUid},
     outage::Outage,
-    stats::Samples,
+    stats::{Sample, Samples},
 };
 use verdict::verdict;
 
@@ -67,27 +67,31 @@ impl Evictor {
     }
 
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> Result<(), Infallible> {
+        // Each sample counts once: a pod of the folder that comes again has the uid that it had.
+        let mut is_new = true;
         loop {
-            match self.look().await {
+            let sample = self.samples.borrow_and_update().clone().filter(|_| is_new);
+            match self.look(sample.as_deref()).await {
                 Ok(()) => self.outage.over(),
                 // No pod is evicted before it is certain that the next kubelet knows.
                 Err(error) => self.outage.failed(error),
             }
-            tokio::select! {
+            let changed;
+            (is_new, changed) = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                changed = self.samples.changed() => if changed.is_err() { break },
-                changed = self.desired.changed() => if changed.is_err() { break },
+                changed = self.samples.changed() => (true, changed),
+                changed = self.desired.changed() => (false, changed),
+            };
+            if changed.is_err() {
+                break;
             }
         }
         shutdown.cancelled().await;
         Ok(())
     }
 
-    async fn look(&mut self) -> io::Result<()> {
+    async fn look(&mut self, sample: Option<&Sample>) -> io::Result<()> {
         let desired = self.desired.borrow_and_update().clone();
-        // Each sample counts once: a pod of the folder that comes again has the uid that it had.
-        let is_new = self.samples.has_changed().unwrap_or(false);
-        let sample = self.samples.borrow_and_update().clone().filter(|_| is_new);
         let stats = sample.iter().flat_map(|sample| &sample.stats.pods);
         let stats: BTreeMap<_, _> = stats.map(|pod| (pod.uid.as_str(), pod)).collect();
         let mut evictions = BTreeMap::clone(&self.evictions.borrow());

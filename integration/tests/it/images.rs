@@ -78,8 +78,6 @@ async fn images_of_archives_are_there_before_pods_miss_them_and_stay() {
     node.start_kubelet([
         "--image-archives",
         folder.to_str().unwrap(),
-        "--backoff-base",
-        "1",
         "--image-maximum-gc-age",
         "1",
         "--image-minimum-gc-age",
@@ -136,6 +134,8 @@ async fn another_runtime_takes_no_archives_and_runs_what_it_has() {
 fn private(registry: &Registry, image: &str, password: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/pull-secret.yaml"))
         .unwrap()
+        // The other runtime has no network for pods here.
+        .replace("  imagePullSecrets:", "  hostNetwork: true\n  imagePullSecrets:")
         .replace("registry.example.com/team/app:1", image)
         .replace("registry.example.com", registry.address())
         .replace("not-a-good-one", password)
