@@ -10,7 +10,7 @@ use super::{
     downward::{Inputs, Surroundings},
     env,
     hook::{self, Hook, HookCall, HookEnd, HookRecords},
-    hostname,
+    hostname, images,
     memory::{FailedStep, FailureCause},
     namespaces,
     plan::Action,
@@ -101,8 +101,8 @@ impl Executor {
                 Ok(found) => Outcome::Image(found),
                 Err(error) => failed(&error, FailedStep::InspectImage),
             },
-            Action::PullImage { image, .. } => match &subject.pod {
-                Some(pod) => self.pull_image(&subject, pod, &image).await,
+            Action::PullImage { container, image } => match &subject.pod {
+                Some(pod) => self.pull_image(&subject, pod, &container, &image).await,
                 None => unwanted(FailedStep::PullImage),
             },
             action @ Action::CreateContainer { .. } => match &subject.pod {
@@ -199,7 +199,13 @@ impl Executor {
         Ok(found.map(|image| ImageRef::new(image.id)))
     }
 
-    async fn pull_image(&self, subject: &Subject, pod: &DesiredPod, image: &str) -> Outcome {
+    async fn pull_image(&self, subject: &Subject, pod: &DesiredPod, container: &str, image: &str) -> Outcome {
+        // It may have come since the last try: from an archive, or by a person.
+        if !images::is_always_pulled(pod.spec(), container, image)
+            && let Ok(Some(found)) = self.find_image(image).await
+        {
+            return Outcome::Image(Some(found));
+        }
         let facts = match self.facts(pod).await {
             Ok(facts) => facts,
             Err(error) => return refused(FailedStep::PullImage, error.to_string()),

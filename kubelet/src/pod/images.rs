@@ -68,6 +68,19 @@ fn of_volumes<'a>(
         })
 }
 
+/// Whether a container wants an image pulled although the runtime has it.
+pub fn is_always_pulled(spec: &PodSpec, container: &str, image: &str) -> bool {
+    let Some(container) = spec.container(container) else {
+        return false;
+    };
+    let own = Needed {
+        image: &container.image,
+        pull_policy: &container.image_pull_policy,
+    };
+    let mut needed = of_volumes(spec, container).map(|(_, needed)| needed).chain([own]);
+    needed.any(|needed| needed.image == image && needed.pull_policy == "Always")
+}
+
 /// Every image that a pod names.
 pub fn named(spec: &PodSpec) -> impl Iterator<Item = &str> {
     let of_volumes = spec.volumes.iter().filter_map(|volume| match &volume.source {
