@@ -134,7 +134,7 @@ fn one_of_each_kind(name: &str) -> Vec<(&'static str, &'static str, Value)> {
         (
             "ResourceQuota",
             "resourceQuota",
-            json!({ "metadata": metadata, "spec": { "hard": { "configmaps": "100" } } }),
+            json!({ "metadata": metadata, "spec": { "hard": { "count/configmaps": "100" } } }),
         ),
         (
             "Secret",
