@@ -1,6 +1,6 @@
 //! The containers of a pod of either kind: those that run before the others, and the others.
 
-use crate::v1::{Container, ContainerStatus, PodSpec, PodStatus};
+use crate::v1::{Container, ContainerStatus, PodSpec, PodStatus, Volume};
 
 impl PodSpec {
     /// Init containers in their order, then the others.
@@ -11,6 +11,14 @@ impl PodSpec {
     /// The container of this name, of either kind.
     pub fn container(&self, name: &str) -> Option<&Container> {
         self.all_containers().find(|container| container.name == name)
+    }
+
+    /// The volumes that a container mounts.
+    pub fn mounted_volumes(&self, container: &Container) -> impl Iterator<Item = &Volume> {
+        self.volumes.iter().filter(|volume| {
+            let mut mounts = container.volume_mounts.iter();
+            mounts.any(|mount| mount.name == volume.name)
+        })
     }
 
     /// The container that a caller means who may have named none.

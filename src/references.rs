@@ -36,11 +36,7 @@ impl References {
     pub fn of_container(spec: &PodSpec, container: &Container) -> Self {
         let mut references = Self::default();
         references.add_container(container);
-        let mounts = |volume: &&Volume| {
-            let mut mounts = container.volume_mounts.iter();
-            mounts.any(|mount| mount.name == volume.name)
-        };
-        for volume in spec.volumes.iter().filter(mounts) {
+        for volume in spec.mounted_volumes(container) {
             references.add_volume(volume);
         }
         references

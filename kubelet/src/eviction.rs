@@ -10,7 +10,7 @@
 mod verdict;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     fs, io,
     path::{Path, PathBuf},
@@ -21,7 +21,7 @@ use clone8s_daemon::Shutdown;
 use tokio::sync::watch;
 
 use crate::{
-    desired::{Desired, PodUid},
+    desired::{Desired, DesiredPod, PodUid},
     outage::Outage,
     stats::{Sample, Samples},
 };
@@ -108,8 +108,12 @@ impl Evictor {
         }
         let mut changed = evictions.len() != before;
         if desired.complete {
-            let is_named = |uid: &PodUid| desired.pods.values().any(|pod| pod.uid() == *uid);
-            let forgotten: Vec<_> = evictions.keys().filter(|uid| !is_named(uid)).cloned().collect();
+            let named: BTreeSet<_> = desired.pods.values().map(DesiredPod::uid).collect();
+            let forgotten: Vec<_> = evictions
+                .keys()
+                .filter(|uid| !named.contains(*uid))
+                .cloned()
+                .collect();
             for uid in forgotten {
                 match tokio::fs::remove_file(self.dir.join(uid.as_str())).await {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -69,6 +69,13 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The way to the apiserver: None until the node has joined, and always on a stand-alone node.
 pub type ApiChannel = watch::Receiver<Option<Channel>>;
 
+/// Returns when there is something else in it; never when nobody is left to change it.
+pub(crate) async fn has_changed<T>(value: &mut watch::Receiver<T>) {
+    if value.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// What the parts of one kubelet share. Each state has one writer; these are the readers' ends.
 #[derive(Clone)]
 pub struct Shared {

@@ -25,6 +25,7 @@ use self::plan::{Plan, Step, plan};
 use crate::{
     ApiChannel,
     desired::{Desired, PodKey},
+    has_changed,
     pod::memory::doubled,
     status::PodStatuses,
 };
@@ -87,10 +88,10 @@ impl MirrorKeeper {
             let again_at = self.carry_out(plan).await;
             let idle = Instant::now() + LAST_RETRY;
             tokio::select! {
-                () = changed(&mut self.desired) => {}
-                () = changed(&mut self.mirrors) => {}
-                () = changed(&mut self.api) => {}
-                () = changed(&mut self.statuses), if waits_for_ends => {}
+                () = has_changed(&mut self.desired) => {}
+                () = has_changed(&mut self.mirrors) => {}
+                () = has_changed(&mut self.api) => {}
+                () = has_changed(&mut self.statuses), if waits_for_ends => {}
                 () = sleep_until(again_at.unwrap_or(idle)), if again_at.is_some() => {}
             }
         }
@@ -148,13 +149,6 @@ impl MirrorKeeper {
             again_at: now + wait,
         };
         self.tried.insert(key, tried);
-    }
-}
-
-/// Returns when there is something else in it; never when nobody puts anything in any more.
-async fn changed<T>(value: &mut watch::Receiver<T>) {
-    if value.changed().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

@@ -30,7 +30,7 @@ use self::{
     place::Pods,
     sessions::Sessions,
 };
-use crate::{Shared, outage::Outage};
+use crate::{Shared, has_changed, outage::Outage};
 
 /// Calls that are answered at a time; one more is refused with RESOURCE_EXHAUSTED.
 const CALLS_AT_A_TIME: usize = 64;
@@ -107,9 +107,7 @@ impl Tunnel {
             if let Some(channel) = self.api.borrow_and_update().clone() {
                 return channel;
             }
-            if self.api.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            has_changed(&mut self.api).await;
         }
     }
 

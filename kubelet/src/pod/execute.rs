@@ -221,10 +221,14 @@ impl Executor {
     /// The secrets of a pod that has just come are on their way.
     async fn logins(&self, pod: &DesiredPod, image: &str) -> Logins {
         let mut objects = self.objects.clone();
-        let known = objects.wait_for(|objects| !Logins::of(pod, image, objects).is_partial);
+        let mut logins = Logins::default();
+        let known = objects.wait_for(|objects| {
+            logins = Logins::of(pod, image, objects);
+            !logins.is_partial
+        });
         // Without them the pull may do all the same, and says what is missing where it does not.
-        let _ = timeout(SECRETS, known).await;
-        Logins::of(pod, image, &self.objects.borrow())
+        let _ = timeout(SECRETS, known).await.map(drop);
+        logins
     }
 
     async fn create_container(&self, subject: &Subject, pod: &DesiredPod, action: &Action) -> Outcome {

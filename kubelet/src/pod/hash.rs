@@ -3,8 +3,7 @@
 //! Protobuf leaves unset fields out, so a spec keeps its hash when a newer version of the schema adds a field.
 
 use clone8s::v1::{
-    Container, HostAlias, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext, Volume,
-    volume::Source,
+    Container, HostAlias, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext, volume::Source,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -52,11 +51,7 @@ pub fn sandbox_hash(pod: &DesiredPod) -> String {
 /// Of all that only a new container can change: its spec, the volumes that it mounts, and its sandbox.
 pub fn container_hash(pod: &DesiredPod, container: &Container) -> String {
     let spec = pod.spec();
-    let is_mounted = |volume: &&Volume| {
-        let mut mounts = container.volume_mounts.iter();
-        mounts.any(|mount| mount.name == volume.name)
-    };
-    let volumes = spec.volumes.iter().filter(is_mounted).cloned();
+    let volumes = spec.mounted_volumes(container).cloned();
     let volumes = volumes.map(|mut volume| {
         if let Some(Source::Image(image)) = &mut volume.source {
             // When to pull is no part of what runs.
@@ -161,7 +156,7 @@ pub(crate) fn short_hash(essence: &impl prost::Message) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clone8s::v1::{ContainerResizePolicy, ImageVolumeSource, VolumeMount};
+    use clone8s::v1::{ContainerResizePolicy, ImageVolumeSource, Volume, VolumeMount};
     use rstest::rstest;
 
     use super::*;

@@ -35,14 +35,18 @@ pub fn found<'a>(
         | ("IfNotPresent" | "Never", Some(ImageKnowledge::Present(found))) => Ok(found.clone()),
         _ => Err(needed),
     };
-    let own = had(Needed {
-        image: &container.image,
-        pull_policy: &container.image_pull_policy,
-    })?;
+    let own = had(of_container(container))?;
     let volumes = of_volumes(spec, container)
         .map(|(volume, needed)| Ok((volume.to_owned(), had(needed)?)))
         .collect::<Result<_, Needed<'a>>>()?;
     Ok(RunImages { own, volumes })
+}
+
+fn of_container(container: &Container) -> Needed<'_> {
+    Needed {
+        image: &container.image,
+        pull_policy: &container.image_pull_policy,
+    }
 }
 
 /// The images of the volumes that a container mounts, by volume.
@@ -50,14 +54,9 @@ fn of_volumes<'a>(
     spec: &'a PodSpec,
     container: &'a Container,
 ) -> impl Iterator<Item = (&'a str, Needed<'a>)> {
-    let is_mounted = move |name: &str| {
-        let mut mounts = container.volume_mounts.iter();
-        mounts.any(|mount| mount.name == name)
-    };
-    spec.volumes
-        .iter()
-        .filter_map(move |volume| match &volume.source {
-            Some(Source::Image(image)) if is_mounted(&volume.name) => Some((
+    spec.mounted_volumes(container)
+        .filter_map(|volume| match &volume.source {
+            Some(Source::Image(image)) => Some((
                 volume.name.as_str(),
                 Needed {
                     image: &image.reference,
@@ -73,11 +72,8 @@ pub fn is_always_pulled(spec: &PodSpec, container: &str, image: &str) -> bool {
     let Some(container) = spec.container(container) else {
         return false;
     };
-    let own = Needed {
-        image: &container.image,
-        pull_policy: &container.image_pull_policy,
-    };
-    let mut needed = of_volumes(spec, container).map(|(_, needed)| needed).chain([own]);
+    let of_volumes = of_volumes(spec, container).map(|(_, needed)| needed);
+    let mut needed = of_volumes.chain([of_container(container)]);
     needed.any(|needed| needed.image == image && needed.pull_policy == "Always")
 }
 

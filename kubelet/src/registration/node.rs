@@ -23,7 +23,8 @@ use self::{
     status::{Seen, changed},
 };
 use crate::{
-    ApiChannel, Config, outage::Outage, runtime::RuntimeHealth, sources::QueueHealth, stats::Samples,
+    ApiChannel, Config, has_changed, outage::Outage, runtime::RuntimeHealth, sources::QueueHealth,
+    stats::Samples,
 };
 
 /// Writes the node's own Node for as long as the kubelet runs.
@@ -158,13 +159,6 @@ impl Sink {
             Self::Api(sink) => sink.write(node).await,
             Self::Etcd(sink) => sink.write(node).await,
         }
-    }
-}
-
-async fn has_changed<T>(receiver: &mut watch::Receiver<T>) {
-    if receiver.changed().await.is_err() {
-        // Nobody is left to change it.
-        pending::<()>().await;
     }
 }
 

@@ -33,7 +33,7 @@ use super::{
     door,
     view::{View, ViewSender},
 };
-use crate::{ApiChannel, desired::PodKey, mirrors::Mirrors, outage::Outage};
+use crate::{ApiChannel, desired::PodKey, has_changed, mirrors::Mirrors, outage::Outage};
 
 /// A list that takes longer is given up: hints wait for it.
 const LIST_DEADLINE: Duration = Duration::from_secs(15);
@@ -151,7 +151,7 @@ impl ApiSource {
                 },
                 hint = hint => self.take_hint(hint).await,
                 // A new certificate, or another way to the apiserver.
-                () = channel_replaced(&mut self.api) => return Ok(()),
+                () = has_changed(&mut self.api) => return Ok(()),
             }
         }
     }
@@ -196,7 +196,7 @@ impl ApiSource {
             }
             let hint = next_hint(&mut self.hints);
             tokio::select! {
-                () = channel_replaced(&mut self.api) => {}
+                () = has_changed(&mut self.api) => {}
                 hint = hint => self.take_hint(hint).await,
             }
         }
@@ -333,12 +333,6 @@ async fn next_hint(hints: &mut Option<mpsc::Receiver<HintDelivery>>) -> HintDeli
             None => std::future::pending().await,
         },
         None => std::future::pending().await,
-    }
-}
-
-async fn channel_replaced(api: &mut ApiChannel) {
-    if api.changed().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

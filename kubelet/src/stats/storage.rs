@@ -13,7 +13,7 @@ use clone8s::v1::{PodSpec, PodStats, VolumeStats, volume::Source};
 use tokio::time::Instant;
 
 use crate::{
-    desired::{DesiredPods, PodUid},
+    desired::{DesiredPod, DesiredPods, PodUid},
     logs,
     volumes::Volumes,
 };
@@ -40,8 +40,8 @@ struct Found {
 impl Storage {
     /// Looks at every pod whose turn it is, and forgets those that are gone.
     pub(super) fn look(&mut self, pods: &DesiredPods, volumes: &Volumes, log_root: &Path) {
-        self.pods
-            .retain(|uid, _| pods.values().any(|pod| pod.uid() == *uid));
+        let named: BTreeSet<_> = pods.values().map(DesiredPod::uid).collect();
+        self.pods.retain(|uid, _| named.contains(uid));
         for (key, pod) in pods.iter().filter(|(_, pod)| has_limits(pod.spec())) {
             let uid = pod.uid();
             let begun = Instant::now();

@@ -32,6 +32,7 @@ use super::{PodEntry, PodStatuses};
 use crate::{
     ApiChannel,
     desired::{Desired, PodKey, PodUid, Source},
+    has_changed,
     mirrors::Mirrors,
 };
 
@@ -55,13 +56,6 @@ struct Sent {
 enum Write {
     Update { uid: PodUid, status: Arc<PodStatus> },
     Drop { uid: PodUid },
-}
-
-/// Returns when there is something else in it; never on a node whose apiserver would put it there and that has none.
-async fn replaced<T>(value: &mut watch::Receiver<T>) {
-    if value.changed().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// Compares, sends, and waits, until shutdown.
@@ -102,8 +96,8 @@ impl StatusSync {
             let idle = Instant::now() + LAST_RETRY;
             tokio::select! {
                 changed = self.statuses.changed() => if changed.is_err() { break },
-                () = replaced(&mut self.api) => {}
-                () = replaced(&mut self.mirrors) => {}
+                () = has_changed(&mut self.api) => {}
+                () = has_changed(&mut self.mirrors) => {}
                 Some(ended) = self.writes.join_next_with_id() => {
                     let (id, outcome) = match ended {
                         Ok((id, outcome)) => (id, outcome),
