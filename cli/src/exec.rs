@@ -15,7 +15,10 @@ use clone8s::v1::{
 use futures::{Stream, StreamExt as _, stream};
 use tonic::{Status, Streaming, transport::Channel};
 
-use crate::session::{self, FromPod, SessionArgs, ToPod};
+use crate::{
+    session::{self, FromPod, SessionArgs, ToPod},
+    terminal,
+};
 
 /// The exit code of c8s is the command's.
 #[derive(Debug, Args)]
@@ -33,16 +36,18 @@ pub struct ExecArgs {
 
 pub async fn run(args: &ExecArgs, channel: &Channel, out: &mut impl Write) -> Result<ExitCode> {
     let session = &args.session;
+    // The end of a file or pipe would not reach a program behind a terminal.
+    let tty = session.tty && (!session.stdin || stdin().is_terminal());
     let start = ExecPodStart {
         namespace: session.namespace.namespace.clone(),
         name: session.pod_name(),
         container: session.container.clone(),
         command: args.command.clone(),
         stdin: session.stdin,
-        // The end of a file or pipe would not reach a program behind a terminal.
-        tty: session.tty && (!session.stdin || stdin().is_terminal()),
+        tty,
+        size: tty.then(terminal::size).flatten(),
     };
-    if session.tty && !start.tty {
+    if session.tty && !tty {
         eprintln!("no terminal for the command: the input of c8s is none");
     }
     let (sender, requests) = session::requests();

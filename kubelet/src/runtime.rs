@@ -24,7 +24,7 @@ use tonic::Status;
 use crate::desired::PodKey;
 
 pub use cri::CriRuntime;
-pub use session::{Input, Inputs, Output, Outputs, Session};
+pub use session::{Input, Inputs, Output, Outputs, Session, TerminalSize};
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(

@@ -30,6 +30,7 @@ use crate::{
     logs::Fifos,
     shim::Shim,
     steps::timed,
+    streams::Size,
 };
 
 /// As containerd's Go client names it.
@@ -47,6 +48,8 @@ pub(crate) struct Command {
     pub(crate) argv: Vec<String>,
     pub(crate) tty: bool,
     pub(crate) stdin: bool,
+    /// Of its terminal, as it starts.
+    pub(crate) size: Option<Size>,
 }
 
 /// A process beside a container's own.
@@ -216,6 +219,11 @@ impl Shim {
         let mut process = document["process"].take();
         process["args"] = command.argv.clone().into();
         process["terminal"] = command.tty.into();
+        // The container's own is of another terminal.
+        process["consoleSize"] = match command.size {
+            Some(size) if command.tty => serde_json::json!({"width": size.width, "height": size.height}),
+            _ => serde_json::Value::Null,
+        };
         if command.tty
             && let Some(env) = process["env"].as_array_mut()
         {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use clone8s::{
     cri,
-    runtime::{attach_request, attach_response},
+    runtime::{ExecStart, TerminalSize, attach_request, attach_response},
 };
 use clone8s_integration::wait;
 use futures::future::join_all;
@@ -61,6 +61,19 @@ async fn a_command_over_grpc_reads_answers_and_tells_its_exit_code() {
     let ended = call.ended().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&ended.stdout), "/dev/pts/0\r\nerr\r\n");
     assert_eq!((ended.stderr, ended.code), (vec![], Some(0)));
+
+    let start = ExecStart {
+        container_id: id.clone(),
+        command: ["/bin/busybox", "stty", "size"].map(str::to_owned).to_vec(),
+        tty: true,
+        size: Some(TerminalSize {
+            width: 132,
+            height: 50,
+        }),
+        ..ExecStart::default()
+    };
+    let ended = Call::open_exec(&rig, start).await.unwrap().ended().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "50 132\r\n");
 
     let missing = run_command(&rig, &id, &["/nope"]).await.unwrap_err();
     assert!(missing.message().contains("/nope"), "{missing:?}");

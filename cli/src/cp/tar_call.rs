@@ -94,7 +94,7 @@ impl Container {
             container: self.name.clone(),
             command: command.collect(),
             stdin: input.is_some(),
-            tty: false,
+            ..ExecPodStart::default()
         };
         let input = input.unwrap_or_else(|| stream::pending().boxed());
         let failed = |status: Status| self.explain(&status);

@@ -1,6 +1,7 @@
 //! A talk with what runs in a pod: a command, a container's own streams, or a port.
 
 use bytes::Bytes;
+use clone8s::v1::PodTerminalSize;
 use futures::stream::BoxStream;
 use tonic::Status;
 
@@ -16,6 +17,8 @@ pub enum Session {
         command: Vec<String>,
         stdin: bool,
         tty: bool,
+        /// Of its terminal, as it starts.
+        size: Option<TerminalSize>,
     },
     /// What the container's process reads and writes from now on.
     Attach { container: ContainerId, stdin: bool },
@@ -29,11 +32,20 @@ pub enum Input {
     Data(Bytes),
     /// Nothing more comes.
     End,
-    /// The caller's terminal, in characters.
-    Resize {
-        width: u32,
-        height: u32,
-    },
+    Resize(TerminalSize),
+}
+
+/// In characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TerminalSize {
+    pub width: u32,
+    pub height: u32,
+}
+
+impl From<PodTerminalSize> for TerminalSize {
+    fn from(PodTerminalSize { width, height }: PodTerminalSize) -> Self {
+        Self { width, height }
+    }
 }
 
 /// What is said to the caller.

@@ -149,10 +149,7 @@ async fn until_gone(caller: &mut Streaming<AnswerNodeCallResponse>, inputs: &mps
         let input = match message.frame {
             Some(InputFrame::Input(bytes)) => Input::Data(bytes),
             Some(InputFrame::InputEnd(_)) => Input::End,
-            Some(InputFrame::Resize(size)) => Input::Resize {
-                width: size.width,
-                height: size.height,
-            },
+            Some(InputFrame::Resize(size)) => Input::Resize(size.into()),
             // What a newer apiserver may say.
             None => continue,
         };

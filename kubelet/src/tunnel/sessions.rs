@@ -42,6 +42,7 @@ impl Sessions {
             command: start.command,
             stdin: start.stdin,
             tty: start.tty,
+            size: start.size.map(Into::into),
         };
         match self.carry(session, frames, inputs).await? {
             Some(Output::ExitCode(code)) => Ok(frames.exit_code(code).await?),

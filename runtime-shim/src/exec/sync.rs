@@ -42,6 +42,7 @@ impl Shim {
             argv,
             tty: false,
             stdin: false,
+            size: None,
         };
         let container = self.executable(&id, &command)?;
         let (process, Outputs { stdout, stderr }) = self.start_process(&container, &command).await?;

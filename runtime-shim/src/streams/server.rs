@@ -125,6 +125,8 @@ impl Streaming {
             argv: request.cmd,
             tty: request.tty,
             stdin: request.stdin,
+            // It comes with the caller.
+            size: None,
         };
         let container = self.shim.executable(&request.container_id, &command)?;
         self.url(Ticket::Exec {

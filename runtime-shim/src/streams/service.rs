@@ -61,6 +61,7 @@ impl StreamingService for Streams {
             argv: start.command,
             tty: start.tty,
             stdin: start.stdin,
+            size: start.size.and_then(size),
         };
         let wanted = Wanted {
             stdin: start.stdin,
@@ -267,11 +268,16 @@ fn no_start() -> Status {
     Error::invalid("start", "must be the first message").into()
 }
 
-fn size(size: clone8s::runtime::TerminalSize) -> Input {
-    match (u16::try_from(size.width), u16::try_from(size.height)) {
-        (Ok(width), Ok(height)) => Input::Resize(Size { width, height }),
-        _ => Input::Other,
-    }
+/// None where no terminal is so large.
+fn size(size: clone8s::runtime::TerminalSize) -> Option<Size> {
+    Some(Size {
+        width: size.width.try_into().ok()?,
+        height: size.height.try_into().ok()?,
+    })
+}
+
+fn resize(to: clone8s::runtime::TerminalSize) -> Input {
+    size(to).map_or(Input::Other, Input::Resize)
 }
 
 trait IntoInput {
@@ -283,7 +289,7 @@ impl IntoInput for ExecRequest {
         match self.frame {
             Some(exec_request::Frame::Stdin(bytes)) => Input::Stdin(bytes),
             Some(exec_request::Frame::StdinEnd(_)) => Input::StdinEnd,
-            Some(exec_request::Frame::Resize(asked)) => size(asked),
+            Some(exec_request::Frame::Resize(asked)) => resize(asked),
             Some(exec_request::Frame::Start(_)) | None => Input::Other,
         }
     }
@@ -294,7 +300,7 @@ impl IntoInput for AttachRequest {
         match self.frame {
             Some(attach_request::Frame::Stdin(bytes)) => Input::Stdin(bytes),
             Some(attach_request::Frame::StdinEnd(_)) => Input::StdinEnd,
-            Some(attach_request::Frame::Resize(asked)) => size(asked),
+            Some(attach_request::Frame::Resize(asked)) => resize(asked),
             Some(attach_request::Frame::Start(_)) | None => Input::Other,
         }
     }

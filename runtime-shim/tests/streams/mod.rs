@@ -80,6 +80,7 @@ impl Call<ExecRequest, ExecResponse> {
             command,
             stdin,
             tty,
+            size: None,
         };
         Self::open_exec(rig, start).await
     }
@@ -131,8 +132,7 @@ pub(crate) async fn run_command(rig: &Rig, container: &str, command: &[&str]) ->
     let start = ExecStart {
         container_id: container.to_owned(),
         command: command.iter().map(|&word| word.to_owned()).collect(),
-        stdin: false,
-        tty: false,
+        ..ExecStart::default()
     };
     Call::open_exec(rig, start).await?.ended().await
 }

@@ -10,8 +10,8 @@ use std::{
 
 use clone8s::runtime::{
     AttachRequest, AttachResponse, AttachStart, ExecRequest, ExecResponse, ExecStart, PortForwardRequest,
-    PortForwardResponse, PortForwardStart, StdinEnd, TerminalSize, attach_request, attach_response,
-    exec_request, exec_response, port_forward_request, port_forward_response,
+    PortForwardResponse, PortForwardStart, StdinEnd, attach_request, attach_response, exec_request,
+    exec_response, port_forward_request, port_forward_response,
     streaming_service_client::StreamingServiceClient,
 };
 use futures::{
@@ -20,7 +20,7 @@ use futures::{
 };
 use tonic::{Code, Response, Status, Streaming, transport::Channel};
 
-use crate::runtime::session::{Input, Inputs, Output, Outputs, Session};
+use crate::runtime::session::{Input, Inputs, Output, Outputs, Session, TerminalSize};
 
 /// Bytes of a session that its caller has not read.
 const WINDOW: u32 = 256 << 10;
@@ -35,12 +35,14 @@ pub(super) async fn open(socket: &Path, session: Session, input: Inputs) -> Resu
             command,
             stdin,
             tty,
+            size,
         } => {
             let start = ExecStart {
                 container_id: container.as_str().to_owned(),
                 command,
                 stdin,
                 tty,
+                size: size.map(sized),
             };
             exec(client, start, input).await
         }
@@ -70,7 +72,7 @@ async fn exec(
     let frames = input.map(|input| match input {
         Input::Data(bytes) => Frame::Stdin(bytes),
         Input::End => Frame::StdinEnd(StdinEnd {}),
-        Input::Resize { width, height } => Frame::Resize(TerminalSize { width, height }),
+        Input::Resize(size) => Frame::Resize(sized(size)),
     });
     let requests = requests(Frame::Start(start), frames, |frame| ExecRequest {
         frame: Some(frame),
@@ -94,7 +96,7 @@ async fn attach(
     let frames = input.map(|input| match input {
         Input::Data(bytes) => Frame::Stdin(bytes),
         Input::End => Frame::StdinEnd(StdinEnd {}),
-        Input::Resize { width, height } => Frame::Resize(TerminalSize { width, height }),
+        Input::Resize(size) => Frame::Resize(sized(size)),
     });
     let requests = requests(Frame::Start(start), frames, |frame| AttachRequest {
         frame: Some(frame),
@@ -131,12 +133,16 @@ fn port_forward_requests(start: PortForwardStart, input: Inputs) -> Requests<Por
         .filter_map(|input| {
             ready(match input {
                 Input::Data(bytes) => Some(Frame::Data(bytes)),
-                Input::End | Input::Resize { .. } => None,
+                Input::End | Input::Resize(_) => None,
             })
         });
     requests(Frame::Start(start), frames, |frame| PortForwardRequest {
         frame: Some(frame),
     })
+}
+
+fn sized(TerminalSize { width, height }: TerminalSize) -> clone8s::runtime::TerminalSize {
+    clone8s::runtime::TerminalSize { width, height }
 }
 
 fn requests<F: Send + 'static, R: Send + 'static>(

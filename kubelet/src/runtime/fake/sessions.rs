@@ -2,16 +2,18 @@
 
 use std::future::ready;
 
+use bytes::Bytes;
 use clone8s::cri::ContainerState;
 use futures::{StreamExt as _, stream};
 use tonic::Status;
 
 use super::{CommandBehavior, FakeRuntime};
-use crate::runtime::{ContainerId, Input, Inputs, Output, Outputs, Session};
+use crate::runtime::{ContainerId, Input, Inputs, Output, Outputs, Session, TerminalSize};
 
 impl FakeRuntime {
     /// A command echoes its input to the end, then ends as [`FakeRuntime::set_command`] says. A container echoes for
-    /// ever, and so does a port until its input ends; a terminal's size is echoed as "WIDTHxHEIGHT".
+    /// ever, and so does a port until its input ends; a terminal's size, and the one that it starts with, is echoed as
+    /// "WIDTHxHEIGHT".
     pub(super) async fn open_session(&self, session: Session, input: Inputs) -> Result<Outputs, Status> {
         let failed = |error: crate::runtime::RuntimeError| Status::internal(error.to_string());
         let started = stream::once(ready(Ok(Output::Started)));
@@ -24,6 +26,7 @@ impl FakeRuntime {
                 container,
                 command,
                 stdin,
+                size,
                 ..
             } => {
                 let line = command.join(" ");
@@ -35,12 +38,13 @@ impl FakeRuntime {
                     tokio::time::sleep(takes).await;
                     Ok(Output::ExitCode(exit_code))
                 });
+                let sized = stream::iter(size.map(|size| Ok(Output::Data(shown(size)))));
                 let echoed = if stdin {
                     echoed.left_stream()
                 } else {
                     stream::empty().right_stream()
                 };
-                Ok(started.chain(echoed).chain(end).boxed())
+                Ok(started.chain(sized).chain(echoed).chain(end).boxed())
             }
             Session::Attach { container, .. } => {
                 self.enter("Attach", Some(container.as_str()))
@@ -78,9 +82,13 @@ impl FakeRuntime {
 fn echo(input: Input) -> Option<Output> {
     match input {
         Input::Data(bytes) => Some(Output::Data(bytes)),
-        Input::Resize { width, height } => Some(Output::Data(format!("{width}x{height}").into())),
+        Input::Resize(size) => Some(Output::Data(shown(size))),
         Input::End => None,
     }
+}
+
+fn shown(TerminalSize { width, height }: TerminalSize) -> Bytes {
+    format!("{width}x{height}").into()
 }
 
 fn not_running(id: &str) -> Status {

@@ -77,14 +77,15 @@ impl Node {
             .unwrap();
     }
 
-    async fn exec(&self, line: &str, stdin: bool) {
+    async fn exec(&self, line: &str, stdin: bool, size: Option<PodTerminalSize>) {
         let start = ExecPodStart {
             namespace: "default".to_owned(),
             name: "web".to_owned(),
             container: "main".to_owned(),
             command: line.split(' ').map(str::to_owned).collect(),
             stdin,
-            tty: false,
+            tty: size.is_some(),
+            size,
         };
         self.call(Call::ExecPod(start)).await;
     }
@@ -107,6 +108,10 @@ impl Node {
     }
 }
 
+fn size(width: u32, height: u32) -> PodTerminalSize {
+    PodTerminalSize { width, height }
+}
+
 fn data(text: &'static str) -> Frame {
     Frame::Data(text.into())
 }
@@ -119,17 +124,14 @@ async fn a_command_gets_its_input_and_tells_its_output_and_its_exit_code() {
         ..Default::default()
     };
     node.runtime.set_command("main", "cat -", behavior);
-    node.exec("cat -", true).await;
+    node.exec("cat -", true, Some(size(132, 50))).await;
     assert!(matches!(node.said().await, Frame::Started(_)));
+    assert_eq!(node.said().await, data("132x50"));
     for part in ["one", "two"] {
         node.send(Input::Input(part.into())).await;
         assert_eq!(node.said().await, data(part));
     }
-    let size = PodTerminalSize {
-        width: 80,
-        height: 24,
-    };
-    node.send(Input::Resize(size)).await;
+    node.send(Input::Resize(size(80, 24))).await;
     assert_eq!(node.said().await, data("80x24"));
     node.send(Input::InputEnd(NodeInputEnd {})).await;
     assert_eq!(node.said().await, Frame::ExitCode(7));
@@ -170,7 +172,7 @@ async fn a_port_answers_after_its_input_has_ended() {
 #[tokio::test]
 async fn each_message_of_input_is_told_to_be_taken_once_it_is() {
     let mut node = Node::running().await;
-    node.exec("cat", true).await;
+    node.exec("cat", true, None).await;
     assert!(matches!(node.frame().await, Frame::Started(_)));
     for _ in 0..20 {
         node.send(Input::Input("x".into())).await;
@@ -209,7 +211,7 @@ async fn a_container_that_does_not_run_is_named_with_the_reason() {
             message: "again in 10 s".to_owned(),
         }),
     );
-    node.exec("ls", false).await;
+    node.exec("ls", false, None).await;
     let end = node.end().await;
     assert_eq!(end.code, i32::from(Code::FailedPrecondition));
     assert!(
