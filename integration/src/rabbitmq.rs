@@ -202,6 +202,12 @@ impl RabbitMq {
         .await;
     }
 
+    /// Puts on disk what was declared: RabbitMQ answers a declaration before that, and a kill just then loses it.
+    pub fn sync(&self) {
+        self.ctl(&["eval", "mnesia:sync_log()."])
+            .expect("RabbitMQ writes its log");
+    }
+
     pub async fn start_again(&mut self) {
         self.process.start().expect("RabbitMQ starts");
         self.ready().await;

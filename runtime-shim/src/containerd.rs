@@ -211,6 +211,8 @@ pub enum ErrorKind {
     AlreadyExists,
     Unavailable,
     WrongState,
+    /// A blob ends elsewhere than where a write would go on.
+    OutOfRange,
     /// No answer came in time; whether the call took effect is not known.
     TimedOut,
     Other,

@@ -126,6 +126,7 @@ fn containerd_code(error: &ContainerdError) -> Code {
         ErrorKind::AlreadyExists => Code::AlreadyExists,
         ErrorKind::Unavailable => Code::Unavailable,
         ErrorKind::WrongState => Code::FailedPrecondition,
+        ErrorKind::OutOfRange => Code::OutOfRange,
         ErrorKind::TimedOut => Code::DeadlineExceeded,
         // Not this program's bug: the reply tells what containerd or the OCI runtime said.
         ErrorKind::Other => Code::Unknown,

@@ -145,6 +145,7 @@ async fn a_broker_that_stops_under_writes_and_comes_back_misses_none() {
     let vhost = broker.vhost();
     let plane = ControlPlane::start(&sandbox, Some(&vhost)).await;
     Foreign::bind(&vhost, QUEUE, "clone8s.events", "pods.#").await;
+    broker.sync();
     let mut writes = Writes::new();
     for number in 0..20 {
         write(&plane.channel(), &format!("pod-{number}"), 0, &mut writes).await;

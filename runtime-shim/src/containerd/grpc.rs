@@ -123,6 +123,7 @@ fn failure(call: &'static str, what: &str, status: &Status) -> ContainerdError {
         Code::AlreadyExists => ErrorKind::AlreadyExists,
         Code::Unavailable => ErrorKind::Unavailable,
         Code::FailedPrecondition => ErrorKind::WrongState,
+        Code::OutOfRange => ErrorKind::OutOfRange,
         _ => ErrorKind::Other,
     };
     ContainerdError {

@@ -245,12 +245,12 @@ impl Work<'_> {
                 return Err(error);
             }
             match error.kind {
-                ErrorKind::Unavailable if is_locked(&error) && waited < WRITER_LIMIT => {
+                _ if is_anothers(&error) && waited < WRITER_LIMIT => {
                     waited += WRITER_PAUSE;
                     tokio::time::sleep(WRITER_PAUSE).await;
                 }
                 // A slow registry may need more than one call's time.
-                ErrorKind::Unavailable if !is_locked(&error) => broken = Some((partial, error)),
+                ErrorKind::Unavailable if !is_anothers(&error) => broken = Some((partial, error)),
                 // The digest is another: nothing of it can be used.
                 ErrorKind::WrongState => {
                     containerd.abort_blob(ingest).await?;
@@ -291,9 +291,13 @@ impl Documents for Work<'_> {
     }
 }
 
-/// containerd's words for a blob that someone else is writing.
-fn is_locked(error: &ContainerdError) -> bool {
-    error.message.contains("locked")
+/// Someone else is writing the blob, which containerd says in words, or did until a moment ago and has got further than
+/// was seen. One that was cut off goes on for as long.
+fn is_anothers(error: &ContainerdError) -> bool {
+    match error.kind {
+        ErrorKind::Unavailable => error.message.contains("locked"),
+        kind => kind == ErrorKind::OutOfRange,
+    }
 }
 
 pub(super) fn new_blob<'a>(
