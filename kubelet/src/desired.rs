@@ -9,8 +9,21 @@ use std::{
 use clone8s::{
     mirror,
     object::Object as _,
-    v1::{Pod, PodSpec},
+    rules::{NODE_CONDITIONS, NODE_NOT_READY},
+    v1::{Condition, Pod, PodSpec},
 };
+
+/// True when the node monitor has set the pod's readiness, while it did not hear of this node.
+pub(crate) fn is_overruled(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|one| one.r#type == "Ready" && one.reason == NODE_NOT_READY)
+}
+
+/// The conditions of a pod that others than its node set, for its readiness gates.
+pub(crate) fn conditions_of_others(pod: &Pod) -> impl Iterator<Item = &Condition> + Clone {
+    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
+    conditions.filter(|one| !NODE_CONDITIONS.contains(&one.r#type.as_str()))
+}
 
 /// A pod's place: one pod at a time has it, whatever its uid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,7 +139,7 @@ impl DesiredPod {
 
     /// The readiness gates that are open: whose condition somebody has set to True.
     pub fn open_gates(&self) -> Vec<&str> {
-        let conditions = self.pod.status.iter().flat_map(|status| &status.conditions);
+        let conditions = conditions_of_others(&self.pod);
         let gates = self.spec().readiness_gates.iter();
         let types = gates.map(|gate| gate.condition_type.as_str());
         types

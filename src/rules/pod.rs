@@ -41,6 +41,9 @@ pub const NODE_CONDITIONS: [&str; 5] = [
     "Ready",
 ];
 
+/// The reason of a pod's condition Ready where the node monitor has set it, in the place of a node that does not report.
+pub const NODE_NOT_READY: &str = "NodeNotReady";
+
 impl Rules for Pod {
     fn set_defaults(&mut self) {
         meta::set_defaults(self);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clone8s::{
     client::{DeleteOptions, Query, Resource as _},
     object::Object as _,
+    rules::NODE_NOT_READY,
     v1::{
         Node, Pod, UpdateNodeStatusRequest, UpdatePodStatusRequest, node_service_client::NodeServiceClient,
         pod_service_client::PodServiceClient,
@@ -70,7 +71,7 @@ pub(super) async fn mark_unready(channel: &Channel, mut pod: Pod, node: &str) ->
         &mut status.conditions,
         READY,
         "False",
-        "NodeNotReady",
+        NODE_NOT_READY,
         &message,
         time::now(),
     );

@@ -2,12 +2,14 @@
 
 use std::{process::Command, time::Duration};
 
+use clone8s::v1::{Condition, ObjectMeta, Pod, PodReadinessGate, PodStatus, UpdatePodStatusRequest};
 use clone8s_integration::{
     ControlPlane, Node, RabbitMq, Registry, Sandbox, command,
     node::{Runs, RuntimeKind},
     pods, wait,
 };
 use rstest::rstest;
+use rustix::process::Signal;
 
 const PLACES: [(&str, &str); 4] = [("one", "a"), ("one", "b"), ("two", "a"), ("fixed", "main")];
 
@@ -146,4 +148,67 @@ async fn with_apiserver_broker_and_store_gone_a_restarted_node_keeps_its_pods() 
     plane.gone("two").await;
     node.runs_exactly(&[("one", "a"), ("one", "b"), ("fixed", "main")])
         .await;
+}
+
+/// Waits until the pod's readiness is this, for this reason.
+async fn readiness(plane: &ControlPlane, name: &str, status: &str, reason: &str) {
+    wait::until(&format!("pod {name} is Ready={status} {reason}"), || async {
+        let conditions = plane.pod(name).await?.status.unwrap_or_default().conditions;
+        let ready = conditions.iter().find(|it| it.r#type == "Ready");
+        anyhow::ensure!(
+            ready.is_some_and(|it| it.status == status && it.reason == reason),
+            "{conditions:?}"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_is_ready_again_when_its_silent_node_is_heard_again() {
+    const GATE: &str = "example.org/served";
+    let sandbox = Sandbox::new();
+    let registry = Registry::shared().await;
+    let mut plane = ControlPlane::start(&sandbox, None).await;
+    plane.controllers.kill();
+    let args = plane.controllers.args_mut();
+    args.extend(["--node-monitor-grace-period", "4"].map(Into::into));
+    plane.controllers.start().unwrap();
+    let mut node = Node::start(&sandbox, "node").await;
+    node.join(&plane, None).await;
+    plane.node_ready("node").await;
+    let mut pod = pods::pod("web", &[("main", &registry.image("busybox:1"))]);
+    pod.spec.get_or_insert_default().readiness_gates = vec![PodReadinessGate {
+        condition_type: GATE.to_owned(),
+    }];
+    let stored = plane.create(pod).await;
+
+    readiness(&plane, "web", "False", "ReadinessGatesNotReady").await;
+    let opened = Condition {
+        r#type: GATE.to_owned(),
+        status: "True".to_owned(),
+        ..Default::default()
+    };
+    let request = UpdatePodStatusRequest {
+        pod: Some(Pod {
+            metadata: stored.metadata.map(|metadata| ObjectMeta {
+                resource_version: 0,
+                ..metadata
+            }),
+            status: Some(PodStatus {
+                conditions: vec![opened],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        condition_types: vec![GATE.to_owned()],
+        ..Default::default()
+    };
+    plane.pods().update_pod_status(request).await.unwrap();
+    readiness(&plane, "web", "True", "").await;
+
+    node.kubelet.freeze().unwrap();
+    readiness(&plane, "web", "False", "NodeNotReady").await;
+    node.kubelet.signal(Signal::CONT).unwrap();
+    readiness(&plane, "web", "True", "").await;
 }

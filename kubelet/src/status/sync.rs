@@ -3,6 +3,8 @@
 //!
 //! ```text
 //! differs from what was sent ──UpdatePodStatus──► sent ──(gone)──DeletePod, grace 0──► dropped
+//!          ▲                                       │
+//!          └──(the node monitor has overruled it)──┘
 //! ```
 
 use std::{
@@ -31,7 +33,7 @@ use tonic::{Code, Status, transport::Channel};
 use super::{PodEntry, PodStatuses};
 use crate::{
     ApiChannel,
-    desired::{Desired, PodKey, PodUid, Source},
+    desired::{Desired, DesiredPods, PodKey, PodUid, Source, is_overruled},
     has_changed,
     mirrors::Mirrors,
 };
@@ -47,6 +49,8 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 struct Sent {
     uid: Option<PodUid>,
     status: Option<Arc<PodStatus>>,
+    /// The revision at which the node monitor was last seen to speak in the node's place.
+    overruled_at: i64,
     dropped: bool,
     failures: u32,
     retry_at: Option<Instant>,
@@ -98,6 +102,7 @@ impl StatusSync {
                 changed = self.statuses.changed() => if changed.is_err() { break },
                 () = has_changed(&mut self.api) => {}
                 () = has_changed(&mut self.mirrors) => {}
+                () = has_changed(&mut self.desired) => {}
                 Some(ended) = self.writes.join_next_with_id() => {
                     let (id, outcome) = match ended {
                         Ok((id, outcome)) => (id, outcome),
@@ -122,6 +127,7 @@ impl StatusSync {
         let channel = self.api.borrow_and_update().clone()?;
         let entries = Arc::clone(&self.statuses.borrow_and_update());
         let mirrors = self.mirrors.borrow_and_update().clone().unwrap_or_default();
+        let desired = Arc::clone(&self.desired.borrow_and_update().pods);
         let told: BTreeMap<_, _> = entries
             .iter()
             .filter_map(|(key, entry)| Some((self.place_in_api(key, entry, &mirrors)?, entry)))
@@ -137,17 +143,24 @@ impl StatusSync {
             if self.in_flight.values().any(|(busy, _)| busy == key) {
                 continue;
             }
-            let (uid, known) = match mirrors.get(key).filter(|_| entry.source.is_nodes_own()) {
-                Some(mirror) => (PodUid::new(mirror.uid()), mirror.status.as_ref().map(own_words)),
-                None => (entry.uid.clone(), known_of(&self.desired, key, entry)),
+            let (uid, stored) = match mirrors.get(key).filter(|_| entry.source.is_nodes_own()) {
+                Some(mirror) => (PodUid::new(mirror.uid()), Some(mirror)),
+                None => (entry.uid.clone(), stored(&desired, key, entry)),
             };
             let sent = self.sent.entry(key.clone()).or_default();
             if sent.uid.as_ref() != Some(&uid) {
                 *sent = Sent {
                     uid: Some(uid.clone()),
-                    status: known,
+                    status: stored.and_then(|pod| pod.status.as_ref()).map(own_words),
                     ..Sent::default()
                 };
+            }
+            if let Some(pod) = stored
+                && is_overruled(pod)
+                && sent.overruled_at < pod.resource_version()
+            {
+                sent.overruled_at = pod.resource_version();
+                sent.status = None;
             }
             let Some(write) = due(sent, uid, entry) else {
                 continue;
@@ -208,11 +221,10 @@ impl StatusSync {
     }
 }
 
-/// What the apiserver itself said that it has, as of the last word of the source.
-fn known_of(desired: &watch::Receiver<Desired>, key: &PodKey, entry: &PodEntry) -> Option<Arc<PodStatus>> {
-    let desired = desired.borrow();
-    let pod = desired.pods.get(key).filter(|pod| pod.uid() == entry.uid)?;
-    pod.pod.status.as_ref().map(own_words)
+/// The pod as the apiserver last told it.
+fn stored<'a>(desired: &'a DesiredPods, key: &PodKey, entry: &PodEntry) -> Option<&'a Arc<Pod>> {
+    let pod = desired.get(key).filter(|pod| pod.uid() == entry.uid)?;
+    Some(&pod.pod)
 }
 
 /// What others say of a pod's readiness gates is not ours to write.

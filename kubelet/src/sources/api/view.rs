@@ -10,7 +10,7 @@ use clone8s::{
     v1::{Pod, WatchEventType, WatchPodsResponse},
 };
 
-use crate::desired::PodKey;
+use crate::desired::{PodKey, conditions_of_others, is_overruled};
 
 /// One change of one pod, as told on the queue.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,7 +138,7 @@ impl ApiView {
 }
 
 /// True when two versions of a pod differ in what the node has reported alone. That a pod has ended counts as asking
-/// for something else: it must not be started again.
+/// for something else: it must not be started again. So does what others say in its status.
 fn asks_the_same(a: &Pod, b: &Pod) -> bool {
     let wish = |pod: &Pod| {
         let mut metadata = pod.metadata.clone().unwrap_or_default();
@@ -147,7 +147,12 @@ fn asks_the_same(a: &Pod, b: &Pod) -> bool {
         let ended = matches!(phase, "Succeeded" | "Failed");
         (metadata, ended)
     };
-    a.spec == b.spec && wish(a) == wish(b)
+    let said = |pod: &Pod| -> Vec<(String, String)> {
+        conditions_of_others(pod)
+            .map(|one| (one.r#type.clone(), one.status.clone()))
+            .collect()
+    };
+    a.spec == b.spec && wish(a) == wish(b) && is_overruled(a) == is_overruled(b) && said(a) == said(b)
 }
 
 #[cfg(test)]

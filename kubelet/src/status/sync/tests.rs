@@ -1,8 +1,11 @@
 use std::sync::Mutex;
 
-use clone8s::v1::{
-    DeletePodResponse, UpdatePodStatusResponse,
-    pod_service_server::{PodService, PodServiceServer},
+use clone8s::{
+    rules::NODE_NOT_READY,
+    v1::{
+        Condition, DeletePodResponse, UpdatePodStatusResponse,
+        pod_service_server::{PodService, PodServiceServer},
+    },
 };
 use hyper_util::rt::TokioIo;
 use tonic::{
@@ -11,7 +14,7 @@ use tonic::{
 };
 
 use super::*;
-use crate::status::StatusBoard;
+use crate::{desired::DesiredPod, status::StatusBoard};
 
 /// An apiserver that only takes statuses, and refuses the first few.
 #[derive(Clone, Default)]
@@ -60,6 +63,7 @@ struct Bench {
     recorder: Recorder,
     board: StatusBoard,
     mirrors: watch::Sender<Option<Mirrors>>,
+    desired: watch::Sender<Desired>,
     api: watch::Sender<Option<Channel>>,
     shutdown: Shutdown,
     tasks: JoinSet<()>,
@@ -105,13 +109,13 @@ impl Bench {
         let shutdown = Shutdown::new();
         let token = shutdown.clone();
         tasks.spawn(async move {
-            let _desired = desired;
             sync.run(token).await.unwrap();
         });
         Self {
             recorder,
             board,
             mirrors,
+            desired,
             api,
             shutdown,
             tasks,
@@ -147,6 +151,36 @@ impl Bench {
         self.mirrors.send_replace(Some(Arc::new(mirrors)));
     }
 
+    /// The apiserver tells the pod at this revision, with this reason of its readiness.
+    fn told(&self, revision: i64, reason: &str) {
+        let ready = Condition {
+            r#type: "Ready".into(),
+            reason: reason.into(),
+            ..Default::default()
+        };
+        let mut pod = Pod {
+            status: Some(PodStatus {
+                conditions: vec![ready],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        *pod.metadata_mut() = ObjectMeta {
+            uid: "u1".into(),
+            resource_version: revision,
+            ..Default::default()
+        };
+        let pod = DesiredPod {
+            pod: Arc::new(pod),
+            source: Source::Api,
+        };
+        let pods = BTreeMap::from([(PodKey::new("default", "p"), pod)]);
+        self.desired.send_replace(Desired {
+            pods: Arc::new(pods),
+            complete: true,
+        });
+    }
+
     /// The calls so far, once there are `count` and no more follow.
     async fn calls(&self, count: usize) -> Vec<String> {
         for _ in 0..2_000 {
@@ -169,6 +203,21 @@ async fn a_status_is_sent_once_until_it_changes() {
     assert_eq!(bench.calls(1).await.len(), 1);
     bench.publish("Running", Source::Api, false);
     assert_eq!(bench.calls(2).await[1..], ["p u1 Running"]);
+}
+
+#[tokio::test]
+async fn a_node_that_was_taken_for_silent_says_again_what_it_said() {
+    let bench = Bench::start().await;
+    bench.publish("Running", Source::Api, false);
+    assert_eq!(bench.calls(1).await, ["p u1 Running"]);
+    bench.told(7, NODE_NOT_READY);
+    assert_eq!(bench.calls(2).await[1..], ["p u1 Running"]);
+    // Once for each time: its own word is on its way back, or was overruled again.
+    bench.told(7, NODE_NOT_READY);
+    bench.told(8, "");
+    assert_eq!(bench.calls(2).await.len(), 2);
+    bench.told(9, NODE_NOT_READY);
+    assert_eq!(bench.calls(3).await[2..], ["p u1 Running"]);
 }
 
 #[tokio::test]

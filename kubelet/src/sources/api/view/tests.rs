@@ -103,6 +103,23 @@ fn the_nodes_own_reports_do_not_count_as_a_change() {
     assert_eq!(phase, "Succeeded");
 }
 
+#[rstest::rstest]
+#[case::a_readiness_gate("example.org/served", "")]
+#[case::the_node_monitor("Ready", clone8s::rules::NODE_NOT_READY)]
+fn what_others_say_of_a_pod_counts_as_a_change(#[case] condition: &str, #[case] reason: &str) {
+    let mut view = listed(&[("a", "one", 5)], 5);
+    let mut reported = stored("a", "one", 6);
+    let status = reported.status.get_or_insert_default();
+    status.conditions.push(clone8s::v1::Condition {
+        r#type: condition.to_owned(),
+        status: "True".to_owned(),
+        reason: reason.to_owned(),
+        ..Default::default()
+    });
+    view.watched(event(WatchEventType::Modified, Some(reported), 6));
+    assert_eq!(view.pods().next().unwrap().1.resource_version(), 6);
+}
+
 #[test]
 fn a_pod_marked_for_deletion_stays_until_the_apiserver_lets_go_of_it() {
     let mut view = listed(&[("a", "one", 5)], 5);
