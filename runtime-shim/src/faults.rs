@@ -49,12 +49,12 @@ const MAX_CALLS: usize = 40;
 #[case::stop_sandbox(Step::StopSandbox)]
 #[case::remove_sandbox(Step::RemoveSandbox)]
 fn whatever_goes_wrong_the_same_call_then_succeeds_and_nothing_is_left(#[case] step: Step) {
-    at_a_time(&Bench::new(Network::Host), step);
+    isolated(move || at_a_time(&Bench::new(Network::Host), step));
 }
 
 #[test]
 fn whatever_goes_wrong_with_a_pull_the_next_one_succeeds_and_nothing_is_left() {
-    at_a_time(&Bench::with_registry(), Step::Pull);
+    isolated(|| at_a_time(&Bench::with_registry(), Step::Pull));
 }
 
 /// One after the other: there is one network for all.
@@ -93,15 +93,17 @@ fn try_all(bench: &Bench, step: Step, (fault, then): (Fault, Then)) {
 /// Cheaper than the whole table, and what a person meets first: the words of a containerd that hangs.
 #[test]
 fn a_hung_containerd_is_told_as_such_and_holds_up_nothing_else() {
-    let bench = Bench::new(Network::Host);
-    let mut life = bench.start(bench.image());
-    life.go(Step::Run).unwrap();
-    life.fake.arm(1, Fault::Silent);
-    let status = life.go(Step::Create).unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert!(status.message().contains("no answer within"), "{status:?}");
-    // What the shim knows itself needs no containerd.
-    life.fake.arm(1, Fault::Silent);
-    assert_eq!(life.sandboxes().len(), 1);
-    assert_eq!(life.fake.heal(), None, "a list asked containerd");
+    isolated(|| {
+        let bench = Bench::new(Network::Host);
+        let mut life = bench.start(bench.image());
+        life.go(Step::Run).unwrap();
+        life.fake.arm(1, Fault::Silent);
+        let status = life.go(Step::Create).unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert!(status.message().contains("no answer within"), "{status:?}");
+        // What the shim knows itself needs no containerd.
+        life.fake.arm(1, Fault::Silent);
+        assert_eq!(life.sandboxes().len(), 1);
+        assert_eq!(life.fake.heal(), None, "a list asked containerd");
+    });
 }
