@@ -13,6 +13,7 @@ mod pod;
 mod priority_class;
 
 pub use image::ImageReference;
+pub use lease::NODE_LEASE_NAMESPACE;
 pub use pod::{NODE_CONDITIONS, NODE_NOT_READY, subscript, sysctl};
 pub use priority_class::{DEFAULT_PREEMPTION_POLICY, SYSTEM_CLASSES};
 

@@ -6,7 +6,7 @@ use clone8s::{
     mirror::is_mirror,
     object::Object,
     references::References,
-    rules::{Rules, Violation},
+    rules::{NODE_LEASE_NAMESPACE, Rules, Violation},
     v1::{
         ConfigMap, Event, Lease, LimitRange, Namespace, NamespaceStatus, Node, Pod, PodStatus, PriorityClass,
         ResourceQuota, Secret, ServiceAccount,
@@ -224,7 +224,11 @@ impl Kind for Namespace {
     }
 
     fn undeletable(&self) -> Option<&'static str> {
-        (self.name() == DEFAULT_NAMESPACE).then_some("it is where objects without a namespace go")
+        match self.name() {
+            DEFAULT_NAMESPACE => Some("it is where objects without a namespace go"),
+            NODE_LEASE_NAMESPACE => Some("it is where nodes say that they live"),
+            _ => None,
+        }
     }
 
     fn start_ending(&mut self) {
@@ -246,7 +250,12 @@ impl Kind for Secret {
     const REFERENCES: Option<fn(&References) -> &BTreeSet<String>> = Some(|references| &references.secrets);
 }
 
-impl Kind for Lease {}
+/// A node's own says that it lives.
+impl Kind for Lease {
+    fn node(&self) -> Option<&str> {
+        (self.namespace() == NODE_LEASE_NAMESPACE).then(|| self.name())
+    }
+}
 
 impl Kind for ServiceAccount {}
 

@@ -1,9 +1,9 @@
-//! Namespaces: the default one exists from the start, nothing is created in one that ends, and one that ends is
+//! Namespaces: the default one and that of nodes' leases exist from the start, nothing is created in one that ends, and one that ends is
 //! emptied first.
 
 mod emptying;
 
-use clone8s::{object::Object as _, v1::Namespace};
+use clone8s::{object::Object as _, rules::NODE_LEASE_NAMESPACE, v1::Namespace};
 
 pub(crate) use self::emptying::empty_ending;
 use crate::{
@@ -14,17 +14,20 @@ use crate::{
     store::{Revision, Unchanged},
 };
 
-/// Makes the default namespace where it is missing.
-pub(crate) async fn ensure_default(registry: &Registry) -> Result<(), ApiError> {
-    let mut namespace = Namespace::default();
-    namespace.metadata.get_or_insert_default().name = DEFAULT_NAMESPACE.into();
-    match registry
-        .create(&Scope::Cluster, Some(namespace), &WriteOptions::default())
-        .await
-    {
-        Ok(_) | Err(ApiError::Exists(_)) => Ok(()),
-        Err(error) => Err(error),
+/// Makes the namespaces that are always there, where they are missing.
+pub(crate) async fn ensure_own(registry: &Registry) -> Result<(), ApiError> {
+    for name in [DEFAULT_NAMESPACE, NODE_LEASE_NAMESPACE] {
+        let mut namespace = Namespace::default();
+        namespace.metadata.get_or_insert_default().name = name.into();
+        match registry
+            .create(&Scope::Cluster, Some(namespace), &WriteOptions::default())
+            .await
+        {
+            Ok(_) | Err(ApiError::Exists(_)) => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
 
 /// The state of an object's namespace in which the object may be created; None for a kind that has none. It is what

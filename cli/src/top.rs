@@ -25,8 +25,8 @@ use crate::{
   c8s top pods -A --sort-by memory
   c8s top pods -l app=web --containers
 
-A node tells a sample with each heartbeat; SAMPLED says how old the latest is. CPU is in thousandths of a core, over the
-last interval between samples; memory is what the kernel cannot take back at once.")]
+A node tells a sample with each report of its status; SAMPLED says how old the latest is. CPU is in thousandths of a
+core, over the last interval between samples; memory is what the kernel cannot take back at once.")]
 pub struct TopArgs {
     #[command(subcommand)]
     of: Of,

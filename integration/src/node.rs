@@ -136,7 +136,8 @@ impl Node {
             .arg("--log-root")
             .arg(dir.join("logs"))
             // Tests wait for what these make happen.
-            .args(["--backoff-base", "1", "--heartbeat-interval", "2"]);
+            .args(["--backoff-base", "1", "--heartbeat-interval", "2"])
+            .args(["--node-status-interval", "2"]);
         let node = Self {
             kubelet,
             shim: match kind {

@@ -90,8 +90,10 @@ pub struct Intervals {
     pub backoff_max: Duration,
     /// A container that ran this long starts over with no wait.
     pub backoff_reset: Duration,
-    /// Between renewals of the node's heartbeat.
+    /// Between renewals of the node's lease, by which it says that it lives.
     pub heartbeat: Duration,
+    /// Between reports of the node's status while none of its conditions changes.
+    pub node_status: Duration,
     /// Between samples of the node's and its containers' use of resources.
     pub stats: Duration,
 }
@@ -104,6 +106,7 @@ impl Default for Intervals {
             backoff_max: Duration::from_mins(5),
             backoff_reset: Duration::from_mins(10),
             heartbeat: Duration::from_secs(10),
+            node_status: Duration::from_mins(1),
             stats: Duration::from_secs(10),
         }
     }

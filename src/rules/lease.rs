@@ -6,6 +6,9 @@ use crate::{
     v1::{Lease, ServiceAccount},
 };
 
+/// Where each node renews a lease of its own name for as long as it lives. Kubernetes calls it so.
+pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
+
 const MAX_SECRETS: usize = 64;
 
 impl Rules for Lease {

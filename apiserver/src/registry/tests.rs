@@ -159,7 +159,7 @@ fn pod(name: &str) -> Pod {
 
 async fn registry(store: impl Store + 'static) -> Registry {
     let registry = Registry::new(Arc::new(store), Shutdown::new());
-    namespaces::ensure_default(&registry).await.unwrap();
+    namespaces::ensure_own(&registry).await.unwrap();
     registry
 }
 

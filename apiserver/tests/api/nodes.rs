@@ -192,6 +192,49 @@ async fn a_node_tells_events_in_its_own_name_alone() {
 }
 
 #[tokio::test]
+async fn a_node_renews_its_own_lease_alone() {
+    use clone8s::{client::Resource as _, rules::NODE_LEASE_NAMESPACE};
+
+    let server = Server::start().await;
+    let own = server.joined("n1").await;
+    let lease = |namespace: &str, name: &str| Lease {
+        metadata: Some(ObjectMeta {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(LeaseSpec {
+            holder_identity: "n1".to_owned(),
+            ..LeaseSpec::default()
+        }),
+    };
+    let denied = (Code::PermissionDenied, "FORBIDDEN".to_owned());
+    for (namespace, name) in [(NODE_LEASE_NAMESPACE, "n2"), ("default", "n1")] {
+        let error = Lease::create(&own, lease(namespace, name)).await.unwrap_err();
+        assert_eq!(told(&error), denied);
+        Lease::create(&server.root(), lease(namespace, name))
+            .await
+            .unwrap();
+        let error = Lease::update(&own, lease(namespace, name)).await.unwrap_err();
+        assert_eq!(told(&error), denied);
+        let error = Lease::get(&own, namespace, name).await.unwrap_err();
+        assert_eq!(told(&error), denied);
+    }
+    Lease::create(&own, lease(NODE_LEASE_NAMESPACE, "n1"))
+        .await
+        .unwrap();
+    Lease::update(&own, lease(NODE_LEASE_NAMESPACE, "n1"))
+        .await
+        .unwrap();
+    let options = clone8s::client::DeleteOptions::default();
+    let error = Namespace::delete(&server.root(), "", NODE_LEASE_NAMESPACE, &options)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_reads_the_secrets_that_its_pods_name_and_no_others() {
     use clone8s::client::{From, Query, Resource as _};
 

@@ -7,7 +7,7 @@ use std::{
 
 use clone8s::{
     object::Object as _,
-    v1::{Condition, Node, Pod},
+    v1::{Condition, Lease, Node, Pod},
 };
 use pbjson_types::Timestamp;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ pub(super) struct Silence {
     patience: Duration,
     synced: bool,
     nodes: BTreeMap<String, Heard>,
+    leases: BTreeMap<String, Renewal>,
     /// Nodes that pods are bound to and that have no object, since when.
     missing: BTreeMap<String, Instant>,
 }
@@ -34,12 +35,21 @@ struct Heard {
     at: Instant,
 }
 
+/// Of a node's lease.
+#[derive(Debug)]
+struct Renewal {
+    time: Option<Timestamp>,
+    /// When that was seen to change.
+    at: Instant,
+}
+
 impl Silence {
     pub(super) fn new(patience: Duration) -> Self {
         Self {
             patience,
             synced: false,
             nodes: BTreeMap::new(),
+            leases: BTreeMap::new(),
             missing: BTreeMap::new(),
         }
     }
@@ -65,13 +75,57 @@ impl Silence {
         }
     }
 
+    pub(super) fn apply_lease(&mut self, update: Update<Lease>, now: Instant) {
+        match update {
+            Update::Replaced(leases) => {
+                let present: BTreeSet<String> = leases.iter().map(|lease| lease.name().to_owned()).collect();
+                self.leases.retain(|name, _| present.contains(name));
+                for lease in leases {
+                    self.renewed(&lease, now);
+                }
+            }
+            Update::Changed(lease) => drop(self.renewed(&lease, now)),
+            Update::Deleted(lease) => {
+                self.leases.remove(lease.name());
+            }
+        }
+    }
+
     /// The nodes that have been silent for too long and are not marked so yet.
     pub(super) fn fallen_silent(&self, now: Instant) -> Vec<Node> {
+        let is_silent = |name: &String, heard: &Heard| {
+            let renewed = self.leases.get(name).map(|lease| lease.at);
+            let last = renewed.map_or(heard.at, |at| at.max(heard.at));
+            now.duration_since(last) >= self.patience
+        };
         self.nodes
-            .values()
-            .filter(|heard| now.duration_since(heard.at) >= self.patience && !is_unknown(&heard.node))
-            .map(|heard| heard.node.clone())
+            .iter()
+            .filter(|(name, heard)| is_silent(name, heard) && !is_unknown(&heard.node))
+            .map(|(_, heard)| heard.node.clone())
             .collect()
+    }
+
+    /// The leases that nobody renews any more, of nodes that are gone.
+    pub(super) fn ownerless(&self, now: Instant) -> Vec<String> {
+        self.leases
+            .iter()
+            .filter(|(name, lease)| {
+                !self.nodes.contains_key(*name) && now.duration_since(lease.at) >= self.patience
+            })
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Takes what the lease says of its node; true when that is news.
+    pub(super) fn renewed(&mut self, lease: &Lease, now: Instant) -> bool {
+        let time = lease.spec.as_ref().and_then(|spec| spec.renew_time);
+        let known = self.leases.get(lease.name());
+        let is_news = known.is_none_or(|known| known.time != time);
+        if is_news {
+            let renewal = Renewal { time, at: now };
+            self.leases.insert(lease.name().to_owned(), renewal);
+        }
+        is_news
     }
 
     /// The names of the nodes that are marked silent.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use clone8s::{
     client::{DeleteOptions, Query, Resource as _},
     object::Object as _,
-    rules::NODE_NOT_READY,
+    rules::{NODE_LEASE_NAMESPACE, NODE_NOT_READY},
     v1::{
-        Node, Pod, UpdateNodeStatusRequest, UpdatePodStatusRequest, node_service_client::NodeServiceClient,
-        pod_service_client::PodServiceClient,
+        Lease, Node, Pod, UpdateNodeStatusRequest, UpdatePodStatusRequest,
+        node_service_client::NodeServiceClient, pod_service_client::PodServiceClient,
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -27,6 +27,19 @@ pub(super) async fn pods(channel: &Channel, field_selector: String) -> Result<Ve
         ..Query::default()
     };
     Pod::list_all(channel, &query).await.map(|(pods, _)| pods)
+}
+
+/// What the apiserver has now.
+pub(super) async fn lease(channel: &Channel, node: &str) -> Result<Option<Lease>, Status> {
+    match Lease::get(channel, NODE_LEASE_NAMESPACE, node).await {
+        Ok(lease) => Ok(Some(lease)),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+pub(super) async fn delete_lease(channel: &Channel, node: &str) -> Result<(), Status> {
+    settle(Lease::delete(channel, NODE_LEASE_NAMESPACE, node, &DeleteOptions::default()).await)
 }
 
 pub(super) async fn mark_unknown(channel: &Channel, node: &Node, patience: Duration) -> Result<(), Status> {

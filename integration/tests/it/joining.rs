@@ -2,7 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use clone8s::{client::Resource as _, v1};
+use clone8s::{
+    client::{DeleteOptions, Resource as _},
+    rules::NODE_LEASE_NAMESPACE,
+    v1,
+};
 use clone8s_integration::{ControlPlane, Etcd, Node, Sandbox, pki::Ca, wait};
 use tonic::Code;
 
@@ -43,21 +47,24 @@ async fn a_node_joins_with_a_token_and_comes_back_with_its_certificate() {
     node.kubelet.kill();
     plane.apiserver.kill();
     plane.start_apiserver().await;
-    let heartbeat = |node: &v1::Node| {
-        let conditions = node.status.clone().unwrap_or_default().conditions;
-        conditions
-            .into_iter()
-            .find(|it| it.r#type == "Ready")
-            .and_then(|it| it.last_heartbeat_time)
+    let renewed = async || {
+        let lease = v1::Lease::get(&plane.channel(), NODE_LEASE_NAMESPACE, "joins").await;
+        lease.ok()?.spec?.renew_time
     };
-    let before = heartbeat(&v1::Node::get(&plane.channel(), "", "joins").await.unwrap());
+    let before = renewed().await;
     node.kubelet.start().unwrap();
     wait::until("the heartbeat is newer", || async {
-        let now = heartbeat(&v1::Node::get(&plane.channel(), "", "joins").await?);
+        let now = renewed().await;
         anyhow::ensure!(now.is_some() && now != before, "{now:?}");
         Ok(())
     })
     .await;
+
+    // A kubelet goes on after its Node was deleted, with which its lease goes.
+    v1::Node::delete(&plane.channel(), "", "joins", &DeleteOptions::default())
+        .await
+        .unwrap();
+    plane.node_ready("joins").await;
 }
 
 #[tokio::test]

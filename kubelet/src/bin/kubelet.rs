@@ -88,9 +88,12 @@ struct Cli {
     /// Seconds that no restart waits longer than
     #[arg(long, default_value = "300", value_parser = seconds, value_name = "SECONDS")]
     backoff_max: Duration,
-    /// Seconds between heartbeats of the node
+    /// Seconds between heartbeats of the node, which renew its lease
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
     heartbeat_interval: Duration,
+    /// Seconds between reports of the node's status while none of its conditions changes
+    #[arg(long, default_value = "60", value_parser = seconds, value_name = "SECONDS")]
+    node_status_interval: Duration,
     /// Seconds between samples of what the node and its containers use
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
     stats_interval: Duration,
@@ -190,6 +193,7 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
             backoff_base: cli.backoff_base,
             backoff_max: cli.backoff_max.max(cli.backoff_base),
             heartbeat: cli.heartbeat_interval,
+            node_status: cli.node_status_interval,
             stats: cli.stats_interval,
             ..Intervals::default()
         },

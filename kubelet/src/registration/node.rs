@@ -1,12 +1,19 @@
-//! The Node object: made where it is missing, kept fresh by a heartbeat, and written at once when a condition
-//! changes. It goes to the apiserver, or, for a node without one, straight into an etcd.
+//! The Node object: made where it is missing, written from time to time and at once when a condition changes. It goes
+//! to the apiserver, or, for a node without one, straight into an etcd. In between, the node renews its lease with the
+//! apiserver, which is a hundredth of the bytes, and which the scheduler and other readers of nodes do not hear of.
+//!
+//! ```text
+//! joined ─► status ─► lease ──(heartbeat)──► lease ──(heartbeat)──► …
+//!             ▲                                │
+//!             └──(a condition has changed, it was long ago, or the node was silent and may be taken for gone)
+//! ```
 
 mod api;
 mod etcd;
 mod facts;
 mod status;
 
-use std::{convert::Infallible, future::pending, sync::Arc};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use clone8s::v1::{Condition, Node};
 use clone8s_daemon::{Shutdown, backoff, clock};
@@ -27,6 +34,9 @@ use crate::{
     stats::Samples,
 };
 
+/// A lease lasts for as many heartbeats: one may be late, and the next two lost.
+const HEARTBEATS_OF_A_LEASE: u32 = 4;
+
 /// Writes the node's own Node for as long as the kubelet runs.
 #[derive(Debug)]
 pub struct NodeReporter {
@@ -38,6 +48,10 @@ pub struct NodeReporter {
     sink: Sink,
     /// As they were reported last, to tell when one changes.
     conditions: Vec<Condition>,
+    /// When that was.
+    reported: Option<Instant>,
+    /// When the node was last heard, by a lease that was there.
+    heard: Option<Instant>,
     outage: Outage,
 }
 
@@ -69,6 +83,8 @@ impl NodeReporter {
             queue,
             sink,
             conditions: Vec::new(),
+            reported: None,
+            heard: None,
             outage: Outage::new("report of this node"),
         }))
     }
@@ -84,12 +100,10 @@ impl NodeReporter {
         let mut delays = backoff::reconnect();
         loop {
             self.sink.reachable().await;
-            let node = self.node();
-            let wait = match self.sink.write(&node).await {
+            let wait = match self.be_heard().await {
                 Ok(()) => {
                     self.outage.over();
                     delays = backoff::reconnect();
-                    self.conditions = node.status.map(|status| status.conditions).unwrap_or_default();
                     self.config.intervals.heartbeat
                 }
                 Err(reason) => {
@@ -99,6 +113,31 @@ impl NodeReporter {
             };
             self.until_due(Instant::now() + wait).await;
         }
+    }
+
+    /// Reports the status if that is due, and renews the lease.
+    async fn be_heard(&mut self) -> Result<(), String> {
+        let node = self.node();
+        if self.owes_status(&node) {
+            self.sink.write(&node).await?;
+            self.reported = Some(Instant::now());
+            self.conditions = node.status.map(|status| status.conditions).unwrap_or_default();
+        }
+        let lasts = self.config.intervals.heartbeat * HEARTBEATS_OF_A_LEASE;
+        let was_there = self.sink.renew(&self.config.node_name, lasts).await?;
+        self.heard = was_there.then(Instant::now);
+        Ok(())
+    }
+
+    fn owes_status(&self, node: &Node) -> bool {
+        let intervals = &self.config.intervals;
+        let within =
+            |moment: Option<Instant>, time: Duration| moment.is_some_and(|moment| moment.elapsed() < time);
+        let conditions = node.status.as_ref().map(|status| &status.conditions[..]);
+        matches!(self.sink, Sink::Etcd(_))
+            || !within(self.reported, intervals.node_status)
+            || !within(self.heard, intervals.heartbeat * 2)
+            || changed(&self.conditions, conditions.unwrap_or_default())
     }
 
     /// Returns at the time of the heartbeat, or earlier when a condition has changed.
@@ -158,6 +197,14 @@ impl Sink {
         match self {
             Self::Api(sink) => sink.write(node).await,
             Self::Etcd(sink) => sink.write(node).await,
+        }
+    }
+
+    /// Without an apiserver each heartbeat writes the Node.
+    async fn renew(&mut self, node: &str, lasts: Duration) -> Result<bool, String> {
+        match self {
+            Self::Api(sink) => Box::pin(sink.renew(node, lasts)).await,
+            Self::Etcd(_) => Ok(true),
         }
     }
 }

@@ -1,6 +1,6 @@
 use clone8s::{
     object::Object,
-    v1::{NodeStatus, ObjectMeta, PodSpec, PodStatus},
+    v1::{LeaseSpec, NodeStatus, ObjectMeta, PodSpec, PodStatus},
 };
 
 use super::*;
@@ -52,6 +52,19 @@ fn heard(nodes: Vec<Node>, now: Instant) -> Silence {
     let mut silence = Silence::new(PATIENCE);
     silence.apply(Update::Replaced(nodes), now);
     silence
+}
+
+fn lease(name: &str, renewed: i64) -> Lease {
+    Lease {
+        metadata: Some(meta(name)),
+        spec: Some(LeaseSpec {
+            renew_time: Some(Timestamp {
+                seconds: renewed,
+                nanos: 0,
+            }),
+            ..LeaseSpec::default()
+        }),
+    }
 }
 
 fn names(objects: &[impl Object]) -> Vec<&str> {
@@ -136,4 +149,33 @@ async fn a_node_that_comes_back_is_missed_from_nothing_again() {
     );
     silence.lost(pods(), start + Duration::from_secs(30));
     assert!(silence.lost(pods(), start + PATIENCE).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_of_its_lease_is_a_heartbeat_too() {
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let mut silence = heard(vec![node("n1", "True", 7)], start);
+    silence.apply_lease(Update::Replaced(vec![lease("n1", 1)]), after(30));
+    assert!(silence.fallen_silent(after(69)).is_empty());
+    // The same renewal again is none.
+    silence.apply_lease(Update::Changed(lease("n1", 1)), after(69));
+    assert_eq!(names(&silence.fallen_silent(after(70))), ["n1"]);
+    assert!(!silence.renewed(&lease("n1", 1), after(70)));
+    assert!(silence.renewed(&lease("n1", 2), after(70)));
+    assert!(silence.fallen_silent(after(109)).is_empty());
+    // Without its lease, its last report counts.
+    silence.apply_lease(Update::Deleted(lease("n1", 2)), after(71));
+    assert_eq!(names(&silence.fallen_silent(after(71))), ["n1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_without_a_node_is_ownerless_once_nobody_renews_it() {
+    let start = Instant::now();
+    let mut silence = heard(vec![node("n1", "True", 7)], start);
+    silence.apply_lease(Update::Replaced(vec![lease("n1", 1), lease("n2", 1)]), start);
+    assert!(silence.ownerless(start).is_empty());
+    assert_eq!(silence.ownerless(start + PATIENCE), ["n2"]);
+    silence.renewed(&lease("n2", 2), start + PATIENCE);
+    assert!(silence.ownerless(start + PATIENCE).is_empty());
 }

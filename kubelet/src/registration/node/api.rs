@@ -1,19 +1,21 @@
-//! Writes the Node through the apiserver.
+//! Writes the Node, and renews its lease, through the apiserver.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clone8s::{
+    client::Resource as _,
     object::Object as _,
+    rules::NODE_LEASE_NAMESPACE,
     v1::{
-        CreateNodeRequest, GetNodeRequest, Node, UpdateNodeRequest, UpdateNodeStatusRequest,
-        node_service_client::NodeServiceClient,
+        CreateNodeRequest, GetNodeRequest, Lease, LeaseSpec, Node, ObjectMeta, UpdateNodeRequest,
+        UpdateNodeStatusRequest, node_service_client::NodeServiceClient,
     },
 };
-use clone8s_daemon::supervisor::chain;
+use clone8s_daemon::{clock, supervisor::chain};
 use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
 
-use crate::ApiChannel;
+use crate::{ApiChannel, timestamp::timestamp};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -22,6 +24,8 @@ pub(super) struct ApiSink {
     api: ApiChannel,
     /// The Node's labels were looked at since this process started.
     refreshed: bool,
+    /// Since when this process holds the lease.
+    since: SystemTime,
 }
 
 impl ApiSink {
@@ -29,6 +33,7 @@ impl ApiSink {
         Self {
             api,
             refreshed: false,
+            since: clock::now(),
         }
     }
 
@@ -45,7 +50,7 @@ impl ApiSink {
             return Err("the node has not joined".to_owned());
         };
         let mut client = NodeServiceClient::new(channel);
-        let attempt = async {
+        let attempt = Box::pin(async {
             if !self.refreshed {
                 refresh(&mut client, node).await?;
                 self.refreshed = true;
@@ -58,11 +63,51 @@ impl ApiSink {
                 }
                 outcome => outcome,
             }
+        });
+        answered(attempt).await
+    }
+
+    /// False where there was none to renew: with a deleted Node its lease goes too.
+    pub(super) async fn renew(&self, node: &str, lasts: Duration) -> Result<bool, String> {
+        let Some(channel) = self.api.borrow().clone() else {
+            return Err("the node has not joined".to_owned());
         };
-        match timeout(DEADLINE, attempt).await {
-            Ok(outcome) => outcome.map_err(|status| chain(&status)),
-            Err(_) => Err("the apiserver does not answer".to_owned()),
+        answered(renew(channel, lease_of(node, self.since, lasts))).await
+    }
+}
+
+async fn answered<T>(attempt: impl Future<Output = Result<T, Status>>) -> Result<T, String> {
+    match timeout(DEADLINE, attempt).await {
+        Ok(outcome) => outcome.map_err(|status| chain(&status)),
+        Err(_) => Err("the apiserver does not answer".to_owned()),
+    }
+}
+
+/// Unconditionally: the name says whose it is. False where there was none to renew.
+async fn renew(channel: Channel, lease: Lease) -> Result<bool, Status> {
+    match Lease::update(&channel, lease.clone()).await {
+        Err(status) if status.code() == Code::NotFound => {
+            Lease::create(&channel, lease).await?;
+            Ok(false)
         }
+        outcome => outcome.map(|_| true),
+    }
+}
+
+fn lease_of(node: &str, since: SystemTime, lasts: Duration) -> Lease {
+    Lease {
+        metadata: Some(ObjectMeta {
+            namespace: NODE_LEASE_NAMESPACE.to_owned(),
+            name: node.to_owned(),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(LeaseSpec {
+            holder_identity: node.to_owned(),
+            lease_duration_seconds: i32::try_from(lasts.as_secs()).unwrap_or(i32::MAX),
+            acquire_time: Some(timestamp(since)),
+            renew_time: Some(timestamp(clock::now())),
+            lease_transitions: 0,
+        }),
     }
 }
 

@@ -6,9 +6,12 @@ use std::{
 
 use clone8s::{
     object::Object as _,
+    rules::NODE_LEASE_NAMESPACE,
     v1::{
-        CreateNodeRequest, CreateNodeResponse, GetNodeRequest, GetNodeResponse, UpdateNodeRequest,
+        CreateLeaseRequest, CreateLeaseResponse, CreateNodeRequest, CreateNodeResponse, GetNodeRequest,
+        GetNodeResponse, Lease, UpdateLeaseRequest, UpdateLeaseResponse, UpdateNodeRequest,
         UpdateNodeResponse, UpdateNodeStatusRequest, UpdateNodeStatusResponse,
+        lease_service_server::{LeaseService, LeaseServiceServer},
         node_service_server::{NodeService, NodeServiceServer},
     },
 };
@@ -21,30 +24,42 @@ use crate::config::Apiserver;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Keeps nodes, as an apiserver does, and counts what is written.
+/// Keeps nodes and their leases, as an apiserver does, and counts what is written.
 #[derive(Clone)]
-struct Nodes {
+struct Kept {
     nodes: Arc<Mutex<BTreeMap<String, Node>>>,
+    leases: Arc<Mutex<BTreeMap<String, Lease>>>,
+    reports: Arc<watch::Sender<usize>>,
     heartbeats: Arc<watch::Sender<usize>>,
 }
 
-impl Nodes {
+impl Kept {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Node>> {
         self.nodes.lock().unwrap()
     }
 
-    async fn after_heartbeats(&self, count: usize) -> Node {
-        let mut heartbeats = self.heartbeats.subscribe();
-        timeout(SOON, heartbeats.wait_for(|seen| *seen >= count))
-            .await
-            .expect("heartbeats")
-            .unwrap();
+    async fn after_reports(&self, count: usize) -> Node {
+        reach(&self.reports, count).await;
         self.lock()["node-1"].clone()
+    }
+
+    async fn after_heartbeats(&self, count: usize) -> Lease {
+        reach(&self.heartbeats, count).await;
+        self.leases.lock().unwrap()["node-1"].clone()
+    }
+
+    fn renewed(&self, lease: Option<Lease>) -> Lease {
+        let lease = lease.unwrap();
+        assert_eq!(lease.namespace(), NODE_LEASE_NAMESPACE);
+        let mut leases = self.leases.lock().unwrap();
+        leases.insert(lease.name().to_owned(), lease.clone());
+        self.heartbeats.send_modify(|count| *count += 1);
+        lease
     }
 }
 
 #[tonic::async_trait]
-impl NodeService for Nodes {
+impl NodeService for Kept {
     async fn get_node(&self, request: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
         let node = self.lock().get(&request.into_inner().name).cloned();
         let node = Some(node.ok_or_else(|| Status::not_found("no such node"))?);
@@ -81,13 +96,43 @@ impl NodeService for Nodes {
         node.status = reported.status;
         let node = Some(node.clone());
         drop(nodes);
-        self.heartbeats.send_modify(|count| *count += 1);
+        self.reports.send_modify(|count| *count += 1);
         Ok(Response::new(UpdateNodeStatusResponse { node }))
     }
 }
 
+#[tonic::async_trait]
+impl LeaseService for Kept {
+    async fn create_lease(
+        &self,
+        request: Request<CreateLeaseRequest>,
+    ) -> Result<Response<CreateLeaseResponse>, Status> {
+        let lease = Some(self.renewed(request.into_inner().lease));
+        Ok(Response::new(CreateLeaseResponse { lease }))
+    }
+
+    async fn update_lease(
+        &self,
+        request: Request<UpdateLeaseRequest>,
+    ) -> Result<Response<UpdateLeaseResponse>, Status> {
+        if self.leases.lock().unwrap().is_empty() {
+            return Err(Status::not_found("no such lease"));
+        }
+        let lease = Some(self.renewed(request.into_inner().lease));
+        Ok(Response::new(UpdateLeaseResponse { lease }))
+    }
+}
+
+async fn reach(counted: &watch::Sender<usize>, count: usize) {
+    let mut counted = counted.subscribe();
+    timeout(SOON, counted.wait_for(|seen| *seen >= count))
+        .await
+        .expect("as many")
+        .unwrap();
+}
+
 struct Fixture {
-    nodes: Nodes,
+    nodes: Kept,
     health: watch::Sender<RuntimeHealth>,
     queue: watch::Sender<QueueHealth>,
     _samples: watch::Sender<Option<Arc<crate::stats::Sample>>>,
@@ -99,8 +144,10 @@ struct Fixture {
 async fn reporter(heartbeat: Duration, stored: Option<Node>) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("api.sock");
-    let nodes = Nodes {
+    let nodes = Kept {
         nodes: Arc::default(),
+        leases: Arc::default(),
+        reports: Arc::new(watch::Sender::new(0)),
         heartbeats: Arc::new(watch::Sender::new(0)),
     };
     nodes
@@ -108,7 +155,9 @@ async fn reporter(heartbeat: Duration, stored: Option<Node>) -> Fixture {
         .extend(stored.map(|node| (node.name().to_owned(), node)));
     let incoming: UnixListenerStream = clone8s_daemon::unix::listen(&socket).await.unwrap();
     let mut tasks = JoinSet::new();
-    let server = Server::builder().add_service(NodeServiceServer::new(nodes.clone()));
+    let server = Server::builder()
+        .add_service(NodeServiceServer::new(nodes.clone()))
+        .add_service(LeaseServiceServer::new(nodes.clone()));
     tasks.spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
 
     let mut config = Config::new("node-1");
@@ -147,7 +196,7 @@ const NEVER: Duration = Duration::from_hours(1);
 #[tokio::test]
 async fn a_node_that_is_missing_is_made_with_its_labels_and_status() {
     let fixture = reporter(NEVER, None).await;
-    let node = fixture.nodes.after_heartbeats(1).await;
+    let node = fixture.nodes.after_reports(1).await;
     assert_eq!(
         node.metadata().unwrap().labels["kubernetes.io/hostname"],
         "node-1"
@@ -165,7 +214,7 @@ async fn a_node_that_is_there_keeps_what_people_have_set() {
         .insert("disk".to_owned(), "fast".to_owned());
     stored.spec.get_or_insert_default().unschedulable = true;
     let fixture = reporter(NEVER, Some(stored)).await;
-    let node = fixture.nodes.after_heartbeats(1).await;
+    let node = fixture.nodes.after_reports(1).await;
     let labels = &node.metadata().unwrap().labels;
     assert!(
         labels.contains_key("disk") && labels.contains_key("kubernetes.io/arch"),
@@ -175,16 +224,29 @@ async fn a_node_that_is_there_keeps_what_people_have_set() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_renews_the_lease_and_leaves_the_node_alone() {
+    let fixture = reporter(Duration::from_millis(100), None).await;
+    let first = fixture.nodes.after_heartbeats(1).await.spec.unwrap();
+    assert_eq!(first.holder_identity, "node-1");
+    // Made anew it may have been gone with the node, which is told twice therefore.
+    fixture.nodes.after_reports(2).await;
+    let later = fixture.nodes.after_heartbeats(5).await.spec.unwrap();
+    assert_eq!(later.acquire_time, first.acquire_time);
+    assert_ne!(later.renew_time, first.renew_time);
+    assert_eq!(*fixture.nodes.reports.borrow(), 2);
+}
+
+#[tokio::test]
 async fn a_condition_that_changes_is_reported_at_once() {
     let fixture = reporter(NEVER, None).await;
-    fixture.nodes.after_heartbeats(1).await;
+    fixture.nodes.after_reports(1).await;
     fixture.health.send_replace(RuntimeHealth {
         ready: true,
         reason: "KubeletReady",
         message: "ready".to_owned(),
         version: "fake://1".to_owned(),
     });
-    let status = fixture.nodes.after_heartbeats(2).await.status.unwrap();
+    let status = fixture.nodes.after_reports(2).await.status.unwrap();
     assert_eq!(status.conditions[0].status, "True");
     assert_eq!(status.node_info.unwrap().container_runtime_version, "fake://1");
 }
@@ -197,24 +259,25 @@ async fn whether_the_queue_is_consumed_is_a_condition_and_reported_at_once() {
         let condition = conditions.iter().find(|it| it.r#type == "QueueReady").unwrap();
         (condition.status.clone(), condition.reason.clone())
     };
-    let first = told(fixture.nodes.after_heartbeats(1).await);
+    let first = told(fixture.nodes.after_reports(1).await);
     assert_eq!(first, ("False".to_owned(), "QueueMissing".to_owned()));
     fixture.queue.send_replace(QueueHealth {
         consuming: true,
         reason: "Consuming",
         message: "pods come".to_owned(),
     });
-    let then = told(fixture.nodes.after_heartbeats(2).await);
+    let then = told(fixture.nodes.after_reports(2).await);
     assert_eq!(then, ("True".to_owned(), "Consuming".to_owned()));
 }
 
 #[tokio::test]
 async fn a_node_that_somebody_deletes_is_made_again_at_the_next_heartbeat() {
     let fixture = reporter(Duration::from_millis(20), None).await;
-    fixture.nodes.after_heartbeats(1).await;
+    fixture.nodes.after_reports(1).await;
     fixture.nodes.lock().clear();
-    let seen = *fixture.nodes.heartbeats.borrow();
-    let node = fixture.nodes.after_heartbeats(seen + 1).await;
+    fixture.nodes.leases.lock().unwrap().clear();
+    let seen = *fixture.nodes.reports.borrow();
+    let node = fixture.nodes.after_reports(seen + 1).await;
     assert_eq!(
         node.metadata().unwrap().labels["kubernetes.io/hostname"],
         "node-1"
