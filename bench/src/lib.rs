@@ -4,6 +4,7 @@
 pub mod apiserver;
 pub mod create;
 pub mod cri;
+pub mod hollow;
 mod machine;
 pub mod node;
 pub mod pull;

@@ -30,6 +30,8 @@ enum Command {
     Scale(clone8s_bench::apiserver::scale::Args),
     /// What a kubelet takes for many pods while nothing happens
     Node(clone8s_bench::node::Args),
+    /// Many nodes, each a kubelet on a runtime in memory, on one apiserver with etcd and RabbitMQ
+    Hollow(clone8s_bench::hollow::Args),
     /// PullImage on two CRI sockets in turn, beside `ctr images pull`
     Pull(clone8s_bench::pull::Args),
 }
@@ -45,6 +47,7 @@ async fn main() -> ExitCode {
         Command::Publish(args) => clone8s_bench::apiserver::publish::run(&args).await,
         Command::Scale(args) => clone8s_bench::apiserver::scale::run(&args).await,
         Command::Node(args) => clone8s_bench::node::run(&args).await,
+        Command::Hollow(args) => Box::pin(clone8s_bench::hollow::run(&args)).await,
         Command::Pull(args) => clone8s_bench::pull::run(&args).await,
     };
     match outcome {
