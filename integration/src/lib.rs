@@ -9,6 +9,7 @@
 pub mod command;
 pub mod containerd;
 pub mod control_plane;
+pub mod counts;
 pub mod crictl;
 pub mod etcd;
 pub mod foreign;

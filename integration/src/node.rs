@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use crate::{
     Containerd, ControlPlane, Process, Sandbox,
     containerd::CriPlugin,
+    counts::Places,
     network::pod_subnet,
     process::{self, stat},
     programs::program,
@@ -81,6 +82,8 @@ pub struct Node {
     name: String,
     dir: PathBuf,
     bridge: String,
+    /// The first three parts of the pods' addresses.
+    subnet: String,
 }
 
 impl Node {
@@ -102,6 +105,7 @@ impl Node {
         };
         // At most 15 characters, and the node's own.
         let bridge = format!("c8t{}{}", sandbox.id(), name.len() % 10);
+        let subnet = pod_subnet();
         let shim = sandbox
             .process(&format!("{name}-shim"), program("runtime-shim"))
             .envs(ALLOCATOR)
@@ -117,7 +121,7 @@ impl Node {
             .arg("--cni-conf-dir")
             .arg(dir.join("net.d"))
             .args(["--bridge-name", &bridge])
-            .args(["--pod-cidr", &format!("{}.0/24", pod_subnet())]);
+            .args(["--pod-cidr", &format!("{subnet}.0/24")]);
         let manifests = dir.join("manifests");
         fs::create_dir_all(&manifests).expect("a folder");
         let kubelet = sandbox
@@ -149,6 +153,7 @@ impl Node {
             name: name.to_owned(),
             dir,
             bridge,
+            subnet,
         };
         node.shim_ready().await;
         node
@@ -208,6 +213,20 @@ impl Node {
 
     pub fn bridge(&self) -> &str {
         &self.bridge
+    }
+
+    /// What our shim makes pods of.
+    pub fn places(&self) -> Places<'_> {
+        Places {
+            shim: self.shim.pid(),
+            containerd: &self.containerd,
+            namespace: Self::NAMESPACE,
+            state_dir: self.dir.join("shim-state"),
+            root_dir: self.dir.join("shim-root"),
+            bridge: &self.bridge,
+            subnet: format!("{}.", self.subnet),
+            cgroups: format!("clone8s-test-{}", self.name),
+        }
     }
 
     /// The node's runtime, beside the kubelet's own connection.

@@ -4,8 +4,6 @@
 
 #[path = "crashes/calls.rs"]
 mod calls;
-#[path = "crashes/counts.rs"]
-mod counts;
 #[path = "crashes/proxy.rs"]
 mod proxy;
 #[path = "rig/mod.rs"]
@@ -14,15 +12,12 @@ mod rig;
 use std::{env, time::Duration};
 
 use clone8s::cri::{self, runtime_service_client::RuntimeServiceClient};
-use clone8s_integration::wait;
+use clone8s_integration::{counts::Counts, wait};
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 use tonic::{Status, transport::Channel};
 
-use self::{
-    counts::Counts,
-    rig::{Rig, namespaces, script},
-};
+use self::rig::{Rig, namespaces, script};
 
 /// How long a call is made again and again.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -140,7 +135,7 @@ async fn survive(mut rig: Rig, die: impl AsyncFn(&mut Rig)) {
     let mut dice = Dice(seed);
     let client = Stubborn(rig.runtime());
     client.live(rig.pod("warm-up")).await;
-    let before = Counts::of(&rig).await;
+    let before = Counts::of(&rig.places()).await;
     for round in 0..rounds {
         // One with a network of its own; one on the host's, whose containers share their processes.
         let mut shared = rig.host_pod(&format!("host-{round}"));
@@ -154,7 +149,7 @@ async fn survive(mut rig: Rig, die: impl AsyncFn(&mut Rig)) {
         };
         tokio::join!(lives, death);
     }
-    before.returns(&rig).await;
+    before.returns(&rig.places()).await;
     rig.finish().await;
 }
 
@@ -194,11 +189,11 @@ async fn pods_that_come_and_go_ten_at_a_time_leave_nothing() {
     };
     // The first make what stays: the bridge, threads, buffers.
     cycle(0, AT_ONCE).await;
-    let before = Counts::of(&rig).await;
+    let before = Counts::of(&rig.places()).await;
     let began = Instant::now();
     cycle(AT_ONCE, pods).await;
     eprintln!("{pods} pods in {:?}", began.elapsed());
-    before.returns(&rig).await;
+    before.returns(&rig.places()).await;
     wait::until("no sandbox is listed", || async {
         anyhow::ensure!(rig.list_sandboxes().await.is_empty());
         Ok(())

@@ -24,6 +24,7 @@ mod resize;
 mod robustness;
 mod scheduling;
 mod security;
+mod soak;
 mod sources;
 mod store_moves;
 mod up;

@@ -1,10 +1,10 @@
 //! kill -9 of the shim at every call that it makes to containerd, before containerd hears of it and after it is done.
 
 use clone8s::cri;
+use clone8s_integration::counts::Counts;
 use tonic::Status;
 
 use super::{
-    counts::Counts,
     gone_is_fine,
     proxy::{Moment, Proxy},
     rig::{Rig, namespaces, script},
@@ -113,7 +113,7 @@ async fn a_shim_killed_at_any_call_to_containerd_makes_the_same_call_succeed_and
     Pod::new(&rig, "warm-up")
         .live(&mut rig, &proxy, Step::RemoveSandbox, MAX_CALLS, Moment::Before)
         .await;
-    let before = Counts::of(&rig).await;
+    let before = Counts::of(&rig.places()).await;
     for step in LIFE {
         let mut kills = 0;
         for moment in [Moment::Before, Moment::After] {
@@ -128,7 +128,7 @@ async fn a_shim_killed_at_any_call_to_containerd_makes_the_same_call_succeed_and
             }
         }
         eprintln!("{step:?}: killed at {kills} moments");
-        before.returns(&rig).await;
+        before.returns(&rig.places()).await;
     }
     rig.finish().await;
 }

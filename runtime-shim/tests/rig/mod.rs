@@ -14,7 +14,7 @@ use clone8s::cri::{
     self, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use clone8s_integration::{
-    Containerd, Image, Process, Sandbox as TestDir, command, network::pod_subnet, wait,
+    Containerd, Image, Process, Sandbox as TestDir, command, counts::Places, network::pod_subnet, wait,
 };
 use tonic::{Status, transport::Channel};
 
@@ -137,6 +137,19 @@ impl Rig {
 
     pub(crate) fn bridge(&self) -> &str {
         &self.bridge
+    }
+
+    pub(crate) fn places(&self) -> Places<'_> {
+        Places {
+            shim: self.shim.pid(),
+            containerd: &self.containerd,
+            namespace: NAMESPACE,
+            state_dir: self.dir.dir().join("state"),
+            root_dir: self.dir.dir().join("root"),
+            bridge: &self.bridge,
+            subnet: format!("{}.", self.subnet),
+            cgroups: format!("c8s-test-{}", self.dir.id()),
+        }
     }
 
     /// An address of the pods' network.

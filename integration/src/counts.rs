@@ -1,24 +1,43 @@
 //! How much there is of all that pods are made of.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::ensure;
-use clone8s_integration::{command, process, wait};
 
-use super::rig::Rig;
+use crate::{Containerd, command, process, wait};
+
+/// Where a runtime-shim and its containerd keep what they make.
+#[derive(Debug)]
+pub struct Places<'a> {
+    pub shim: u32,
+    pub containerd: &'a Containerd,
+    /// containerd's.
+    pub namespace: &'a str,
+    pub state_dir: PathBuf,
+    pub root_dir: PathBuf,
+    pub bridge: &'a str,
+    /// What all addresses of pods begin with, up to a dot.
+    pub subnet: String,
+    /// The folder of the pods' cgroups in each hierarchy.
+    pub cgroups: String,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Counts(BTreeMap<&'static str, usize>);
+pub struct Counts(BTreeMap<&'static str, usize>);
 
 impl Counts {
     /// As they are now: an error where something came or went while it was counted.
-    fn look(rig: &Rig) -> anyhow::Result<Self> {
-        let dir = rig.dir.dir();
-        let listed = |args: &[&str]| anyhow::Ok(rig.containerd.ctr("clone8s", args)?.lines().count());
-        let pid = rig.shim.pid();
+    fn look(places: &Places<'_>) -> anyhow::Result<Self> {
+        let ctr = |args: &[&str]| places.containerd.ctr(places.namespace, args);
+        let listed = |args: &[&str]| anyhow::Ok(ctr(args)?.lines().count());
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let state = dir.join("state");
-        let socket = rig.containerd.socket().display().to_string();
+        let state = &places.state_dir;
+        let socket = places.containerd.socket().display().to_string();
         let shims = process::pids().filter(|pid| {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words = String::from_utf8_lossy(&words).into_owned();
@@ -30,7 +49,7 @@ impl Counts {
             command::run(Command::new("nft").args(["list", "ruleset"]))?,
         ]
         .join("\n");
-        let subnet = rig.address(1).trim_end_matches('1').to_owned();
+        let subnet = &places.subnet;
         Ok(Self(BTreeMap::from([
             ("snapshots", listed(&["snapshots", "list"])?),
             ("leases", listed(&["leases", "list", "--quiet"])?),
@@ -47,28 +66,31 @@ impl Counts {
             ("sandbox folders", entries(&state.join("sandboxes"))),
             ("FIFOs", entries(&state.join("io"))),
             ("checkpoints", entries(&state.join("checkpoints"))),
-            ("cgroups", cgroups(rig)),
-            ("addresses", addresses(&dir.join("root"), &subnet)),
+            ("cgroups", cgroups(&places.cgroups)),
+            ("addresses", addresses(&places.root_dir, subnet)),
             (
                 "rules",
-                rules.lines().filter(|line| line.contains(&subnet)).count(),
+                rules.lines().filter(|line| line.contains(subnet)).count(),
             ),
-            ("links", links(rig)),
+            ("links", links(places.bridge)),
             ("processes of containerd's shim", shims.count()),
-            ("first processes of pods", first_processes(&state)),
-            ("threads", entries(Path::new(&format!("/proc/{pid}/task")))),
-            ("files", open_files(pid)),
+            ("first processes of pods", first_processes(state)),
+            (
+                "threads",
+                entries(Path::new(&format!("/proc/{}/task", places.shim))),
+            ),
+            ("files", open_files(places.shim)),
         ])))
     }
 
-    pub(crate) async fn of(rig: &Rig) -> Self {
-        wait::until("everything is counted", || async { Self::look(rig) }).await
+    pub async fn of(places: &Places<'_>) -> Self {
+        wait::until("everything is counted", || async { Self::look(places) }).await
     }
 
     /// Waits until there is not more of anything than there was.
-    pub(crate) async fn returns(&self, rig: &Rig) {
+    pub async fn returns(&self, places: &Places<'_>) {
         wait::until("everything is as it was", || async {
-            let now = Self::look(rig)?;
+            let now = Self::look(places)?;
             let more: Vec<_> = now
                 .0
                 .iter()
@@ -101,9 +123,8 @@ fn entries(dir: &Path) -> usize {
     fs::read_dir(dir).into_iter().flatten().flatten().count()
 }
 
-/// Those of the test's pods, over all hierarchies.
-fn cgroups(rig: &Rig) -> usize {
-    let name = format!("c8s-test-{}", rig.dir.id());
+/// Over all hierarchies.
+fn cgroups(name: &str) -> usize {
     let mut roots = vec![Path::new("/sys/fs/cgroup").to_owned()];
     roots.extend(
         fs::read_dir("/sys/fs/cgroup")
@@ -112,11 +133,14 @@ fn cgroups(rig: &Rig) -> usize {
             .flatten()
             .map(|entry| entry.path()),
     );
-    let folders = |root: &std::path::PathBuf| {
-        let inside = fs::read_dir(root.join(&name)).into_iter().flatten().flatten();
-        inside.filter(|entry| entry.path().is_dir()).count()
-    };
-    roots.iter().map(folders).sum()
+    roots.iter().map(|root| folders(&root.join(name))).sum()
+}
+
+/// All below a folder.
+fn folders(dir: &Path) -> usize {
+    let inside = fs::read_dir(dir).into_iter().flatten().flatten();
+    let folders_inside = inside.map(|entry| entry.path()).filter(|path| path.is_dir());
+    folders_inside.map(|folder| 1 + folders(&folder)).sum()
 }
 
 /// Leases of pod addresses: files that are named like them or hold them.
@@ -133,9 +157,9 @@ fn addresses(root: &Path, subnet: &str) -> usize {
     count
 }
 
-/// The ports of the test's bridge.
-fn links(rig: &Rig) -> usize {
-    entries(&Path::new("/sys/class/net").join(rig.bridge()).join("brif"))
+/// The ports of the bridge.
+fn links(bridge: &str) -> usize {
+    entries(&Path::new("/sys/class/net").join(bridge).join("brif"))
 }
 
 /// What the shim has open besides connections.
