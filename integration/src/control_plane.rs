@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use anyhow::ensure;
@@ -213,6 +214,15 @@ impl ControlPlane {
         Pod::delete(&self.channel(), "default", name, &options)
             .await
             .expect("the pod is deleted");
+    }
+
+    /// A call of `c8s` by root on the machine, with nothing to read.
+    pub fn c8s(&self, args: &[&str]) -> Command {
+        let mut c8s = Command::new(program("c8s"));
+        c8s.arg("--server")
+            .arg(format!("unix://{}", self.socket.display()));
+        c8s.args(args).stdin(Stdio::null());
+        c8s
     }
 
     /// Waits until the pod says that it runs and is ready.

@@ -1,8 +1,8 @@
 //! c8s as a person runs it.
 
-use std::{fs, process::Command};
+use std::fs;
 
-use clone8s_integration::{ControlPlane, Sandbox, command, programs::program};
+use clone8s_integration::{ControlPlane, Sandbox, command};
 
 #[tokio::test]
 async fn c8s_refuses_bad_manifests_by_file_line_and_field_and_sends_nothing() {
@@ -74,12 +74,5 @@ async fn c8s_refuses_bad_manifests_by_file_line_and_field_and_sends_nothing() {
 }
 
 fn c8s(plane: &ControlPlane, args: &[&str]) -> command::Output {
-    let server = format!("unix://{}", plane.socket().display());
-    let mut c8s = Command::new(program("c8s"));
-    command::output(
-        c8s.args(["--server", &server])
-            .args(args)
-            .stdin(std::process::Stdio::null()),
-    )
-    .unwrap()
+    command::output(&mut plane.c8s(args)).unwrap()
 }

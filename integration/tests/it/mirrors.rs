@@ -1,6 +1,6 @@
 //! Pods of a node's own, of its manifest folder and of its queue, as the API shows them.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use clone8s::{
     client::{Query, Resource as _},
@@ -9,8 +9,7 @@ use clone8s::{
     v1::Pod,
 };
 use clone8s_integration::{
-    ControlPlane, Foreign, Node, RabbitMq, Registry, Sandbox, command, node::Place, pods, programs::program,
-    wait,
+    ControlPlane, Foreign, Node, RabbitMq, Registry, Sandbox, command, node::Place, pods, wait,
 };
 use serde_json::json;
 
@@ -49,9 +48,7 @@ async fn anew(plane: &ControlPlane, name: &str, uid: &str) -> Pod {
 }
 
 fn c8s(plane: &ControlPlane, args: &[&str]) -> String {
-    let server = format!("unix://{}", plane.socket().display());
-    let mut c8s = Command::new(program("c8s"));
-    command::run(c8s.args(["--server", &server]).args(args)).unwrap()
+    command::run(&mut plane.c8s(args)).unwrap()
 }
 
 #[tokio::test]

@@ -12,8 +12,7 @@ use std::{
 
 use anyhow::ensure;
 use clone8s_integration::{
-    ControlPlane, Image, Node, Registry, Sandbox, command, node::RuntimeKind, pods, process,
-    programs::program, wait,
+    ControlPlane, Image, Node, Registry, Sandbox, command, node::RuntimeKind, pods, process, wait,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -67,10 +66,7 @@ impl Cluster {
     }
 
     fn c8s(&self, args: &[&str]) -> Command {
-        let mut c8s = Command::new(program("c8s"));
-        c8s.args(["--server", &format!("unix://{}", self.plane.socket().display())]);
-        c8s.args(args).stdin(Stdio::null());
-        c8s
+        self.plane.c8s(args)
     }
 
     fn run(&self, args: &[&str]) -> command::Output {

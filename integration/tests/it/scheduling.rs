@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, time::UNIX_EPOCH};
 use anyhow::ensure;
 use clone8s::{
     client::{DeleteOptions, Query, Resource as _},
+    object::Object,
     v1::{
         Condition, Event, Node, NodeStatus, ObjectMeta, Pod, PodStatus, ResourceRequirements,
         UpdateNodeStatusRequest, UpdatePodStatusRequest,
     },
 };
-use clone8s_integration::{ControlPlane, Sandbox, pods, wait};
+use clone8s_integration::{ControlPlane, Registry, Sandbox, command, node::Node as RealNode, pods, wait};
 use pbjson_types::Timestamp;
 
 fn now() -> Timestamp {
@@ -249,4 +250,35 @@ async fn a_silent_node_is_unknown_its_pods_unready_and_a_node_that_goes_fails_th
         Ok(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_drained_node_ends_its_pods_and_takes_new_ones_once_it_may_again() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::shared().await;
+    let image = registry.image("busybox:1");
+    let plane = ControlPlane::start(&sandbox, None).await;
+    let mut node = RealNode::start(&sandbox, "n1").await;
+    node.write_manifest("own.yaml", &pods::flat_yaml("own", &[("main", &image)]));
+    node.join(&plane, None).await;
+    plane.node_ready("n1").await;
+    for name in ["one", "two"] {
+        plane.create(pods::pod(name, &[("main", &image)])).await;
+    }
+    plane.running("one").await;
+    plane.running("two").await;
+
+    let said = command::run(&mut plane.c8s(&["drain", "n1"])).unwrap();
+    assert!(said.ends_with("node/n1 drained\n"), "{said}");
+    // It is told only when they are gone.
+    let (left, _) = Pod::list_all(&plane.channel(), &Query::default()).await.unwrap();
+    let names: Vec<_> = left.iter().map(Object::name).collect();
+    assert_eq!(names, ["own-n1"]);
+    node.runs_exactly(&[("own", "main")]).await;
+
+    plane.create(pods::pod("late", &[("main", &image)])).await;
+    waits(&plane, "late", "0/1 nodes are available: 1 unschedulable").await;
+    command::run(&mut plane.c8s(&["uncordon", "n1"])).unwrap();
+    plane.running("late").await;
+    node.runs_exactly(&[("late", "main"), ("own", "main")]).await;
 }
