@@ -25,6 +25,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Container logs: `<root>/<namespace>_<name>_<uid>/<container>/<restart>.log`.
     pub log_root: PathBuf,
+    /// How long the logs of a pod are kept after it is gone.
+    pub log_retention: Duration,
     /// The apiserver; None for a stand-alone node.
     pub apiserver: Option<Apiserver>,
     /// The root CA (PEM) that the apiserver's certificate must chain to; None means the one that the join token pins.
@@ -128,6 +130,7 @@ impl Config {
             image_archives: None,
             data_dir: DEFAULT_DATA_DIR.into(),
             log_root: DEFAULT_LOG_ROOT.into(),
+            log_retention: Duration::from_mins(5),
             apiserver: None,
             apiserver_ca: None,
             join_token: None,

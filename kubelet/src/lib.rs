@@ -199,7 +199,11 @@ pub async fn run_on(
     if let Some(registration) = registration {
         supervisor.spawn("registration", registration.run(shutdown.clone()));
     }
-    let rotation = Rotation::new(config.log_root.clone(), Arc::clone(&runtime));
+    let rotation = Rotation::new(
+        config.log_root.clone(),
+        config.log_retention,
+        Arc::clone(&runtime),
+    );
     supervisor.spawn("log rotation", rotation.run(shutdown.clone()));
     let collector = Collector::new(
         config.images.clone(),

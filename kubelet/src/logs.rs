@@ -2,6 +2,7 @@
 
 mod entry;
 mod join;
+mod keep;
 mod last_words;
 mod rotate;
 mod tail;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 pub use self::rotate::Rotation;
 pub(crate) use self::{
     join::Joiner,
+    keep::{keep, take_into_use},
     last_words::last_words,
     rotate::moved_away,
     tail::{Start, start},

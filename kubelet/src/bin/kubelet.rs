@@ -52,6 +52,9 @@ struct Cli {
     /// Folder for the logs of containers
     #[arg(long, default_value = DEFAULT_LOG_ROOT, value_name = "FOLDER")]
     log_root: PathBuf,
+    /// Seconds for which the logs of a pod stay on the node after it is gone
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    log_retention: u64,
 
     /// API server: https://host:port, or the path of its unix socket [default: none, the node stands alone]
     #[arg(long, env = "CLONE8S_APISERVER", value_name = "ADDRESS")]
@@ -184,6 +187,7 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
         image_archives: cli.image_archives,
         data_dir: cli.data_dir,
         log_root: cli.log_root,
+        log_retention: Duration::from_secs(cli.log_retention),
         apiserver: cli.apiserver.map(apiserver).transpose()?,
         apiserver_ca: cli.apiserver_ca,
         join_token,

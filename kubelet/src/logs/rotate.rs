@@ -1,7 +1,7 @@
-//! Keeps the logs of running containers from filling the disk.
+//! Keeps the logs of containers from filling the disk.
 //!
 //! A file that has grown large moves away under a name with the time, the runtime opens a new one, and the oldest of
-//! those that moved away are removed: `0.log.20260102T030405Z`, …, `0.log`.
+//! those that moved away are removed: `0.log.20260102T030405Z`, …, `0.log`. Logs of pods that are gone go after a while.
 
 use std::{
     convert::Infallible,
@@ -15,7 +15,7 @@ use clone8s::cri::{Container, ContainerState};
 use clone8s_daemon::{Shutdown, clock, supervisor::chain};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{container_file, pod_dir};
+use super::{container_file, keep, pod_dir};
 use crate::{
     desired::{PodKey, PodUid},
     identity,
@@ -34,6 +34,8 @@ pub struct Rotation {
     root: PathBuf,
     runtime: Arc<dyn Runtime>,
     largest: u64,
+    /// How long the logs of a pod that is gone are kept.
+    retention: Duration,
     outage: Outage,
 }
 
@@ -46,11 +48,12 @@ impl std::fmt::Debug for Rotation {
 }
 
 impl Rotation {
-    pub fn new(root: PathBuf, runtime: Arc<dyn Runtime>) -> Self {
+    pub fn new(root: PathBuf, retention: Duration, runtime: Arc<dyn Runtime>) -> Self {
         Self {
             root,
             runtime,
             largest: LARGEST,
+            retention,
             outage: Outage::new("rotation of container logs"),
         }
     }
@@ -86,6 +89,12 @@ impl Rotation {
             {
                 trouble = Some(format!("{}: {reason}", file.display()));
             }
+        }
+        match keep::remove_old(&self.root, self.retention, now) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                trouble = Some(format!("{}: {error}", self.root.display()));
+            }
+            _ => {}
         }
         match trouble {
             Some(reason) => self.outage.failed(reason),

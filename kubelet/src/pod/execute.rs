@@ -146,7 +146,7 @@ impl Executor {
     fn clean_up(&self, key: Option<&PodKey>, uid: &PodUid) -> io::Result<()> {
         remove_cgroups(uid.as_str());
         if let Some(key) = key {
-            remove_dir(&logs::pod_dir(&self.log_root, key, uid))?;
+            logs::keep(&logs::pod_dir(&self.log_root, key, uid))?;
         }
         self.volumes.clean_up(uid)
     }
@@ -168,7 +168,7 @@ impl Executor {
         let volumes = self.volumes.clone();
         let made = blocking(FailedStep::RunSandbox, move || {
             volumes.claim(&key, &uid)?;
-            fs::create_dir_all(logs)
+            logs::take_into_use(&logs)
         })
         .await;
         if made != Outcome::Done {
@@ -491,13 +491,6 @@ async fn blocking(step: FailedStep, work: impl FnOnce() -> io::Result<()> + Send
         Err(_) => "interrupted".to_owned(),
     };
     refused(step, message)
-}
-
-fn remove_dir(path: &std::path::Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
 }
 
 /// Removes the pod's empty cgroups: one tree in version 2, one for each controller in version 1. One that still holds

@@ -61,7 +61,7 @@ impl Fixture {
             .await
             .unwrap();
         runtime.start_container(&id).await.unwrap();
-        let mut rotation = Rotation::new(dir.path().to_owned(), Arc::new(runtime.clone()));
+        let mut rotation = Rotation::new(dir.path().to_owned(), Duration::MAX, Arc::new(runtime.clone()));
         rotation.largest = SMALL;
         fs::create_dir_all(dir.path().join("default_web_u1/main")).unwrap();
         Self {
