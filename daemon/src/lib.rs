@@ -4,6 +4,7 @@
 //! the result to an exit code; everything long-lived inside belongs to a [`Supervisor`].
 
 pub mod backoff;
+pub mod cgroups;
 pub mod clock;
 pub mod endpoint;
 pub mod etcd;

@@ -14,6 +14,7 @@ use clone8s::cri::{
     ContainerState, ExecSyncRequest, ListContainersRequest, ListPodSandboxRequest, StatusRequest,
     VersionRequest, runtime_service_client::RuntimeServiceClient,
 };
+use clone8s_daemon::cgroups::Cgroups;
 use containerd_client::services::v1::ListTasksRequest;
 use tonic::transport::Channel;
 
@@ -84,6 +85,20 @@ pub struct Node {
     bridge: String,
     /// The first three parts of the pods' addresses.
     subnet: String,
+    // Last: the runtime's end empties it.
+    cgroup_root: CgroupRoot,
+}
+
+/// The cgroup above a node's pods; goes with what is left in it.
+#[derive(Debug)]
+struct CgroupRoot(String);
+
+impl Drop for CgroupRoot {
+    fn drop(&mut self) {
+        if let Err(error) = Cgroups::of_host().remove(&self.0) {
+            eprintln!("cgroups of a test stay: {error}");
+        }
+    }
 }
 
 impl Node {
@@ -122,6 +137,7 @@ impl Node {
             .arg(dir.join("net.d"))
             .args(["--bridge-name", &bridge])
             .args(["--pod-cidr", &format!("{subnet}.0/24")]);
+        let cgroup_root = CgroupRoot(format!("/clone8s-test-{}-{name}", sandbox.id()));
         let manifests = dir.join("manifests");
         fs::create_dir_all(&manifests).expect("a folder");
         let kubelet = sandbox
@@ -139,6 +155,7 @@ impl Node {
             .arg(dir.join("kubelet"))
             .arg("--log-root")
             .arg(dir.join("logs"))
+            .args(["--cgroup-root", &cgroup_root.0])
             // Tests wait for what these make happen.
             .args(["--backoff-base", "1", "--heartbeat-interval", "2"])
             .args(["--node-status-interval", "2"]);
@@ -154,6 +171,7 @@ impl Node {
             dir,
             bridge,
             subnet,
+            cgroup_root,
         };
         node.shim_ready().await;
         node
@@ -211,6 +229,11 @@ impl Node {
         }
     }
 
+    /// The cgroup above the node's pods.
+    pub fn cgroup_root(&self) -> &str {
+        &self.cgroup_root.0
+    }
+
     pub fn bridge(&self) -> &str {
         &self.bridge
     }
@@ -225,7 +248,7 @@ impl Node {
             root_dir: self.dir.join("shim-root"),
             bridge: &self.bridge,
             subnet: format!("{}.", self.subnet),
-            cgroups: format!("clone8s-test-{}", self.name),
+            cgroups: self.cgroup_root().trim_start_matches('/').to_owned(),
         }
     }
 
@@ -297,6 +320,13 @@ impl Node {
             }
         }
         Ok(runs)
+    }
+
+    /// The process of a pod's only container.
+    pub async fn pid_of(&self, pod: &str) -> u32 {
+        let runs = self.runs().await.expect("the runtime answers");
+        let mut own = runs.iter().filter(|(place, _)| place.pod == pod);
+        own.next().expect("it runs").1.pid
     }
 
     /// Container id to process id, from containerd itself.

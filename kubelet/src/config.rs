@@ -44,6 +44,10 @@ pub struct Config {
     pub allowed_unsafe_sysctls: Vec<SysctlPattern>,
     /// What full names of pods end in.
     pub cluster_domain: String,
+    /// The cgroup above all pods; None leaves pods' cgroups to the runtime.
+    pub cgroup_root: Option<String>,
+    /// The most processes and threads of one pod; None is no limit.
+    pub pod_max_pids: Option<u32>,
 }
 
 /// How to reach an apiserver.
@@ -117,6 +121,7 @@ impl Default for Intervals {
 pub const DEFAULT_RUNTIME_SOCKET: &str = "/run/clone8s/shim.sock";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/clone8s/kubelet";
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
+pub const DEFAULT_CGROUP_ROOT: &str = "/clone8s";
 pub const DEFAULT_LOG_ROOT: &str = "/var/log/clone8s/pods";
 
 impl Config {
@@ -141,6 +146,8 @@ impl Config {
             seccomp_profile_root: None,
             allowed_unsafe_sysctls: Vec::new(),
             cluster_domain: DEFAULT_CLUSTER_DOMAIN.to_owned(),
+            cgroup_root: Some(DEFAULT_CGROUP_ROOT.to_owned()),
+            pod_max_pids: None,
         }
     }
 

@@ -23,6 +23,7 @@ mod mirrors;
 pub mod objects;
 mod outage;
 pub mod pod;
+pub mod pod_cgroups;
 mod pods;
 pub mod probe;
 mod pull_logins;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use clone8s_daemon::Supervisor;
+use clone8s_daemon::{Supervisor, cgroups::Cgroups};
 use tokio::sync::watch;
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     mirrors::Mirrors,
     objects::Objects,
     pod::{execute::Executor, worker::WorkerContext},
+    pod_cgroups::{PodCgroups, Weights},
     relist::Relist,
     runtime::{Runtime, RuntimeHealth},
     status::{StatusBoard, sync::StatusSync},
@@ -50,8 +51,19 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
     let (relist, feeds) = Relist::new(Arc::clone(&setup.runtime), setup.config.intervals.relist);
     let (recorder, happenings) = EventRecorder::new();
     let health = feeds.health.clone();
+    let cgroups = setup
+        .config
+        .cgroup_root
+        .as_ref()
+        .map(|root| PodCgroups::new(Cgroups::of_host(), root, setup.config.pod_max_pids));
+    if let Some(cgroups) = &cgroups {
+        let free = setup.node_milli_cpu - i64::try_from(setup.config.reserved.milli_cpu).unwrap_or(i64::MAX);
+        let weights = Weights::new(cgroups.clone(), setup.desired.clone(), free);
+        supervisor.spawn("weight of pods", weights.run(shutdown.clone()));
+    }
     let context = WorkerContext {
         executor: Executor {
+            cgroups,
             runtime: setup.runtime,
             volumes: Volumes::new(&setup.config.data_dir),
             user_ranges: UserRanges::new(&setup.config.data_dir),

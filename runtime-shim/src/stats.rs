@@ -175,7 +175,8 @@ impl Shim {
         let host = self.cgroups.clone();
         let read = tokio::task::spawn_blocking(move || {
             let all = cgroups.into_iter();
-            all.map(|cgroup| host.sample(&cgroup?)).collect::<Vec<_>>()
+            all.map(|cgroup| sample::sample(&host, &cgroup?))
+                .collect::<Vec<_>>()
         });
         read.await.unwrap_or_else(|_| vec![None; count])
     }

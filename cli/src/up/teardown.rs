@@ -10,6 +10,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use clone8s_daemon::cgroups::Cgroups;
+use clone8s_kubelet::config::DEFAULT_CGROUP_ROOT;
 use clone8s_runtime_shim::PulledImages;
 use rustix::{
     mount::{UnmountFlags, unmount},
@@ -30,8 +32,6 @@ use super::{
 const PODS_TIMEOUT: Duration = Duration::from_mins(1);
 const CONTAINERD_TIMEOUT: Duration = Duration::from_secs(10);
 const PROCESSES_TIMEOUT: Duration = Duration::from_secs(10);
-/// Where the kubelet puts the cgroups of pods.
-const CGROUP: &str = "clone8s";
 
 /// Removes every pod, container and network; containerd must be there. Repeatable after an error.
 pub(crate) async fn pods(cluster: &Cluster) -> Result<()> {
@@ -75,7 +75,8 @@ pub(crate) async fn traces(cluster: &Cluster, lock: Lock) -> Result<()> {
     for folder in [&layout.run_dir, &layout.data_dir] {
         unmount_below(folder)?;
     }
-    remove_cgroups();
+    // One that another cluster uses is not empty, and stays.
+    Cgroups::of_host().remove_empty(DEFAULT_CGROUP_ROOT);
     // The lock's file goes with the folder; whoever comes next makes a new one.
     remove_folder(&layout.run_dir)?;
     drop(lock);
@@ -154,35 +155,6 @@ fn mount_point(line: &str) -> Option<PathBuf> {
         .replace("\\012", "\n")
         .replace("\\134", "\\");
     Some(PathBuf::from(plain))
-}
-
-/// Removes the cgroups of pods, in every hierarchy. One that another cluster uses is not empty, and stays.
-fn remove_cgroups() {
-    let root = Path::new("/sys/fs/cgroup");
-    let Ok(hierarchies) = fs::read_dir(root) else {
-        return;
-    };
-    let candidates = hierarchies
-        .flatten()
-        .map(|entry| entry.path().join(CGROUP))
-        .chain([root.join(CGROUP)]);
-    for cgroup in candidates.filter(|path| path.is_dir()) {
-        remove_cgroup(&cgroup);
-    }
-}
-
-fn remove_cgroup(cgroup: &Path) {
-    if let Ok(children) = fs::read_dir(cgroup) {
-        for child in children
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        {
-            remove_cgroup(&child.path());
-        }
-    }
-    if let Err(error) = fs::remove_dir(cgroup) {
-        tracing::debug!(cgroup = %cgroup.display(), %error, "a cgroup stays");
-    }
 }
 
 pub(crate) fn remove_folder(folder: &Path) -> Result<()> {

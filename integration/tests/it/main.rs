@@ -17,6 +17,7 @@ mod order;
 mod outages;
 mod outbox;
 mod permissions;
+mod pod_cgroups;
 mod pod_streams;
 mod probes;
 mod registration;

@@ -8,6 +8,7 @@ use clone8s_bus::{
     EVENTS_EXCHANGE, EventBus as _, Queue, Subscription,
     amqp::{AmqpBus, AmqpConfig},
 };
+use clone8s_daemon::cgroups::Cgroups;
 use clone8s_integration::{
     Sandbox, command,
     etcd::Etcd,
@@ -155,7 +156,8 @@ async fn a_cluster_in_one_process_serves_a_pods_page_and_leaves_nothing_when_tak
 
     up.up(&["--image-archive", &archive]);
     up.c8s(&["apply", "-f", "examples/hello.yaml"]).unwrap();
-    up.serving().await;
+    let pod = up.serving().await;
+    assert!(has_cgroup(&pod), "{pod}");
 
     // Again: it is up already, and says the same.
     let before = up.c8s(&["get", "pods", "-o", "name"]).unwrap();
@@ -165,8 +167,15 @@ async fn a_cluster_in_one_process_serves_a_pods_page_and_leaves_nothing_when_tak
 
     up.c8s(&["down", "--purge"]).unwrap();
     up.assert_gone();
+    assert!(!has_cgroup(&pod), "the pod's cgroup stays: {pod}");
     assert!(!sandbox.dir().join("data").exists(), "the data folder stays");
     sandbox.assert_nothing_left().await;
+}
+
+fn has_cgroup(pod: &serde_json::Value) -> bool {
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    let mut classes = ["", "burstable/", "besteffort/"].into_iter();
+    classes.any(|class| Cgroups::of_host().exists(&format!("/clone8s/{class}pod{uid}")))
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use clone8s_daemon::{etcd::EtcdArgs, process, telemetry::Telemetry};
 use clone8s_kubelet::{
     Config,
     config::{
-        Apiserver, DEFAULT_CLUSTER_DOMAIN, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT, DEFAULT_RUNTIME_SOCKET,
-        EtcdConfig, Intervals, JoinToken, Reserved,
+        Apiserver, DEFAULT_CGROUP_ROOT, DEFAULT_CLUSTER_DOMAIN, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT,
+        DEFAULT_RUNTIME_SOCKET, EtcdConfig, Intervals, JoinToken, Reserved,
     },
     images::ImagePolicy,
     sysctls::SysctlPattern,
@@ -131,6 +131,12 @@ struct Cli {
     /// Domain that the full names of pods end in
     #[arg(long, default_value = DEFAULT_CLUSTER_DOMAIN, value_name = "DOMAIN")]
     cluster_domain: String,
+    /// Most processes and threads that one pod may have [default: no limit]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
+    pod_max_pids: Option<u32>,
+    /// Cgroup above those of all pods
+    #[arg(long, default_value = DEFAULT_CGROUP_ROOT, value_parser = cgroup, value_name = "CGROUP")]
+    cgroup_root: String,
 
     #[command(flatten)]
     telemetry: Telemetry,
@@ -211,6 +217,8 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
         seccomp_profile_root: cli.seccomp_profile_root,
         allowed_unsafe_sysctls: cli.allowed_unsafe_sysctls,
         cluster_domain: cli.cluster_domain,
+        cgroup_root: Some(cli.cgroup_root),
+        pod_max_pids: cli.pod_max_pids,
         ..Config::new(node_name)
     })
 }
@@ -231,6 +239,14 @@ fn hostname() -> anyhow::Result<String> {
         .context("cannot read the hostname; give --node-name")?;
     let label = name.trim().split('.').next().unwrap_or_default();
     Ok(label.to_ascii_lowercase().replace('_', "-"))
+}
+
+fn cgroup(text: &str) -> Result<String, String> {
+    let is_name = |part: &str| !["", ".", ".."].contains(&part);
+    match text.strip_prefix('/') {
+        Some(below) if below.split('/').all(is_name) => Ok(text.to_owned()),
+        _ => Err("write a path from the root of the cgroups, such as /clone8s".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -25,6 +25,8 @@ pub const DEFAULT_GRACE_SECONDS: i32 = 30;
 /// What the node adds to a pod's spec.
 #[derive(Debug, Clone)]
 pub struct NodeFacts {
+    /// The pod's own, under which the runtime puts its containers.
+    pub cgroup_parent: String,
     pub log_root: PathBuf,
     /// Bytes.
     pub memory: i64,
@@ -78,18 +80,13 @@ pub fn sandbox_config(pod: &DesiredPod, attempt: u32, node: &NodeFacts) -> PodSa
         labels: pod_labels(pod),
         annotations,
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: cgroup_parent(uid.as_str()),
+            cgroup_parent: node.cgroup_parent.clone(),
             sysctls: security::sysctls(spec),
             security_context: Some(security::of_sandbox(spec, node)),
             ..Default::default()
         }),
         windows: None,
     }
-}
-
-/// The cgroup under which the runtime puts a pod's containers.
-pub fn cgroup_parent(uid: &str) -> String {
-    format!("/clone8s/pod{uid}")
 }
 
 /// One run of a container.

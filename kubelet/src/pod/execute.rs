@@ -1,6 +1,12 @@
 //! Carries out one action. Decides nothing.
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use clone8s::v1::{Container, PodSpec};
 use tokio::{sync::watch, time::timeout};
@@ -14,6 +20,7 @@ use super::{
     memory::{FailedStep, FailureCause},
     namespaces,
     plan::Action,
+    resources::{self, Allocation, QosClass},
     security::{self, ImageUser},
 };
 use crate::{
@@ -22,6 +29,7 @@ use crate::{
     image_archives::ArchiveImages,
     logs,
     objects::Objects,
+    pod_cgroups::PodCgroups,
     pull_logins::Logins,
     runtime::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason},
     user_ranges::UserRanges,
@@ -39,6 +47,8 @@ pub struct Executor {
     pub objects: watch::Receiver<Objects>,
     pub(crate) archives: watch::Receiver<ArchiveImages>,
     pub user_ranges: UserRanges,
+    /// None leaves pods' cgroups to the runtime.
+    pub cgroups: Option<PodCgroups>,
     pub clock: Clock,
     pub log_root: PathBuf,
     /// The node's own address.
@@ -71,6 +81,8 @@ pub struct Subject {
     pub pod_ip: Option<String>,
     /// The attempt of that sandbox.
     pub sandbox_attempt: u32,
+    /// What its running containers are held to, by name.
+    pub allocations: BTreeMap<String, Allocation>,
 }
 
 /// How an action ended.
@@ -92,7 +104,7 @@ impl Executor {
         let runtime = &self.runtime;
         match action {
             Action::RunSandbox { attempt } => match &subject.pod {
-                Some(pod) => self.run_sandbox(pod, attempt).await,
+                Some(pod) => self.run_sandbox(&subject, pod, attempt).await,
                 None => unwanted(FailedStep::RunSandbox),
             },
             Action::StopSandbox { id } => ended(runtime.stop_sandbox(&id).await, FailedStep::TearDown),
@@ -112,10 +124,11 @@ impl Executor {
             Action::StartContainer { id, .. } => {
                 ended(runtime.start_container(&id).await, FailedStep::StartContainer)
             }
-            Action::ResizeContainer { id, allocation, .. } => {
-                let resized = runtime.update_container(&id, allocation.to_change()).await;
-                ended(resized, FailedStep::ResizeContainer)
-            }
+            Action::ResizeContainer {
+                container,
+                id,
+                allocation,
+            } => self.resize_container(subject, container, &id, allocation).await,
             Action::PostStart(call) => match &subject.pod {
                 Some(pod) => self.post_start(pod, call).await,
                 None => unwanted(FailedStep::RunHook),
@@ -144,7 +157,9 @@ impl Executor {
 
     /// Removes what a pod that is gone has left on the node. Blocks.
     fn clean_up(&self, key: Option<&PodKey>, uid: &PodUid) -> io::Result<()> {
-        remove_cgroups(uid.as_str());
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.remove(uid)?;
+        }
         if let Some(key) = key {
             logs::keep(&logs::pod_dir(&self.log_root, key, uid))?;
         }
@@ -155,14 +170,49 @@ impl Executor {
     pub fn sweep(&self, kept: &BTreeSet<PodUid>) -> io::Result<()> {
         for (uid, key) in self.volumes.known()? {
             if !kept.contains(&uid) {
-                tracing::info!(uid = %uid, "removing the folders of a former pod");
-                self.clean_up(key.as_ref(), &uid)?;
+                tracing::info!(uid = %uid, "removing the folders and cgroups of a former pod");
+                if let Err(error) = self.clean_up(key.as_ref(), &uid) {
+                    tracing::warn!(uid = %uid, %error, "something of a former pod stays until the kubelet starts again");
+                }
             }
         }
         Ok(())
     }
 
-    async fn run_sandbox(&self, pod: &DesiredPod, attempt: u32) -> Outcome {
+    /// Holds the pod as a whole to its limits, before that of a container changes what it takes.
+    async fn hold(&self, subject: &Subject, step: FailedStep) -> Outcome {
+        let (Some(cgroups), Some(pod)) = (self.cgroups.clone(), subject.pod.clone()) else {
+            return Outcome::Done;
+        };
+        let limits = match resources::pod_limits(pod.spec(), &subject.allocations) {
+            Ok(limits) => limits,
+            Err(error) => return refused(step, error.to_string()),
+        };
+        blocking(step, move || cgroups.limit(&pod.uid(), class_of(&pod), limits)).await
+    }
+
+    async fn resize_container(
+        &self,
+        mut subject: Subject,
+        container: String,
+        id: &ContainerId,
+        allocation: Allocation,
+    ) -> Outcome {
+        let held = self.hold(&subject, FailedStep::ResizeContainer).await;
+        if held != Outcome::Done {
+            return held;
+        }
+        let resized = self.runtime.update_container(id, allocation.to_change()).await;
+        if let Err(error) = resized {
+            return failed(&error, FailedStep::ResizeContainer);
+        }
+        // Where it has less now, so has the pod; beside another resize, the pod keeps the more of the two until it changes
+        // again.
+        subject.allocations.insert(container, allocation);
+        self.hold(&subject, FailedStep::ResizeContainer).await
+    }
+
+    async fn run_sandbox(&self, subject: &Subject, pod: &DesiredPod, attempt: u32) -> Outcome {
         let (key, uid) = (pod.key(), pod.uid());
         let logs = logs::pod_dir(&self.log_root, &key, &uid);
         let volumes = self.volumes.clone();
@@ -173,6 +223,11 @@ impl Executor {
         .await;
         if made != Outcome::Done {
             return made;
+        }
+        // After the claim, by which whoever comes after a crash knows of the cgroup.
+        let held = self.hold(subject, FailedStep::RunSandbox).await;
+        if held != Outcome::Done {
+            return held;
         }
         let facts = match self.facts(pod).await {
             Ok(facts) => facts,
@@ -244,6 +299,10 @@ impl Executor {
         let Some(spec) = pod.spec().container(container).cloned() else {
             return unwanted(FailedStep::CreateContainer);
         };
+        let held = self.hold(subject, FailedStep::CreateContainer).await;
+        if held != Outcome::Done {
+            return held;
+        }
         let has_recursive_read_only = match self.has_recursive_read_only(pod.spec(), &spec).await {
             Ok(has) => has,
             Err(error) => return failed(&error, FailedStep::CreateContainer),
@@ -425,7 +484,13 @@ impl Executor {
         let resolv_conf = tokio::fs::read_to_string("/etc/resolv.conf")
             .await
             .unwrap_or_default();
+        let (uid, class) = (pod.uid(), class_of(pod));
+        let cgroup_parent = match &self.cgroups {
+            Some(cgroups) => cgroups.place(&uid, class),
+            None => format!("/clone8s/pod{uid}"),
+        };
         Ok(NodeFacts {
+            cgroup_parent,
             log_root: self.log_root.clone(),
             memory: self.node_memory,
             resolv_conf,
@@ -493,18 +558,7 @@ async fn blocking(step: FailedStep, work: impl FnOnce() -> io::Result<()> + Send
     refused(step, message)
 }
 
-/// Removes the pod's empty cgroups: one tree in version 2, one for each controller in version 1. One that still holds
-/// a process stays, and goes with the next clean-up.
-fn remove_cgroups(uid: &str) {
-    let parent = cri::cgroup_parent(uid);
-    let below = parent.trim_start_matches('/');
-    let root = PathBuf::from("/sys/fs/cgroup");
-    let hierarchies = fs::read_dir(&root)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    for hierarchy in hierarchies.chain([root.clone()]) {
-        let _ = fs::remove_dir(hierarchy.join(below));
-    }
+/// A pod whose quantities are none is refused before.
+fn class_of(pod: &DesiredPod) -> QosClass {
+    QosClass::of(pod.spec()).unwrap_or(QosClass::Burstable)
 }

@@ -1,12 +1,13 @@
 //! From quantities to what the kernel's cgroups take.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use clone8s::{
     cri::LinuxContainerResources,
     quantity::{self, Quantity, QuantityError},
     v1::{Container, PodSpec, ResourceRequirements},
 };
+use clone8s_daemon::cgroups::Limits;
 
 /// The length of a CPU accounting period, in microseconds.
 const PERIOD: i64 = 100_000;
@@ -14,7 +15,7 @@ const PERIOD: i64 = 100_000;
 const SHORTEST_QUOTA: i64 = 1_000;
 /// One core's worth of weight, and the least there is.
 const SHARES_OF_A_CORE: i64 = 1_024;
-const LEAST_SHARES: i64 = 2;
+pub(crate) const LEAST_SHARES: i64 = 2;
 
 /// A container's limits. `node_memory` is the node's, in bytes: the more of it a container asks for, the later the
 /// kernel kills it.
@@ -89,6 +90,88 @@ impl Allocation {
     }
 }
 
+/// The weight of a pod among others.
+pub(crate) fn pod_shares(spec: &PodSpec) -> Result<i64, QuantityError> {
+    let asked = |container: &Container| {
+        let amounts = Amounts::parse(container.resources.as_ref())?;
+        Ok(amounts.cpu_request.or(amounts.cpu_limit).unwrap_or(0))
+    };
+    let milli = spec.most_at_once(
+        asked,
+        |sum, more| *sum += more,
+        |most, other| *most = other.max(*most),
+    )?;
+    Ok(shares(milli))
+}
+
+/// What all containers of a pod are held to together: no less than each has (by name) or is to have, so that a resize is
+/// safe in either direction. A resource that one of them is not held to has no limit.
+pub(crate) fn pod_limits(
+    spec: &PodSpec,
+    has: &BTreeMap<String, Allocation>,
+) -> Result<Limits, QuantityError> {
+    const NO_LIMIT: i64 = -1;
+    let held = |container: &Container| {
+        let wanted = Held::to(Allocation::wanted(container)?);
+        let has = has.get(&container.name).map_or(wanted, |has| Held::to(*has));
+        Ok(wanted.raised_to(has))
+    };
+    let sum = spec.most_at_once(
+        held,
+        |sum: &mut Held, more| *sum = sum.beside(more),
+        |most, other| *most = most.raised_to(other),
+    )?;
+    Ok(Limits {
+        cpu_shares: pod_shares(spec)?,
+        cpu_period: PERIOD,
+        cpu_quota: sum.cpu_quota.unwrap_or(NO_LIMIT),
+        memory: sum.memory.unwrap_or(NO_LIMIT),
+        ..Limits::default()
+    })
+}
+
+/// What containers are held to together; None is no limit.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    cpu_quota: Option<i64>,
+    memory: Option<i64>,
+}
+
+impl Held {
+    fn to(has: Allocation) -> Self {
+        Self {
+            cpu_quota: has.cpu_quota,
+            memory: has.memory,
+        }
+    }
+
+    fn beside(self, other: Self) -> Self {
+        let sum = |one: Option<i64>, other: Option<i64>| Some(one?.saturating_add(other?));
+        Self {
+            cpu_quota: sum(self.cpu_quota, other.cpu_quota),
+            memory: sum(self.memory, other.memory),
+        }
+    }
+
+    fn raised_to(self, other: Self) -> Self {
+        let greater = |one: Option<i64>, other: Option<i64>| Some(one?.max(other?));
+        Self {
+            cpu_quota: greater(self.cpu_quota, other.cpu_quota),
+            memory: greater(self.memory, other.memory),
+        }
+    }
+}
+
+impl Default for Held {
+    /// Of no container.
+    fn default() -> Self {
+        Self {
+            cpu_quota: Some(0),
+            memory: Some(0),
+        }
+    }
+}
+
 /// What a container with this allocation is held to, as its spec would say it.
 pub fn in_effect(container: &Container, has: Allocation) -> Option<ResourceRequirements> {
     if Allocation::wanted(container).is_ok_and(|wanted| wanted == has) {
@@ -124,12 +207,14 @@ impl fmt::Display for Allocation {
     }
 }
 
+/// The weight of thousandths of a core.
+pub(crate) fn shares(milli_cpu: i64) -> i64 {
+    (milli_cpu.saturating_mul(SHARES_OF_A_CORE) / 1_000).max(LEAST_SHARES)
+}
+
 impl From<Amounts> for Allocation {
     fn from(amounts: Amounts) -> Self {
-        let cpu_shares = match amounts.cpu_request.or(amounts.cpu_limit) {
-            Some(milli) => (milli.saturating_mul(SHARES_OF_A_CORE) / 1_000).max(LEAST_SHARES),
-            None => LEAST_SHARES,
-        };
+        let cpu_shares = shares(amounts.cpu_request.or(amounts.cpu_limit).unwrap_or(0));
         let cpu_limit = amounts.cpu_limit.filter(|milli| *milli > 0);
         Self {
             cpu_shares,
@@ -230,8 +315,6 @@ fn oom_score_adj(spec: &PodSpec, own: &Amounts, node_memory: i64) -> Result<i64,
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use rstest::rstest;
 
     use super::*;
@@ -328,6 +411,45 @@ mod tests {
             ("memory".to_owned(), amount("1Mi")),
         ];
         assert_eq!(told.requests, requests.into());
+    }
+
+    fn of_pod(containers: &[(&str, Container)], has: &BTreeMap<String, Allocation>) -> (i64, i64, i64) {
+        let containers = containers.iter().map(|(name, container)| Container {
+            name: (*name).to_owned(),
+            ..container.clone()
+        });
+        let (init_containers, containers) = containers.partition(|container| container.name == "init");
+        let spec = PodSpec {
+            init_containers,
+            containers,
+            ..Default::default()
+        };
+        let limits = pod_limits(&spec, has).unwrap();
+        (limits.cpu_shares, limits.cpu_quota, limits.memory)
+    }
+
+    #[test]
+    fn a_pod_is_held_to_the_sum_of_limits_where_every_container_has_one() {
+        let none = BTreeMap::new();
+        let a = asking(&[("cpu", "500m")], &[("cpu", "1"), ("memory", "1Gi")]);
+        let b = asking(&[], &[("memory", "2Gi")]);
+        let init = asking(&[], &[("cpu", "2"), ("memory", "5Gi")]);
+        assert_eq!(of_pod(&[("a", a.clone())], &none), (512, 100_000, GIB));
+        let both = [("a", a), ("b", b)];
+        assert_eq!(of_pod(&both, &none), (512, -1, 3 * GIB));
+        let [a, b] = both;
+        assert_eq!(of_pod(&[a, b, ("init", init)], &none), (2_048, -1, 5 * GIB));
+        assert_eq!(of_pod(&[("a", Container::default())], &none), (2, -1, -1));
+    }
+
+    #[test]
+    fn a_pod_is_held_to_no_less_than_its_containers_still_have() {
+        let wanted = asking(&[], &[("cpu", "1"), ("memory", "1Gi")]);
+        let before = asking(&[], &[("cpu", "2"), ("memory", "512Mi")]);
+        let has = [("a".to_owned(), Allocation::wanted(&before).unwrap())].into();
+        assert_eq!(of_pod(&[("a", wanted.clone())], &has), (1_024, 200_000, GIB));
+        let free = [("a".to_owned(), Allocation::wanted(&Container::default()).unwrap())].into();
+        assert_eq!(of_pod(&[("a", wanted)], &free), (1_024, -1, -1));
     }
 
     #[rstest]

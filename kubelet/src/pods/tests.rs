@@ -78,6 +78,7 @@ impl Node {
         let mut supervisor = Supervisor::new(self.shutdown.clone());
         let mut config = Config::new("n1");
         config.data_dir = self.dir.path().join("data");
+        config.cgroup_root = None;
         config.log_root = self.dir.path().join("logs");
         let setup = Setup {
             config: Arc::new(config),

@@ -56,7 +56,7 @@ impl PodLimits {
         let parent = config::cgroup_parent(config, id);
         let total = cgroups::total(self.resources.as_ref(), self.overhead.as_ref());
         cgroups
-            .limit(&parent, &total)
+            .limit(&parent, &cgroups::limits(&total))
             .map_err(Error::file("limit cgroup", parent))
     }
 }

@@ -67,64 +67,62 @@ impl Memory {
     }
 }
 
-impl Cgroups {
-    /// None when the cgroup is not there.
-    pub(super) fn sample(&self, cgroup: &str) -> Option<Sample> {
-        if self.is_unified() {
-            unified(&self.dir("", cgroup))
-        } else {
-            self.separate(cgroup)
-        }
+/// None when the cgroup is not there.
+pub(super) fn sample(cgroups: &Cgroups, cgroup: &str) -> Option<Sample> {
+    if cgroups.is_unified() {
+        unified(&cgroups.dir("", cgroup))
+    } else {
+        separate(cgroups, cgroup)
     }
+}
 
-    fn separate(&self, cgroup: &str) -> Option<Sample> {
-        let memory = self.dir("memory", cgroup);
-        let stat = text(&memory, "memory.stat")?;
-        let of = |key: &str| field(&stat, key).unwrap_or(0);
-        let used = number(&memory, "memory.usage_in_bytes")?;
-        let limit = number(&memory, "memory.limit_in_bytes").filter(|&limit| is_limit(limit));
-        let both_limit = number(&memory, "memory.memsw.limit_in_bytes").filter(|&limit| is_limit(limit));
-        let accounting = self.dir("cpuacct", cgroup);
-        let throttling = text(&self.dir("cpu", cgroup), "cpu.stat").unwrap_or_default();
-        let throttled = |key: &str| field(&throttling, key).unwrap_or(0);
-        let pids = self.dir("pids", cgroup);
-        Some(Sample {
-            cpu: Cpu {
-                total: number(&accounting, "cpuacct.usage")?,
-                user: number(&accounting, "cpuacct.usage_user").unwrap_or(0),
-                system: number(&accounting, "cpuacct.usage_sys").unwrap_or(0),
-                periods: throttled("nr_periods"),
-                throttled_periods: throttled("nr_throttled"),
-                throttled: throttled("throttled_time"),
-            },
-            memory: Memory {
-                used,
-                limit,
-                peak: number(&memory, "memory.max_usage_in_bytes"),
-                cache: of("total_cache"),
-                active_file: of("total_active_file"),
-                inactive_file: of("total_inactive_file"),
-                mapped_file: of("total_mapped_file"),
-                rss: of("total_rss"),
-                kernel: number(&memory, "memory.kmem.usage_in_bytes").unwrap_or(0),
-                faults: of("total_pgfault"),
-                major_faults: of("total_pgmajfault"),
-                failures: number(&memory, "memory.failcnt").unwrap_or(0),
-                // Absent where the kernel does not account swap.
-                swap: of("total_swap"),
-                // v1 limits memory and swap together; what is left for swap is the difference.
-                swap_limit: both_limit
-                    .zip(limit)
-                    .map(|(both, memory)| both.saturating_sub(memory)),
-            },
-            processes: lines(&memory, "cgroup.procs"),
-            threads: number(&pids, "pids.current").unwrap_or(0),
-            thread_limit: number(&pids, "pids.max"),
-            oom_kills: self.oom_kills(cgroup),
-            pressure: Pressures::default(),
-            devices: devices::separate(&self.dir("blkio", cgroup)),
-        })
-    }
+fn separate(cgroups: &Cgroups, cgroup: &str) -> Option<Sample> {
+    let memory = cgroups.dir("memory", cgroup);
+    let stat = text(&memory, "memory.stat")?;
+    let of = |key: &str| field(&stat, key).unwrap_or(0);
+    let used = number(&memory, "memory.usage_in_bytes")?;
+    let limit = number(&memory, "memory.limit_in_bytes").filter(|&limit| is_limit(limit));
+    let both_limit = number(&memory, "memory.memsw.limit_in_bytes").filter(|&limit| is_limit(limit));
+    let accounting = cgroups.dir("cpuacct", cgroup);
+    let throttling = text(&cgroups.dir("cpu", cgroup), "cpu.stat").unwrap_or_default();
+    let throttled = |key: &str| field(&throttling, key).unwrap_or(0);
+    let pids = cgroups.dir("pids", cgroup);
+    Some(Sample {
+        cpu: Cpu {
+            total: number(&accounting, "cpuacct.usage")?,
+            user: number(&accounting, "cpuacct.usage_user").unwrap_or(0),
+            system: number(&accounting, "cpuacct.usage_sys").unwrap_or(0),
+            periods: throttled("nr_periods"),
+            throttled_periods: throttled("nr_throttled"),
+            throttled: throttled("throttled_time"),
+        },
+        memory: Memory {
+            used,
+            limit,
+            peak: number(&memory, "memory.max_usage_in_bytes"),
+            cache: of("total_cache"),
+            active_file: of("total_active_file"),
+            inactive_file: of("total_inactive_file"),
+            mapped_file: of("total_mapped_file"),
+            rss: of("total_rss"),
+            kernel: number(&memory, "memory.kmem.usage_in_bytes").unwrap_or(0),
+            faults: of("total_pgfault"),
+            major_faults: of("total_pgmajfault"),
+            failures: number(&memory, "memory.failcnt").unwrap_or(0),
+            // Absent where the kernel does not account swap.
+            swap: of("total_swap"),
+            // v1 limits memory and swap together; what is left for swap is the difference.
+            swap_limit: both_limit
+                .zip(limit)
+                .map(|(both, memory)| both.saturating_sub(memory)),
+        },
+        processes: lines(&memory, "cgroup.procs"),
+        threads: number(&pids, "pids.current").unwrap_or(0),
+        thread_limit: number(&pids, "pids.max"),
+        oom_kills: cgroups.oom_kills(cgroup),
+        pressure: Pressures::default(),
+        devices: devices::separate(&cgroups.dir("blkio", cgroup)),
+    })
 }
 
 fn unified(dir: &Path) -> Option<Sample> {

@@ -10,6 +10,7 @@ type Edit = fn(&mut PodSpec);
 
 fn node() -> NodeFacts {
     NodeFacts {
+        cgroup_parent: "/clone8s/podu".to_owned(),
         log_root: "/logs".into(),
         memory: 1 << 30,
         resolv_conf: String::new(),

@@ -1,7 +1,7 @@
 //! The calls that a worker has under way: begins them, gives up what is no longer wanted, and takes note of how each
 //! ended.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use tokio::task::{AbortHandle, Id, JoinError};
 
@@ -13,6 +13,7 @@ use super::{
         news,
         observed::Observed,
         plan::{Action, Want},
+        resources::Allocation,
     },
     Worker,
 };
@@ -113,7 +114,11 @@ impl Worker {
             Action::StopContainer { id, cause, .. } => self.memory.note_stop(id, *cause, now),
             _ => {}
         }
-        let subject = subject(&self.key, pod, &action, observed);
+        let allocations = pod
+            .as_ref()
+            .map(|pod| self.allocations(pod, observed))
+            .unwrap_or_default();
+        let subject = subject(&self.key, pod, allocations, &action, observed);
         tracing::debug!(pod = %self.key, ?action, "begin");
         let executor = self.context.executor.clone();
         let call = action.clone();
@@ -127,6 +132,21 @@ impl Worker {
             abort,
         };
         self.in_flight.insert(in_flight.abort.id(), in_flight);
+    }
+
+    /// What the pod's running containers are held to, by name.
+    fn allocations(&self, pod: &DesiredPod, observed: &Observed) -> BTreeMap<String, Allocation> {
+        let uid = pod.uid();
+        let has = |name: &str| {
+            let runs = observed.runs_of(&uid, name);
+            let running = runs.into_iter().find(|run| run.state.may_run())?;
+            let resized = self.memory.resized.get(&running.id).copied();
+            resized.or(running.allocation)
+        };
+        let containers = pod.spec().all_containers();
+        containers
+            .filter_map(|container| Some((container.name.clone(), has(&container.name)?)))
+            .collect()
     }
 
     fn note_hook(&mut self, hook: Hook, call: &HookCall, now: SystemTime) {
@@ -231,7 +251,13 @@ impl Worker {
     }
 }
 
-fn subject(key: &PodKey, pod: Option<DesiredPod>, action: &Action, observed: &Observed) -> Subject {
+fn subject(
+    key: &PodKey,
+    pod: Option<DesiredPod>,
+    allocations: BTreeMap<String, Allocation>,
+    action: &Action,
+    observed: &Observed,
+) -> Subject {
     let sandbox = match action {
         Action::CreateContainer { sandbox, .. } => observed.sandbox(sandbox),
         _ => observed.sandboxes.iter().max_by_key(|sandbox| sandbox.attempt),
@@ -242,6 +268,7 @@ fn subject(key: &PodKey, pod: Option<DesiredPod>, action: &Action, observed: &Ob
             .and_then(|sandbox| sandbox.ip.clone())
             .filter(|_| pod.as_ref().is_some_and(|pod| !pod.spec().host_network)),
         pod,
+        allocations,
         sandbox_attempt: sandbox.map_or(0, |sandbox| sandbox.attempt),
     }
 }

@@ -38,7 +38,7 @@ fn cgroup_v1_is_read_from_its_controllers() {
             ("pids/p/c/pids.max", "max\n"),
         ],
     );
-    let sample = Cgroups::under(root.path()).sample("/p/c").unwrap();
+    let sample = super::sample(&Cgroups::under(root.path()), "/p/c").unwrap();
     assert_eq!(
         (sample.cpu.total, sample.cpu.user, sample.cpu.system),
         (77, 70, 7)
@@ -57,7 +57,7 @@ fn cgroup_v1_is_read_from_its_controllers() {
     assert_eq!(sample.swap_usage(1).swap_usage_bytes, some(6));
     assert_eq!(sample.swap_usage(1).swap_available_bytes, None);
     assert_eq!(sample.io_usage(1), None);
-    assert_eq!(Cgroups::under(root.path()).sample("/absent"), None);
+    assert_eq!(super::sample(&Cgroups::under(root.path()), "/absent"), None);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn the_swap_of_cgroup_v1_is_what_both_limits_leave() {
             ("cpuacct/c/cpuacct.usage", "1\n"),
         ],
     );
-    let sample = Cgroups::under(root.path()).sample("/c").unwrap();
+    let sample = super::sample(&Cgroups::under(root.path()), "/c").unwrap();
     assert_eq!(sample.swap_usage(1).swap_available_bytes, some(400));
 }
 
@@ -110,7 +110,7 @@ fn cgroup_v2_is_read_from_one_folder() {
             ),
         ],
     );
-    let sample = Cgroups::under(root.path()).sample("/p/c").unwrap();
+    let sample = super::sample(&Cgroups::under(root.path()), "/p/c").unwrap();
     assert_eq!((sample.cpu.total, sample.cpu.throttled), (12_000, 2_000));
     assert_eq!((sample.threads, sample.thread_limit), (3, Some(100)));
     assert_eq!((sample.oom_kills, sample.memory.failures), (1, 8));

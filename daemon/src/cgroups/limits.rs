@@ -1,10 +1,29 @@
-//! The limits of a whole pod, where its cgroup is the shim's to make.
+//! What a cgroup is held to.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
-use clone8s::cri;
+use super::{Cgroups, naming};
 
-use super::Cgroups;
+/// What the processes of a cgroup may use together. A zero says nothing, and less than zero takes a limit away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// A weight, 2 to 262144, 1024 for a core's worth.
+    pub cpu_shares: i64,
+    /// Microseconds.
+    pub cpu_period: i64,
+    /// Microseconds in each period.
+    pub cpu_quota: i64,
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes of both together.
+    pub memory_and_swap: i64,
+    /// Processes and threads.
+    pub pids: i64,
+    /// Bytes by page size, such as "2MB".
+    pub huge_pages: BTreeMap<String, u64>,
+    /// Further files of cgroup v2.
+    pub unified: BTreeMap<String, String>,
+}
 
 /// A file of a cgroup and what to write to it.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,9 +35,10 @@ struct Setting {
 }
 
 impl Cgroups {
-    /// Makes the cgroup where it is not there and sets its limits; a zero sets nothing.
-    pub(crate) fn limit(&self, cgroup: &str, limits: &cri::LinuxContainerResources) -> io::Result<()> {
-        let settings = settings(limits, self.unified);
+    /// Makes the cgroup where it is not there and sets its limits.
+    pub fn limit(&self, cgroup: &str, limits: &Limits) -> io::Result<()> {
+        let mut settings = settings(limits, self.unified);
+        settings.retain(|setting| !self.left_out.contains(&setting.controller));
         if settings.is_empty() {
             return Ok(());
         }
@@ -26,19 +46,20 @@ impl Cgroups {
             self.delegate(cgroup)?;
         }
         for setting in settings {
+            if !self.unified {
+                self.require(setting.controller)?;
+            }
             let dir = self.dir(setting.controller, cgroup);
             fs::create_dir_all(&dir)?;
             let path = dir.join(&setting.file);
-            fs::write(&path, &setting.value).map_err(|error| {
-                let text = format!("write {:?} to {}: {error}", setting.value, path.display());
-                io::Error::new(error.kind(), text)
-            })?;
+            fs::write(&path, &setting.value)
+                .map_err(|error| naming(&format!("write {:?} to", setting.value), &path, &error))?;
         }
         Ok(())
     }
 
     /// Lets every cgroup above this one hand its controllers down (cgroups(7), "Cgroups v2 hierarchy").
-    fn delegate(&self, cgroup: &str) -> io::Result<()> {
+    pub(super) fn delegate(&self, cgroup: &str) -> io::Result<()> {
         let mut dir = self.root.clone();
         for part in cgroup.split('/').filter(|part| !part.is_empty()) {
             let there = fs::read_to_string(dir.join("cgroup.controllers"))?;
@@ -53,37 +74,7 @@ impl Cgroups {
     }
 }
 
-/// Containers' limits and what the sandbox itself takes, together.
-pub(crate) fn total(
-    resources: Option<&cri::LinuxContainerResources>,
-    overhead: Option<&cri::LinuxContainerResources>,
-) -> cri::LinuxContainerResources {
-    let Some(resources) = resources else {
-        return cri::LinuxContainerResources::default();
-    };
-    let mut sum = resources.clone();
-    let Some(overhead) = overhead else {
-        return sum;
-    };
-    // Without a limit there is nothing to add to.
-    let add = |sum: &mut i64, more: i64| {
-        if *sum > 0 && more > 0 {
-            *sum = sum.saturating_add(more);
-        }
-    };
-    add(&mut sum.memory_limit_in_bytes, overhead.memory_limit_in_bytes);
-    add(
-        &mut sum.memory_swap_limit_in_bytes,
-        overhead.memory_swap_limit_in_bytes,
-    );
-    add(&mut sum.cpu_shares, overhead.cpu_shares);
-    if sum.cpu_period == overhead.cpu_period || overhead.cpu_period == 0 {
-        add(&mut sum.cpu_quota, overhead.cpu_quota);
-    }
-    sum
-}
-
-fn settings(limits: &cri::LinuxContainerResources, unified: bool) -> Vec<Setting> {
+fn settings(limits: &Limits, unified: bool) -> Vec<Setting> {
     let mut all = Vec::new();
     let mut set = |controller: &'static str, file: &str, value: String| {
         all.push(Setting {
@@ -93,22 +84,18 @@ fn settings(limits: &cri::LinuxContainerResources, unified: bool) -> Vec<Setting
         });
     };
     let (period, quota, shares) = (limits.cpu_period, limits.cpu_quota, limits.cpu_shares);
-    let (memory, swap) = (limits.memory_limit_in_bytes, limits.memory_swap_limit_in_bytes);
+    let (memory, swap) = (limits.memory, limits.memory_and_swap);
     if unified {
         if quota != 0 || period != 0 {
-            let quota = if quota > 0 {
-                quota.to_string()
-            } else {
-                "max".into()
-            };
+            let quota = or_max(if quota == 0 { -1 } else { quota });
             let period = if period > 0 { period } else { 100_000 };
             set("cpu", "cpu.max", format!("{quota} {period}"));
         }
         if shares > 0 {
             set("cpu", "cpu.weight", weight(shares).to_string());
         }
-        if memory > 0 {
-            set("memory", "memory.max", memory.to_string());
+        if memory != 0 {
+            set("memory", "memory.max", or_max(memory));
         }
         if swap > 0 && memory > 0 {
             // v2 counts swap apart, CRI counts it with the memory.
@@ -128,19 +115,20 @@ fn settings(limits: &cri::LinuxContainerResources, unified: bool) -> Vec<Setting
         if shares > 0 {
             set("cpu", "cpu.shares", shares.to_string());
         }
-        if memory > 0 {
+        if memory != 0 {
             set("memory", "memory.limit_in_bytes", memory.to_string());
         }
     }
-    for huge in &limits.hugepage_limits {
-        let (file, value) = if unified {
-            (format!("hugetlb.{}.max", huge.page_size), huge.limit)
-        } else {
-            (format!("hugetlb.{}.limit_in_bytes", huge.page_size), huge.limit)
-        };
-        if value > 0 {
-            set("hugetlb", &file, value.to_string());
-        }
+    if limits.pids != 0 {
+        set("pids", "pids.max", or_max(limits.pids));
+    }
+    for (page_size, limit) in &limits.huge_pages {
+        let file = if unified { "max" } else { "limit_in_bytes" };
+        set(
+            "hugetlb",
+            &format!("hugetlb.{page_size}.{file}"),
+            limit.to_string(),
+        );
     }
     if unified {
         for (file, value) in &limits.unified {
@@ -150,13 +138,21 @@ fn settings(limits: &cri::LinuxContainerResources, unified: bool) -> Vec<Setting
     all
 }
 
+fn or_max(limit: i64) -> String {
+    if limit < 0 {
+        "max".to_owned()
+    } else {
+        limit.to_string()
+    }
+}
+
 /// Shares of v1 (2 to 262144) as a weight of v2 (1 to 10000), as the OCI runtimes reckon.
 fn weight(shares: i64) -> i64 {
     1 + ((shares.clamp(2, 262_144) - 2) * 9999) / 262_142
 }
 
 /// Whether the kernel counts swap for cgroups.
-pub(crate) fn counts_swap(root: &Path, unified: bool) -> bool {
+pub(super) fn counts_swap(root: &Path, unified: bool) -> bool {
     if !unified {
         return root.join("memory/memory.memsw.limit_in_bytes").exists();
     }
@@ -171,13 +167,15 @@ pub(crate) fn counts_swap(root: &Path, unified: bool) -> bool {
 mod tests {
     use super::*;
 
-    fn limits() -> cri::LinuxContainerResources {
-        cri::LinuxContainerResources {
+    fn limits() -> Limits {
+        Limits {
             cpu_period: 100_000,
             cpu_quota: 50_000,
             cpu_shares: 1024,
-            memory_limit_in_bytes: 64 << 20,
-            memory_swap_limit_in_bytes: 96 << 20,
+            memory: 64 << 20,
+            memory_and_swap: 96 << 20,
+            pids: 100,
+            huge_pages: [("2MB".to_owned(), 0)].into(),
             ..Default::default()
         }
     }
@@ -201,6 +199,8 @@ mod tests {
             ("cpu.weight", "39"),
             ("memory.max", "67108864"),
             ("memory.swap.max", "33554432"),
+            ("pids.max", "100"),
+            ("hugetlb.2MB.max", "0"),
         ];
         assert_eq!(files(true), expected(&v2));
         let v1 = [
@@ -208,25 +208,25 @@ mod tests {
             ("cpu.cfs_quota_us", "50000"),
             ("cpu.shares", "1024"),
             ("memory.limit_in_bytes", "67108864"),
+            ("pids.max", "100"),
+            ("hugetlb.2MB.limit_in_bytes", "0"),
         ];
         assert_eq!(files(false), expected(&v1));
-        assert!(settings(&cri::LinuxContainerResources::default(), true).is_empty());
+        assert!(settings(&Limits::default(), true).is_empty());
     }
 
     #[test]
-    fn what_the_sandbox_takes_is_added_to_limits_that_there_are() {
-        let overhead = cri::LinuxContainerResources {
-            memory_limit_in_bytes: 1 << 20,
-            cpu_quota: 10_000,
-            ..Default::default()
+    fn a_limit_is_taken_away_in_either_version() {
+        let none = Limits {
+            cpu_quota: -1,
+            memory: -1,
+            ..Limits::default()
         };
-        let sum = total(Some(&limits()), Some(&overhead));
-        assert_eq!((sum.memory_limit_in_bytes, sum.cpu_quota), (65 << 20, 60_000));
-        let unlimited = total(Some(&cri::LinuxContainerResources::default()), Some(&overhead));
-        assert_eq!(unlimited, cri::LinuxContainerResources::default());
-        assert_eq!(
-            total(None, Some(&overhead)),
-            cri::LinuxContainerResources::default()
-        );
+        let values = |unified| {
+            let all = settings(&none, unified).into_iter();
+            all.map(|setting| setting.value).collect::<Vec<_>>()
+        };
+        assert_eq!(values(true), ["max 100000", "max"]);
+        assert_eq!(values(false), ["-1", "-1"]);
     }
 }
