@@ -1,16 +1,27 @@
-//! The containers of a pod of either kind: those that run before the others, and the others.
+//! The containers of a pod of each kind: those that run before the others, the others, and those for a look at them.
 
-use crate::v1::{Container, ContainerStatus, PodSpec, PodStatus, Volume};
+use std::{borrow::Cow, ops::Range};
+
+use crate::v1::{Container, ContainerStatus, EphemeralContainer, PodSpec, PodStatus, Volume};
 
 impl PodSpec {
-    /// Init containers in their order, then the others.
+    /// Init containers in their order, then the others; not those for a look at them.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> + Clone {
         self.init_containers.iter().chain(&self.containers)
     }
 
-    /// The container of this name, of either kind.
-    pub fn container(&self, name: &str) -> Option<&Container> {
-        self.all_containers().find(|container| container.name == name)
+    /// The container of this name, of any kind.
+    pub fn container(&self, name: &str) -> Option<Cow<'_, Container>> {
+        let lasting = self.all_containers().find(|container| container.name == name);
+        lasting.map(Cow::Borrowed).or_else(|| {
+            let ephemeral = self.ephemeral_container(name)?;
+            Some(Cow::Owned(ephemeral.to_container()))
+        })
+    }
+
+    pub fn ephemeral_container(&self, name: &str) -> Option<&EphemeralContainer> {
+        let mut all = self.ephemeral_containers.iter();
+        all.find(|container| container.name == name)
     }
 
     /// The volumes that a container mounts.
@@ -23,8 +34,12 @@ impl PodSpec {
 
     /// The container that a caller means who may have named none.
     pub fn choose_container(&self, wanted: &str) -> Result<&str, ContainerChoiceError> {
-        let names = self.all_containers().map(|container| container.name.as_str());
-        choose(&names.collect::<Vec<_>>(), self.init_containers.len(), wanted)
+        let lasting = self.all_containers().map(|container| container.name.as_str());
+        let ephemeral = self.ephemeral_containers.iter();
+        let names = lasting.chain(ephemeral.map(|container| container.name.as_str()));
+        let init = self.init_containers.len();
+        let main = init..init + self.containers.len();
+        choose(&names.collect::<Vec<_>>(), main, wanted)
     }
 
     /// Init containers that stay beside the others.
@@ -68,20 +83,49 @@ impl Container {
     }
 }
 
+impl EphemeralContainer {
+    /// The same as a container that has nothing else.
+    pub fn to_container(&self) -> Container {
+        let own = self.clone();
+        Container {
+            name: own.name,
+            image: own.image,
+            command: own.command,
+            args: own.args,
+            working_dir: own.working_dir,
+            env: own.env,
+            env_from: own.env_from,
+            volume_mounts: own.volume_mounts,
+            image_pull_policy: own.image_pull_policy,
+            security_context: own.security_context,
+            stdin: own.stdin,
+            stdin_once: own.stdin_once,
+            tty: own.tty,
+            ..Container::default()
+        }
+    }
+}
+
 impl PodStatus {
-    /// Of init containers in their order, then of the others.
+    /// Of init containers in their order, then of the others, and last of those for a look at them.
     pub fn all_container_statuses(&self) -> impl Iterator<Item = &ContainerStatus> + Clone {
         self.init_container_statuses
             .iter()
             .chain(&self.container_statuses)
+            .chain(&self.ephemeral_container_statuses)
     }
 }
 
-/// The name that is wanted, or with none the only one beside the `init` first names, which are of init containers.
-pub fn choose<'a>(names: &[&'a str], init: usize, wanted: &str) -> Result<&'a str, ContainerChoiceError> {
+/// The name that is wanted, or with none the only one of the containers that are neither init containers nor for a look
+/// at the others: those in the range `main` of the names.
+pub fn choose<'a>(
+    names: &[&'a str],
+    main: Range<usize>,
+    wanted: &str,
+) -> Result<&'a str, ContainerChoiceError> {
     let joined = || names.join(", ");
     if wanted.is_empty() {
-        return match names.get(init..) {
+        return match names.get(main) {
             Some([only]) => Ok(only),
             _ => Err(ContainerChoiceError::Open { names: joined() }),
         };
@@ -128,5 +172,25 @@ mod tests {
             spec.choose_container("wen").unwrap_err().to_string(),
             "\"wen\" is not in the pod; it has first, web, side"
         );
+    }
+
+    #[test]
+    fn a_container_for_a_look_is_one_that_must_be_named() {
+        let spec = PodSpec {
+            containers: vec![Container {
+                name: "web".to_owned(),
+                ..Default::default()
+            }],
+            ephemeral_containers: vec![EphemeralContainer {
+                name: "look".to_owned(),
+                tty: true,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        assert_eq!(spec.choose_container(""), Ok("web"));
+        assert_eq!(spec.choose_container("look"), Ok("look"));
+        assert!(spec.container("look").unwrap().tty);
+        assert_eq!(spec.all_containers().count(), 1);
     }
 }

@@ -26,6 +26,9 @@ impl References {
         for container in spec.all_containers() {
             references.add_container(container);
         }
+        for container in &spec.ephemeral_containers {
+            references.add_container(&container.to_container());
+        }
         for volume in &spec.volumes {
             references.add_volume(volume);
         }

@@ -14,7 +14,7 @@ mod priority_class;
 
 pub use image::ImageReference;
 pub use lease::NODE_LEASE_NAMESPACE;
-pub use pod::{NODE_CONDITIONS, NODE_NOT_READY, subscript, sysctl};
+pub use pod::{NODE_CONDITIONS, NODE_NOT_READY, check_added_container, subscript, sysctl};
 pub use priority_class::{DEFAULT_PREEMPTION_POLICY, SYSTEM_CLASSES};
 
 use crate::{
@@ -51,6 +51,10 @@ pub trait Rules: Object {
     fn set_defaults(&mut self);
     /// Everything that is wrong with an object whose defaults are set.
     fn validate(&self) -> Vec<Violation>;
+    /// Everything that an object cannot begin with, beside what is wrong with it anyway.
+    fn validate_new(&self) -> Vec<Violation> {
+        Vec::new()
+    }
     /// Everything that an update from `old` may not change. Both objects are valid by themselves.
     fn validate_update(&self, old: &Self) -> Vec<Violation>;
 }

@@ -14,6 +14,7 @@ mod binding;
 mod cache;
 mod config;
 mod door;
+mod ephemeral;
 mod error;
 mod events;
 mod eviction;

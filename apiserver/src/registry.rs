@@ -355,7 +355,7 @@ fn what<K: Kind>(object: &K) -> String {
     }
 }
 
-fn validate<K: Kind>(object: &K, mut violations: Vec<Violation>) -> Result<(), ApiError> {
+pub(crate) fn validate<K: Kind>(object: &K, mut violations: Vec<Violation>) -> Result<(), ApiError> {
     violations.extend(object.validate());
     if violations.is_empty() {
         return Ok(());

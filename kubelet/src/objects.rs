@@ -13,6 +13,7 @@ mod api;
 mod local;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
@@ -234,9 +235,11 @@ impl Objects {
                 .filter_map(|object| self.get(pod.source, object).err());
             missing.find(|missing| matches!(missing, Missing::Unknown(..)))
         };
-        let containers = pod.spec().all_containers();
+        let lasting = pod.spec().all_containers().map(Cow::Borrowed);
+        let ephemeral = pod.spec().ephemeral_containers.iter();
+        let containers = lasting.chain(ephemeral.map(|container| Cow::Owned(container.to_container())));
         containers
-            .filter_map(|container| Some((container.name.clone(), unknown_to(container)?.to_string())))
+            .filter_map(|container| Some((container.name.clone(), unknown_to(&container)?.to_string())))
             .collect()
     }
 

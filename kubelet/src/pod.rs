@@ -5,6 +5,7 @@ pub mod cri;
 pub mod dns;
 pub mod downward;
 pub mod env;
+pub mod ephemeral;
 pub mod execute;
 pub mod hash;
 pub mod hook;

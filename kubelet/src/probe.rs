@@ -215,8 +215,8 @@ impl Probes {
             let health = self
                 .health
                 .entry(run.id.clone())
-                .or_insert_with(|| Health::unasked(container));
-            *health = health.under(container);
+                .or_insert_with(|| Health::unasked(&container));
+            *health = health.under(&container);
             run.health = *health;
         }
     }

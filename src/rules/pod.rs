@@ -5,10 +5,12 @@
 //! hostNetwork, hostPID, hostIPC, shareProcessNamespace, hostUsers, hostname, subdomain, setHostnameAsFQDN, podIP,
 //! dnsPolicy, dnsConfig, runtimeClassName, the security context's sysctls and seLinuxOptions, host ports, and the source
 //! of a volume.
+//! Ephemeral containers come by a call of their own, and stay as they are.
 //! nodeName can be set once; nodeSelector is fixed from then on.
 
 mod container;
 mod env;
+mod ephemeral;
 mod hosts;
 mod lifecycle;
 mod mirror;
@@ -20,7 +22,7 @@ mod security;
 pub mod sysctl;
 mod volume;
 
-pub use self::env::subscript;
+pub use self::{env::subscript, ephemeral::check_added_container};
 use super::{Rules, Violation, check::Check, meta, priority_class::PREEMPTION_POLICIES};
 use crate::{
     names,
@@ -58,6 +60,9 @@ impl Rules for Pod {
         for container in spec.init_containers.iter_mut().chain(&mut spec.containers) {
             container::set_defaults(container, host_network);
         }
+        for container in &mut spec.ephemeral_containers {
+            ephemeral::set_defaults(container);
+        }
     }
 
     fn validate(&self) -> Vec<Violation> {
@@ -71,6 +76,14 @@ impl Rules for Pod {
                 c.field("status", |c| check_status(c, status));
             }
         })
+    }
+
+    fn validate_new(&self) -> Vec<Violation> {
+        let mut c = Check::default();
+        if let Some(spec) = &self.spec {
+            c.field("spec", |c| ephemeral::check_new(c, spec));
+        }
+        c.finish()
     }
 
     fn validate_update(&self, old: &Self) -> Vec<Violation> {
@@ -226,6 +239,7 @@ fn check_status(c: &mut Check, status: &PodStatus) {
     for (field, statuses) in [
         ("initContainerStatuses", &status.init_container_statuses),
         ("containerStatuses", &status.container_statuses),
+        ("ephemeralContainerStatuses", &status.ephemeral_container_statuses),
     ] {
         c.list(field, statuses, MAX_CONTAINERS, |c, container| {
             c.field("name", |c| c.not_empty(&container.name));
@@ -283,6 +297,7 @@ fn check_update(c: &mut Check, new: &PodSpec, old: &PodSpec) {
             c.unchanged(&new.node_selector, &old.node_selector, PLACED);
         });
     }
+    ephemeral::check_update(c, new, old);
     container::check_host_ports_update(c, new, old);
     volume::check_volumes_update(c, new, old);
 }

@@ -25,6 +25,7 @@ pub(super) const RPCS: &[(&str, Access)] = &[
     ("/clone8s.v1.PodService/UpdatePodStatus", Access::Node),
     ("/clone8s.v1.PodService/BindPod", Access::Admin),
     ("/clone8s.v1.PodService/EvictPod", Access::Admin),
+    ("/clone8s.v1.PodService/AddEphemeralContainer", Access::Admin),
     ("/clone8s.v1.PodService/GetPodLogs", Access::Admin),
     ("/clone8s.v1.PodService/ExecPod", Access::Admin),
     ("/clone8s.v1.PodService/AttachPod", Access::Admin),

@@ -7,6 +7,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as Type, MapKey, Messa
 const KEYED_LISTS: &[(&str, &[KeyField])] = &[
     ("clone8s.v1.PodSpec.containers", &[NAME]),
     ("clone8s.v1.PodSpec.init_containers", &[NAME]),
+    ("clone8s.v1.PodSpec.ephemeral_containers", &[NAME]),
     ("clone8s.v1.PodSpec.volumes", &[NAME]),
     ("clone8s.v1.PodSpec.image_pull_secrets", &[NAME]),
     ("clone8s.v1.Container.env", &[NAME]),
@@ -22,6 +23,11 @@ const KEYED_LISTS: &[(&str, &[KeyField])] = &[
     ),
     (
         "clone8s.v1.Container.volume_mounts",
+        &[KeyField::new("mount_path")],
+    ),
+    ("clone8s.v1.EphemeralContainer.env", &[NAME]),
+    (
+        "clone8s.v1.EphemeralContainer.volume_mounts",
         &[KeyField::new("mount_path")],
     ),
     ("clone8s.v1.ServiceAccount.secrets", &[NAME]),

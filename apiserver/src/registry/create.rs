@@ -79,7 +79,8 @@ impl Registry {
         }
         let mut namespace = namespaces::open(self, &key).await?;
         let admission = Admission::of_new(self, &key).await?;
-        let violations = admission.complete(&mut object, None);
+        let mut violations = admission.complete(&mut object, None);
+        violations.extend(object.validate_new());
         validate(&object, violations)?;
         admission.check_room(&key, None, &object)?;
         let value = encode(&object, &key)?;

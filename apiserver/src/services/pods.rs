@@ -1,15 +1,16 @@
 //! What pods have beside the calls of all kinds, which `objects` answers.
 
 use clone8s::v1::{
-    AttachPodRequest, AttachPodResponse, BindPodRequest, BindPodResponse, EvictPodRequest, EvictPodResponse,
-    ExecPodRequest, ExecPodResponse, GetPodLogsRequest, GetPodLogsResponse, PortForwardPodRequest,
-    PortForwardPodResponse, pod_service_server::PodService,
+    AddEphemeralContainerRequest, AddEphemeralContainerResponse, AttachPodRequest, AttachPodResponse,
+    BindPodRequest, BindPodResponse, EvictPodRequest, EvictPodResponse, ExecPodRequest, ExecPodResponse,
+    GetPodLogsRequest, GetPodLogsResponse, PortForwardPodRequest, PortForwardPodResponse,
+    pod_service_server::PodService,
 };
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use crate::{
     access::{self, Scope},
-    binding, eviction,
+    binding, ephemeral, eviction,
     pod_calls::{logs, streams::PodStreams},
     services::Backend,
 };
@@ -29,6 +30,15 @@ impl PodService for Backend {
         let scope = access::scope(&request)?;
         let pod = eviction::evict(&self.registry, &scope, request.into_inner()).await?;
         Ok(Response::new(EvictPodResponse { pod: Some(pod) }))
+    }
+
+    async fn add_ephemeral_container(
+        &self,
+        request: Request<AddEphemeralContainerRequest>,
+    ) -> Result<Response<AddEphemeralContainerResponse>, Status> {
+        let scope = access::scope(&request)?;
+        let pod = ephemeral::add(&self.registry, &scope, request.into_inner()).await?;
+        Ok(Response::new(AddEphemeralContainerResponse { pod: Some(pod) }))
     }
 
     async fn get_pod_logs(

@@ -7,6 +7,7 @@ mod applies;
 mod batches;
 mod deletion;
 mod doors;
+mod ephemeral;
 mod errors;
 mod evictions;
 mod harness;

@@ -41,6 +41,8 @@ pub enum Action {
         sandbox: SandboxId,
         run: RunNumbers,
         images: RunImages,
+        /// The container whose processes it is to see.
+        target: Option<ContainerId>,
     },
     StartContainer {
         container: String,
@@ -144,7 +146,7 @@ impl Action {
             | Self::PostStart(HookCall { container, .. })
             | Self::StartContainer { container, .. } => {
                 let spec = pod.spec().container(container);
-                spec.map(|spec| hash::container_hash(pod, spec))
+                spec.map(|spec| hash::container_hash(pod, &spec))
                     .unwrap_or_default()
             }
             Self::ResizeContainer { allocation, .. } => allocation.to_string(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use clone8s::{
     cri::{
         ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, LinuxPodSandboxConfig,
-        Mount, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+        Mount, NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
     },
     quantity::QuantityError,
     v1::{Container, PodSpec},
@@ -17,7 +17,12 @@ use super::{
     security::{self, ImageUser},
     stages::Role,
 };
-use crate::{desired::DesiredPod, identity, logs, runtime::ImageRef, user_ranges::UserRange};
+use crate::{
+    desired::DesiredPod,
+    identity, logs,
+    runtime::{ContainerId, ImageRef},
+    user_ranges::UserRange,
+};
 
 /// Seconds that a pod's containers have to stop, when its spec does not say.
 pub const DEFAULT_GRACE_SECONDS: i32 = 30;
@@ -191,6 +196,15 @@ pub fn container_config(
         }),
         ..Default::default()
     })
+}
+
+/// Makes a container see the processes of another (CRI v1, NamespaceMode TARGET).
+pub fn show_processes_of(target: &ContainerId, config: &mut ContainerConfig) {
+    let linux = config.linux.get_or_insert_default();
+    let security = linux.security_context.get_or_insert_default();
+    let options = security.namespace_options.get_or_insert_default();
+    options.pid = NamespaceMode::Target.into();
+    target.as_str().clone_into(&mut options.target_id);
 }
 
 /// Seconds that the pod's containers have to stop.

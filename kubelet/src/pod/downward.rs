@@ -99,7 +99,7 @@ pub fn resource(
 ) -> Result<String, String> {
     let spec = pod.spec().container(container);
     let container = spec.ok_or_else(|| format!("the pod has no container {container:?}"))?;
-    let amount = amount(container, node, &selector.resource)?;
+    let amount = amount(&container, node, &selector.resource)?;
     let divisor = match selector.divisor.as_str() {
         "" | "0" => Quantity::from_count(1),
         text => text.parse().map_err(|error| format!("divisor: {error}"))?,

@@ -1,6 +1,7 @@
 //! Carries out one action. Decides nothing.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::PathBuf,
@@ -292,11 +293,12 @@ impl Executor {
             sandbox,
             run,
             images,
+            target,
         } = action
         else {
             return Outcome::Done;
         };
-        let Some(spec) = pod.spec().container(container).cloned() else {
+        let Some(spec) = pod.spec().container(container).map(Cow::into_owned) else {
             return unwanted(FailedStep::CreateContainer);
         };
         let held = self.hold(subject, FailedStep::CreateContainer).await;
@@ -350,10 +352,13 @@ impl Executor {
             reference: &images.own,
             user: user.as_ref(),
         };
-        let config = match cri::container_config(pod, &spec, run, image, mounts, envs, &facts) {
+        let mut config = match cri::container_config(pod, &spec, run, image, mounts, envs, &facts) {
             Ok(config) => config,
             Err(error) => return refused(error.to_string()),
         };
+        if let Some(target) = target {
+            cri::show_processes_of(target, &mut config);
+        }
         let sandbox_config = cri::sandbox_config(pod, subject.sandbox_attempt, &facts);
         ended(
             self.runtime
@@ -412,7 +417,7 @@ impl Executor {
 
     async fn post_start(&self, pod: &DesiredPod, mut call: HookCall) -> Outcome {
         if let Some(container) = pod.spec().container(&call.container) {
-            call.handler = hook::resolved(&call.handler, pod.spec(), container, &self.host_ip);
+            call.handler = hook::resolved(&call.handler, pod.spec(), &container, &self.host_ip);
         }
         self.perform(Hook::PostStart, &call, None).await
     }

@@ -112,9 +112,9 @@ pub fn resolved(
 pub(super) fn annotate(pod: &DesiredPod, memory: &Memory, observed: &mut Observed) {
     let uid = pod.uid();
     for run in observed.containers.iter_mut().filter(|run| run.uid == uid) {
-        let lifecycle = pod
-            .spec()
-            .container(&run.name)
+        let container = pod.spec().container(&run.name);
+        let lifecycle = container
+            .as_ref()
             .and_then(|container| container.lifecycle.as_ref());
         let has_hook = lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some());
         if !has_hook || !matches!(run.state, RunState::Running { .. }) {

@@ -72,8 +72,8 @@ pub fn is_always_pulled(spec: &PodSpec, container: &str, image: &str) -> bool {
     let Some(container) = spec.container(container) else {
         return false;
     };
-    let of_volumes = of_volumes(spec, container).map(|(_, needed)| needed);
-    let mut needed = of_volumes.chain([of_container(container)]);
+    let of_volumes = of_volumes(spec, &container).map(|(_, needed)| needed);
+    let mut needed = of_volumes.chain([of_container(&container)]);
     needed.any(|needed| needed.image == image && needed.pull_policy == "Always")
 }
 
@@ -83,7 +83,9 @@ pub fn named(spec: &PodSpec) -> impl Iterator<Item = &str> {
         Some(Source::Image(image)) => Some(image.reference.as_str()),
         _ => None,
     });
+    let ephemeral = spec.ephemeral_containers.iter();
     spec.all_containers()
         .map(|container| container.image.as_str())
+        .chain(ephemeral.map(|container| container.image.as_str()))
         .chain(of_volumes)
 }

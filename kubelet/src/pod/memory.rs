@@ -7,12 +7,14 @@ use std::{
 
 use super::{
     action::StopCause,
+    ephemeral,
     hook::{Hook, HookRecord},
+    observed::{Observed, RunState},
     resources::Allocation,
 };
 use crate::{
     config::Intervals,
-    desired::PodUid,
+    desired::{DesiredPod, PodUid},
     runtime::{ContainerId, ImageRef, SandboxId},
 };
 
@@ -33,6 +35,8 @@ pub struct Memory {
     pub hooks: BTreeMap<(ContainerId, Hook), HookRecord>,
     /// Runs that are being stopped: since when, and why.
     pub stops: BTreeMap<ContainerId, Stop>,
+    /// Ephemeral containers that have run, by their pod: none of them runs again.
+    begun: BTreeSet<(PodUid, String)>,
     /// Pods of this key that may have left folders and mounts on the node.
     pub uncleaned: BTreeSet<PodUid>,
 }
@@ -163,6 +167,31 @@ impl Memory {
         self.images.retain(|(of, _), _| of != container);
     }
 
+    /// Notes that an ephemeral container of a pod has run.
+    pub fn note_begun(&mut self, uid: &PodUid, name: &str) {
+        self.begun.insert((uid.clone(), name.to_owned()));
+    }
+
+    pub fn has_begun(&self, uid: &PodUid, name: &str) -> bool {
+        self.begun.contains(&(uid.clone(), name.to_owned()))
+    }
+
+    /// Takes up from what is there, and from what was told before, which ephemeral containers of the pod have run.
+    pub fn look_at_ephemeral(&mut self, pod: &DesiredPod, observed: &Observed) {
+        let uid = pod.uid();
+        self.begun.retain(|(of, _)| *of == uid);
+        for name in ephemeral::begun(pod.pod.status.as_ref()) {
+            self.note_begun(&uid, name);
+        }
+        let names = pod.spec().ephemeral_containers.iter();
+        for name in names.map(|container| container.name.as_str()) {
+            let runs = observed.runs_of(&uid, name);
+            if runs.iter().any(|run| run.state != RunState::Created) {
+                self.note_begun(&uid, name);
+            }
+        }
+    }
+
     /// The failure that still counts for a target and a spec.
     pub fn failure(&self, target: &Target, spec_hash: &str) -> Option<&Failure> {
         self.failures
@@ -206,7 +235,7 @@ impl Memory {
     }
 
     /// Forgets what no longer can matter: bounded by what is on the node.
-    pub fn retain(&mut self, observed: &super::observed::Observed) {
+    pub fn retain(&mut self, observed: &Observed) {
         self.stopped_sandboxes.retain(|id| observed.sandbox(id).is_some());
         let alive = |id: &ContainerId| observed.containers.iter().any(|run| run.id == *id);
         self.stopped_containers.retain(alive);

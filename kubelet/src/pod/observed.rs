@@ -274,7 +274,7 @@ fn bare_state(state: ContainerState, created_at: SystemTime) -> RunState {
 }
 
 /// As a process that was killed.
-const LOST_EXIT_CODE: i32 = 137;
+pub const LOST_EXIT_CODE: i32 = 137;
 
 fn full_state(status: &ContainerStatus, created_at: SystemTime) -> RunState {
     let started_at = from_nanos(status.started_at);

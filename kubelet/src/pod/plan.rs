@@ -19,13 +19,15 @@ mod tear_down;
 
 use std::time::SystemTime;
 
+use clone8s::v1::{Container, EphemeralContainer};
+
 use super::{
     cri::RunNumbers,
     hash,
     memory::{Memory, Target},
     observed::{Observed, Run, RunState},
     resources::Allocation,
-    stages::{Stage, roles},
+    stages::{Role, Stage, roles},
 };
 use crate::{
     config::Intervals,
@@ -105,8 +107,15 @@ impl Planner<'_> {
         let spec_hash = hash::sandbox_hash(pod);
         let sandbox = self.observed.present_sandbox(&uid, &spec_hash);
         let stage = Stage::of(pod, self.observed, sandbox, self.intervals);
-        let needs: Vec<_> = roles(pod.spec())
-            .map(|(role, container)| (container, self.need(pod, role, container, sandbox, stage)))
+        let ephemeral = pod.spec().ephemeral_containers.iter();
+        let ephemeral: Vec<Container> = ephemeral.map(EphemeralContainer::to_container).collect();
+        let containers =
+            roles(pod.spec()).chain(ephemeral.iter().map(|container| (Role::Ephemeral, container)));
+        let needs: Vec<_> = containers
+            .map(|(role, container)| match role {
+                Role::Ephemeral => (container, self.need_of_ephemeral(pod, container, sandbox, stage)),
+                _ => (container, self.need(pod, role, container, sandbox, stage)),
+            })
             .collect();
 
         let mut endings = Vec::new();

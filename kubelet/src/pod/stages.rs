@@ -32,9 +32,12 @@ pub enum Role {
     /// An init container that stays beside what comes after it.
     Sidecar(usize),
     Main,
+    /// For a look into the pod: runs once, beside whatever there is.
+    Ephemeral,
 }
 
 impl Role {
+    /// None for an ephemeral container, which has no place among those that start in order.
     pub fn of(spec: &PodSpec, name: &str) -> Option<Self> {
         roles(spec)
             .find(|(_, container)| container.name == name)
@@ -45,13 +48,14 @@ impl Role {
     pub fn restart_policy(self, spec: &PodSpec) -> &str {
         match (self, spec.restart_policy.as_str()) {
             (Self::Sidecar(_), _) => "Always",
+            (Self::Ephemeral, _) => "Never",
             (Self::Init(_), "Always") => "OnFailure",
             (_, policy) => policy,
         }
     }
 }
 
-/// The containers of a pod in the order in which they start.
+/// The containers of a pod in the order in which they start; not those for a look at them.
 pub fn roles(spec: &PodSpec) -> impl Iterator<Item = (Role, &Container)> {
     let init = spec.init_containers.iter().enumerate().map(|(place, container)| {
         let role = if container.is_sidecar() {
@@ -93,7 +97,7 @@ impl Stage {
             intervals,
         };
         let spec = pod.spec();
-        if spec.init_containers.is_empty() {
+        if spec.init_containers.is_empty() && spec.ephemeral_containers.is_empty() {
             return Self::Main;
         }
         let is_over = |container: &Container| view.has_ended_for_good(Role::Main, container);
@@ -116,7 +120,9 @@ impl Stage {
         match (self, role) {
             (Self::Init(turn), Role::Init(place)) => place == turn,
             (Self::Init(turn), Role::Sidecar(place)) => place <= turn,
-            (Self::Main, Role::Sidecar(_) | Role::Main) => true,
+            (Self::Main, Role::Sidecar(_) | Role::Main) | (Self::Init(_) | Self::Main, Role::Ephemeral) => {
+                true
+            }
             (Self::Init(_), Role::Main) | (Self::Main, Role::Init(_)) | (Self::Over | Self::Failed(_), _) => {
                 false
             }
@@ -127,7 +133,7 @@ impl Stage {
     pub fn must_end(self, role: Role) -> bool {
         match role {
             Role::Init(_) => !matches!(self, Self::Init(_)),
-            Role::Sidecar(_) => matches!(self, Self::Over | Self::Failed(_)),
+            Role::Sidecar(_) | Role::Ephemeral => matches!(self, Self::Over | Self::Failed(_)),
             Role::Main => false,
         }
     }

@@ -2,6 +2,7 @@
 
 mod conditions;
 mod container;
+mod ephemeral;
 
 use std::time::SystemTime;
 
@@ -9,6 +10,7 @@ use clone8s::v1::{ContainerStatus, PodStatus, container_state::State};
 
 use conditions::{Facts, conditions};
 use container::{View, container_status};
+use ephemeral::ephemeral_statuses;
 
 use super::{
     hash,
@@ -48,11 +50,12 @@ pub fn status(
     let nothing_left = !observed.containers.iter().any(|run| run.uid == uid);
     let sandbox = observed.present_sandbox(&uid, &hash::sandbox_hash(pod));
     let stage = Stage::of(pod, observed, sandbox, context.intervals);
-    let (init_container_statuses, container_statuses) = match previous {
+    let (init_container_statuses, container_statuses, ephemeral_container_statuses) = match previous {
         // How the containers ended is known from before they were removed.
         Some(previous) if stopping && nothing_left => (
             unready(&previous.init_container_statuses),
             unready(&previous.container_statuses),
+            unready(&previous.ephemeral_container_statuses),
         ),
         _ => {
             let view = View {
@@ -68,7 +71,7 @@ pub fn status(
                 .map(|(role, container)| container_status(&view, role, container))
                 .collect();
             let main = init.split_off(pod.spec().init_containers.len());
-            (init, main)
+            (init, main, ephemeral_statuses(&view, previous))
         }
     };
     // What is being stopped is not started again, whatever its policy says.
@@ -128,6 +131,7 @@ pub fn status(
         qos_class: QosClass::of(pod.spec()).map_or_else(|_| String::new(), |class| class.name().to_owned()),
         init_container_statuses,
         container_statuses,
+        ephemeral_container_statuses,
         observed_generation: pod
             .pod
             .metadata

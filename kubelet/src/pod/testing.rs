@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use clone8s::v1::{
-    Container, ExecAction, Lifecycle, LifecycleHandler, ObjectMeta, Pod, PodSpec, lifecycle_handler::Handler,
+    Container, EphemeralContainer, ExecAction, Lifecycle, LifecycleHandler, ObjectMeta, Pod, PodSpec,
+    lifecycle_handler::Handler,
 };
 
 use crate::desired::{DesiredPod, Source};
@@ -53,6 +54,20 @@ pub(crate) fn with_init(of: &DesiredPod, init_containers: Vec<Container>) -> Des
     let mut pod = of.clone();
     let spec = Arc::make_mut(&mut pod.pod).spec.get_or_insert_default();
     spec.init_containers = init_containers;
+    pod
+}
+
+/// The same pod with an ephemeral container of the image "look:1".
+pub(crate) fn with_ephemeral(of: &DesiredPod, name: &str, target: &str) -> DesiredPod {
+    let mut pod = of.clone();
+    let spec = Arc::make_mut(&mut pod.pod).spec.get_or_insert_default();
+    spec.ephemeral_containers.push(EphemeralContainer {
+        name: name.to_owned(),
+        image: "look:1".to_owned(),
+        image_pull_policy: "IfNotPresent".to_owned(),
+        target_container_name: target.to_owned(),
+        ..Default::default()
+    });
     pod
 }
 

@@ -52,13 +52,13 @@ pub fn effects(old: &Pod, new: &Pod) -> Vec<(String, Effect)> {
             _ if in_new_sandbox => Effect::RestartsInNewSandbox,
             None if matches!(role, Role::Init(_)) => Effect::StaysDone,
             None => Effect::Starts,
-            Some(was) if hash::container_hash(&old, was) != hash::container_hash(&new, container) => {
+            Some(was) if hash::container_hash(&old, &was) != hash::container_hash(&new, container) => {
                 match role {
                     Role::Init(_) => Effect::StaysDone,
-                    Role::Sidecar(_) | Role::Main => Effect::Restarts,
+                    Role::Sidecar(_) | Role::Main | Role::Ephemeral => Effect::Restarts,
                 }
             }
-            Some(was) if allocation(was) != allocation(container) => Effect::Resizes,
+            Some(was) if allocation(&was) != allocation(container) => Effect::Resizes,
             Some(_) => return None,
         };
         Some((container.name.clone(), effect))

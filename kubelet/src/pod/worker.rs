@@ -154,6 +154,7 @@ impl Worker {
             }
             self.probes.annotate(pod, &mut observed);
             hook::annotate(pod, &self.memory, &mut observed);
+            self.memory.look_at_ephemeral(pod, &observed);
             self.pod = Some(pod.clone());
         }
         let observed = &observed;

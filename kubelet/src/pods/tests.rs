@@ -1,6 +1,7 @@
 //! The whole of it on a runtime in memory, with paused time.
 
 mod configuration;
+mod ephemeral;
 mod evictions;
 mod hooks;
 mod lifecycle;

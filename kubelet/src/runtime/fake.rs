@@ -141,6 +141,11 @@ impl FakeRuntime {
         self.end(id, code);
     }
 
+    /// As if somebody had removed a container behind the kubelet's back.
+    pub fn forget(&self, id: &str) {
+        self.state().containers.remove(id);
+    }
+
     /// As a reboot: nothing runs any more, and all is still listed.
     pub fn reboot(&self) {
         let ids: Vec<_> = self.state().containers.keys().cloned().collect();

@@ -49,7 +49,7 @@ pub(super) fn manifest_pods(file: &str, bytes: &[u8], node: &str) -> Result<Vec<
 /// The pod of a message, in either form of a manifest.
 pub(super) fn message_pod(value: Value, node: &str) -> Result<Pod, String> {
     let pod = manifest::pod_from_value(value).map_err(|errors| lines(&errors))?;
-    fit(pod, node).map_err(|violations| sentences(&violations))
+    fit_own(pod, node).map_err(|violations| sentences(&violations))
 }
 
 /// A stored pod of the queue: this node's, and as valid as the apiserver said.
@@ -78,13 +78,29 @@ pub(super) fn check_identity(pod: &Pod, node: &str) -> Result<(), String> {
 
 fn for_node(document: &Document, node: &str) -> Result<Pod, Vec<Violation>> {
     match &document.object {
-        AnyObject::Pod(pod) => fit(pod.clone(), node),
+        AnyObject::Pod(pod) => fit_own(pod.clone(), node),
         other => {
             let kind = other.kind();
             let words = format!("is {kind}, but a node runs pods alone; give it to the apiserver");
             Err(vec![violation("kind", &words)])
         }
     }
+}
+
+/// The same for a pod that no apiserver has, to which nobody could add anything.
+fn fit_own(pod: Pod, node: &str) -> Result<Pod, Vec<Violation>> {
+    let ephemeral = pod
+        .spec
+        .as_ref()
+        .map_or(0, |spec| spec.ephemeral_containers.len());
+    let fitted = fit(pod, node);
+    if ephemeral == 0 {
+        return fitted;
+    }
+    let words = "cannot be in a pod of the node's own: they are added to pods of the API alone";
+    let mut violations = fitted.err().unwrap_or_default();
+    violations.push(violation("spec.ephemeralContainers", words));
+    Err(violations)
 }
 
 /// Defaults, rules, and the node's name.
@@ -161,6 +177,10 @@ mod tests {
         "line 2, column 7: kind: is ConfigMap"
     )]
     #[case::unknown_field(&GOOD.replace("image:", "imag:"), "imag")]
+    #[case::ephemeral(
+        &format!("{GOOD}  ephemeralContainers: [{{name: look, image: one}}]\n"),
+        "line 9, column 24: spec.ephemeralContainers: cannot be in a pod of the node's own"
+    )]
     #[case::invalid(&GOOD.replace("name: main", "name: Main_"), "line 7, column 11: spec.containers[0].name")]
     #[case::another_node(&GOOD.replace("spec:", "spec:\n  nodeName: node-2"), "node-2")]
     #[case::same_name_twice(&format!("{GOOD}---\n{GOOD}"), "earlier pod")]

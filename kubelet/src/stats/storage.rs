@@ -60,10 +60,10 @@ impl Storage {
                 used_bytes: used(&volumes.volume_dir(&uid, &volume.name)),
             });
             let logs = logs::pod_dir(log_root, key, &uid);
-            let of_containers = pod.spec().all_containers().map(|container| {
-                let dir = logs.join(&container.name);
-                (container.name.clone(), used(&dir))
-            });
+            let lasting = pod.spec().all_containers().map(|container| &container.name);
+            let ephemeral = pod.spec().ephemeral_containers.iter();
+            let names = lasting.chain(ephemeral.map(|container| &container.name));
+            let of_containers = names.map(|name| (name.clone(), used(&logs.join(name))));
             let (volumes, logs) = (sizes.collect(), of_containers.collect());
             let rest = begun.elapsed().saturating_mul(REST).min(Duration::from_hours(1));
             let found = Found {

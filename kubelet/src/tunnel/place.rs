@@ -73,9 +73,11 @@ impl KnownPod {
             (None, Some(status)) => {
                 let known = status.all_container_statuses();
                 let names: Vec<&str> = known.map(|container| container.name.as_str()).collect();
-                containers::choose(&names, status.init_container_statuses.len(), wanted)
+                let init = status.init_container_statuses.len();
+                let main = init..init + status.container_statuses.len();
+                containers::choose(&names, main, wanted)
             }
-            (None, None) => containers::choose(&[], 0, wanted),
+            (None, None) => containers::choose(&[], 0..0, wanted),
         };
         match chosen {
             Ok(name) => Ok(name.to_owned()),

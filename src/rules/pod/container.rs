@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     names,
-    rules::pod::{default_to, env, lifecycle, mounts, probe, resources, security},
+    rules::pod::{default_to, env, ephemeral, lifecycle, mounts, probe, resources, security},
     rules::{
         ImageReference,
         check::{Check, Seen},
@@ -45,7 +45,7 @@ pub(super) fn pull_policy(image: &str) -> &'static str {
 }
 
 /// What containers must not have twice in a pod.
-struct Taken<'a> {
+pub(super) struct Taken<'a> {
     names: Seen<&'a str>,
     host_ports: Seen<HostPort<'a>>,
 }
@@ -69,18 +69,29 @@ pub(super) fn check_containers(c: &mut Check, spec: &PodSpec, limit: usize) {
             });
         }
     });
+    ephemeral::check(c, spec, &mut taken);
 }
 
 fn check_container<'a>(c: &mut Check, container: &'a Container, spec: &PodSpec, taken: &mut Taken<'a>) {
+    check_name(c, &container.name, taken);
+    check_common(c, container, spec);
+    check_ports(c, container, spec.host_network, &mut taken.host_ports);
+    probe::check_probes(c, container);
+    lifecycle::check_lifecycle(c, container, spec);
+    resources::check_resources(c, container);
+}
+
+pub(super) fn check_name<'a>(c: &mut Check, name: &'a str, taken: &mut Taken<'a>) {
     c.field("name", |c| {
-        c.ok(names::check_dns_label(&container.name));
-        if taken.names.again(container.name.as_str()) {
-            c.wrong(format!(
-                "{:?} is the name of another container of the pod",
-                container.name
-            ));
+        c.ok(names::check_dns_label(name));
+        if taken.names.again(name) {
+            c.wrong(format!("{name:?} is the name of another container of the pod"));
         }
     });
+}
+
+/// What holds for a container of every kind.
+pub(super) fn check_common(c: &mut Check, container: &Container, spec: &PodSpec) {
     c.field("image", |c| {
         if let Err(sentence) = ImageReference::parse(&container.image) {
             c.wrong(sentence);
@@ -91,11 +102,7 @@ fn check_container<'a>(c: &mut Check, container: &'a Container, spec: &PodSpec, 
     });
     check_process(c, container);
     env::check_env(c, container, spec);
-    check_ports(c, container, spec.host_network, &mut taken.host_ports);
-    probe::check_probes(c, container);
-    lifecycle::check_lifecycle(c, container, spec);
     mounts::check_mounts(c, container, spec);
-    resources::check_resources(c, container);
     if let Some(context) = &container.security_context {
         c.field("securityContext", |c| security::check_container(c, context, spec));
     }

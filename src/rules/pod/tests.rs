@@ -1,4 +1,5 @@
 mod configuration;
+mod ephemeral;
 mod lifecycle;
 mod mirrors;
 mod probes;

@@ -5,7 +5,7 @@ use clone8s::v1::Container;
 use super::{
     super::{
         cri::RunNumbers,
-        hash, images,
+        ephemeral, hash, images,
         memory::{ImageKnowledge, Target},
         observed::{PostStart, Run, RunState, Sandbox},
         resources::Allocation,
@@ -14,6 +14,11 @@ use super::{
     Action, Need, Next, Planner, StopCause, next_run,
 };
 use crate::desired::{DesiredPod, PodUid};
+
+const FIRST_RUN: RunNumbers = RunNumbers {
+    restart_count: 0,
+    backoff_step: 0,
+};
 
 impl<'a> Planner<'a> {
     pub(super) fn need(
@@ -27,12 +32,8 @@ impl<'a> Planner<'a> {
         let runs = self.observed.runs_of(&pod.uid(), &container.name);
         let may_start = stage.may_start(role);
         let Some(newest) = runs.first().copied() else {
-            let first = RunNumbers {
-                restart_count: 0,
-                backoff_step: 0,
-            };
             return if may_start {
-                Need::New(first)
+                Need::New(FIRST_RUN)
             } else {
                 Need::Nothing
             };
@@ -86,6 +87,40 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// What an ephemeral container needs: one run in the sandbox that there is, whatever its spec would be now.
+    pub(super) fn need_of_ephemeral(
+        &self,
+        pod: &DesiredPod,
+        container: &Container,
+        sandbox: Option<&Sandbox>,
+        stage: Stage,
+    ) -> Need<'a> {
+        let name = &container.name;
+        let may_start = stage.may_start(Role::Ephemeral) && sandbox.is_some();
+        let target = ephemeral::target(pod, name, self.observed, sandbox);
+        let Some(run) = self.observed.runs_of(&pod.uid(), name).first().copied() else {
+            let has_run = self.memory.has_begun(&pod.uid(), name);
+            return if may_start && target.is_ok() && !has_run {
+                Need::New(FIRST_RUN)
+            } else {
+                Need::Nothing
+            };
+        };
+        let in_place = sandbox.is_some_and(|sandbox| sandbox.id == run.sandbox);
+        match (&run.state, target) {
+            (RunState::Exited(_), _) => Need::Nothing,
+            (RunState::Running { .. }, _) if in_place && !stage.must_end(Role::Ephemeral) => Need::Nothing,
+            // It was made to see the processes of a run that is over.
+            (RunState::Created, Ok(Some(target))) if target.created_at > run.created_at => {
+                Need::Replace(run, StopCause::OutOfPlace)
+            }
+            (RunState::Created, Err(_)) if in_place && may_start => Need::Nothing,
+            (RunState::Created, Ok(_)) if in_place && may_start => Need::Start(run),
+            _ if in_place => Need::Replace(run, StopCause::NotNeeded),
+            _ => Need::Replace(run, StopCause::OutOfPlace),
+        }
+    }
+
     /// What a run that is where and what it should be needs.
     fn running(&self, container: &Container, run: &'a Run) -> Need<'a> {
         match (run.health.failed, run.post_start) {
@@ -124,11 +159,13 @@ impl<'a> Planner<'a> {
             Ok(images) => {
                 // Whoever comes to know it wakes the worker.
                 if !self.memory.configuration.unknown.contains_key(&name) {
+                    let target = ephemeral::target(pod, &name, self.observed, Some(sandbox));
                     self.plan.actions.push(Action::CreateContainer {
                         container: name,
                         sandbox: sandbox.id.clone(),
                         run,
                         images,
+                        target: target.ok().flatten().map(|run| run.id.clone()),
                     });
                 }
                 return;

@@ -1,5 +1,6 @@
 //! What plans look like, and what holds for every plan.
 
+mod ephemeral;
 mod order;
 mod order_properties;
 mod properties;
@@ -73,8 +74,8 @@ fn containers_of_a_ready_sandbox_go_their_ways_side_by_side() {
     "#);
     world.step();
     insta::assert_snapshot!(planned(&world), @r#"
-    CreateContainer { container: "web", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, images: RunImages { own: ImageRef("sha256:web:1"), volumes: {} } }
-    CreateContainer { container: "side", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, images: RunImages { own: ImageRef("sha256:side:1"), volumes: {} } }
+    CreateContainer { container: "web", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, images: RunImages { own: ImageRef("sha256:web:1"), volumes: {} }, target: None }
+    CreateContainer { container: "side", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, images: RunImages { own: ImageRef("sha256:side:1"), volumes: {} }, target: None }
     "#);
     world.step();
     insta::assert_snapshot!(planned(&world), @r#"
@@ -279,5 +280,5 @@ fn a_container_waits_for_the_images_that_it_mounts() {
     }
     insta::assert_snapshot!(planned(&world), @r#"PullImage { container: "web", image: "mounted:1" }"#);
     world.step();
-    insta::assert_snapshot!(planned(&world), @r#"CreateContainer { container: "web", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, images: RunImages { own: ImageRef("sha256:web:1"), volumes: {"mounted": ImageRef("sha256:mounted:1")} } }"#);
+    insta::assert_snapshot!(planned(&world), @r#"CreateContainer { container: "web", sandbox: SandboxId("s1"), run: RunNumbers { restart_count: 0, backoff_step: 0 }, images: RunImages { own: ImageRef("sha256:web:1"), volumes: {"mounted": ImageRef("sha256:mounted:1")} }, target: None }"#);
 }

@@ -59,7 +59,7 @@ fn run(pod: &DesiredPod, words: &str, number: usize) -> Run {
         spec_hash: if has("stale") {
             "stale".to_owned()
         } else {
-            hash::container_hash(pod, pod.spec().container(name).unwrap())
+            hash::container_hash(pod, &pod.spec().container(name).unwrap())
         },
         restart_count: u32::try_from(number).unwrap(),
         backoff_step: 0,

@@ -7,7 +7,7 @@ use clone8s::v1::{
 
 use super::{
     super::{
-        hash,
+        ephemeral, hash,
         images::{self, Needed},
         memory::{FailedStep, Failure, ImageKnowledge, Memory, Target},
         observed::{Exit, Observed, PostStart, Run, RunState, Sandbox},
@@ -55,10 +55,16 @@ pub(super) fn container_status(view: &View<'_>, role: Role, container: &Containe
     let missing = images::found(pod.spec(), container, memory).err();
     let trouble = || waiting_reason(container, missing, failure, memory, context);
     let is_turn = stage.is_none_or(|stage| stage.may_start(role));
-    let nothing_yet = || match trouble().filter(|_| is_turn) {
-        Some((reason, message)) => waiting(reason, &message),
-        None if pod.spec().init_containers.is_empty() => waiting("ContainerCreating", ""),
-        None => waiting("PodInitializing", ""),
+    let target = ephemeral::target(pod, &container.name, view.observed, view.sandbox);
+    let nothing_yet = || match (trouble().filter(|_| is_turn), target) {
+        (Some((reason, message)), _) => waiting(reason, &message),
+        (None, Err(target)) => waiting(
+            "ContainerCreating",
+            &format!("waits for container {target}, whose processes it is to see, to run"),
+        ),
+        (None, Ok(_)) if matches!(role, Role::Ephemeral) => waiting("ContainerCreating", ""),
+        (None, Ok(_)) if pod.spec().init_containers.is_empty() => waiting("ContainerCreating", ""),
+        (None, Ok(_)) => waiting("PodInitializing", ""),
     };
     let mut before = runs.get(1).copied();
     let state = match newest.map(|run| (run, &run.state)) {
@@ -103,7 +109,8 @@ pub(super) fn container_status(view: &View<'_>, role: Role, container: &Containe
     let started = matches!(state, State::Running(_)) && newest.is_some_and(is_over);
     let ready = match (role, &state) {
         (Role::Init(_), State::Terminated(end)) => end.exit_code == 0,
-        (Role::Init(_), _) => false,
+        // It is there for a look, and promises nothing.
+        (Role::Init(_) | Role::Ephemeral, _) => false,
         (Role::Sidecar(_) | Role::Main, _) => {
             started && stage.is_some() && newest.is_some_and(|run| run.health.ready)
         }
@@ -172,7 +179,11 @@ fn after_exit(view: &View<'_>, role: Role, run: &Run, exit: &Exit, spec_hash: &s
     let Some(stage) = view.stage.filter(|stage| !stage.must_end(role)) else {
         return AfterExit::Done;
     };
-    let has_done_its_work = matches!(role, Role::Init(_)) && exit.code == 0;
+    let has_done_its_work = match role {
+        Role::Init(_) => exit.code == 0,
+        Role::Ephemeral => true,
+        Role::Sidecar(_) | Role::Main => false,
+    };
     if has_done_its_work || matches!(stage, Stage::Failed(_)) {
         return AfterExit::Done;
     }

@@ -28,7 +28,7 @@ pub(super) struct World {
 pub(super) fn container_hash(world: &World, name: &str) -> String {
     let pod = world.want.pod().unwrap();
     let spec = pod.spec().container(name).unwrap();
-    hash::container_hash(pod, spec)
+    hash::container_hash(pod, &spec)
 }
 
 impl World {
@@ -68,6 +68,7 @@ impl World {
         self.memory.retain(&self.observed);
         if let Some(pod) = self.want.pod() {
             hook::annotate(pod, &self.memory, &mut self.observed);
+            self.memory.look_at_ephemeral(pod, &self.observed);
         }
     }
 
@@ -160,7 +161,7 @@ impl World {
 
     fn allocation_of(&self, container: &str) -> Option<Allocation> {
         let spec = self.want.pod()?.spec().container(container)?;
-        Allocation::wanted(spec).ok()
+        Allocation::wanted(&spec).ok()
     }
 
     pub(super) fn carry_out(&mut self, action: &Action) {
