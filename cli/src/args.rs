@@ -5,9 +5,9 @@ use clone8s_daemon::telemetry::Telemetry;
 
 use crate::{
     apply::ApplyArgs, attach::AttachArgs, backup::BackupArgs, completions::CompletionsArgs,
-    connection::ConnectionArgs, cordon::NodesArgs, cp::CpArgs, delete::DeleteArgs, describe::DescribeArgs,
-    diff::DiffArgs, down::DownArgs, drain::DrainArgs, exec::ExecArgs, get::GetArgs, image::ImageArgs,
-    logs::LogsArgs, migrate::MigrateArgs, port_forward::PortForwardArgs, push::PushArgs,
+    connection::ConnectionArgs, cordon::NodesArgs, cp::CpArgs, debug::DebugArgs, delete::DeleteArgs,
+    describe::DescribeArgs, diff::DiffArgs, down::DownArgs, drain::DrainArgs, exec::ExecArgs, get::GetArgs,
+    image::ImageArgs, logs::LogsArgs, migrate::MigrateArgs, port_forward::PortForwardArgs, push::PushArgs,
     restore::RestoreArgs, token::TokenArgs, top::TopArgs, up::UpArgs, watch::WatchArgs,
 };
 
@@ -75,6 +75,8 @@ The pods that run there go on; `c8s uncordon` takes it back.")]
     Exec(ExecArgs),
     /// Join what a container reads and writes
     Attach(AttachArgs),
+    /// Look into a running pod with a container of another image
+    Debug(DebugArgs),
     /// Reach ports of a pod on this machine's loopback
     PortForward(PortForwardArgs),
     /// Copy files and folders to and from a container

@@ -27,7 +27,11 @@ pub struct AttachArgs {
 }
 
 pub async fn run(args: &AttachArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
-    let session = &args.session;
+    join(&args.session, channel, out).await
+}
+
+/// Until the container's output ends.
+pub async fn join(session: &SessionArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
     let start = AttachPodStart {
         namespace: session.namespace.namespace.clone(),
         name: session.pod_name(),

@@ -10,6 +10,7 @@ pub mod completions;
 pub mod connection;
 pub mod cordon;
 pub mod cp;
+pub mod debug;
 pub mod delete;
 pub mod describe;
 pub mod diff;
@@ -84,6 +85,7 @@ fn run_call(call: Call, connection: &ConnectionArgs) -> anyhow::Result<ExitCode>
             Call::Logs(args) => done(logs::run(&args, &connection.connect()?, out).await),
             Call::Exec(args) => exec::run(&args, &connection.connect()?, out).await,
             Call::Attach(args) => done(attach::run(&args, &connection.connect()?, out).await),
+            Call::Debug(args) => done(debug::run(&args, &connection.connect()?, out).await),
             Call::PortForward(args) => done(port_forward::run(&args, connection, out).await),
             Call::Cp(args) => done(cp::run(&args, &connection.connect()?).await),
             Call::Top(args) => done(top::run(&args, &connection.connect()?, out).await),

@@ -2,12 +2,15 @@
 
 use std::io::Write;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Args;
 use clone8s::v1::{GetPodLogsRequest, pod_service_client::PodServiceClient};
 use tonic::transport::Channel;
 
-use crate::{namespace::NamespaceArgs, status::explain};
+use crate::{
+    namespace::NamespaceArgs,
+    session::{failed, pod_name},
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -38,14 +41,20 @@ pub struct LogsArgs {
 pub async fn run(args: &LogsArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
     let request = GetPodLogsRequest {
         namespace: args.namespace.namespace.clone(),
-        name: args.pod.strip_prefix("pod/").unwrap_or(&args.pod).to_owned(),
+        name: pod_name(&args.pod),
         container: args.container.clone(),
         follow: args.follow,
         tail_lines: args.tail,
         timestamps: args.timestamps,
         previous: args.previous,
     };
-    let failed = |status: tonic::Status| anyhow!("pod/{}: {}", args.pod, explain(&status));
+    show(channel, request, out).await
+}
+
+/// What a container wrote, to its end.
+pub async fn show(channel: &Channel, request: GetPodLogsRequest, out: &mut impl Write) -> Result<()> {
+    let pod = request.name.clone();
+    let failed = |status: tonic::Status| failed(&pod, &status);
     let mut stream = PodServiceClient::new(channel.clone())
         .get_pod_logs(request)
         .await

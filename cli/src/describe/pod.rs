@@ -24,6 +24,9 @@ impl Describe for Pod {
             describe_containers("Init containers", &spec.init_containers, &status, page, now);
         }
         describe_containers("Containers", &spec.containers, &status, page, now);
+        if !spec.ephemeral_containers.is_empty() {
+            describe_ephemeral_containers(&spec, &status, page, now);
+        }
         if !spec.volumes.is_empty() {
             page.section("Volumes");
             for volume in &spec.volumes {
@@ -85,6 +88,19 @@ fn describe_containers(
     page.end_section();
 }
 
+fn describe_ephemeral_containers(spec: &PodSpec, status: &PodStatus, page: &mut Page, now: SystemTime) {
+    page.section("Ephemeral containers");
+    for container in &spec.ephemeral_containers {
+        let mut statuses = status.ephemeral_container_statuses.iter();
+        let observed = statuses.find(|status| status.name == container.name);
+        page.section(&container.name);
+        page.field("Sees processes of", &container.target_container_name);
+        describe_fields(&container.to_container(), observed, page, now);
+        page.end_section();
+    }
+    page.end_section();
+}
+
 fn describe_container(
     container: &Container,
     observed: Option<&ContainerStatus>,
@@ -92,6 +108,16 @@ fn describe_container(
     now: SystemTime,
 ) {
     page.section(&container.name);
+    describe_fields(container, observed, page, now);
+    page.end_section();
+}
+
+fn describe_fields(
+    container: &Container,
+    observed: Option<&ContainerStatus>,
+    page: &mut Page,
+    now: SystemTime,
+) {
     page.field("Image", &container.image);
     if let Some(observed) = observed {
         page.field("Image ID", &observed.image_id);
@@ -155,7 +181,6 @@ fn describe_container(
         })
         .collect();
     page.list("Mounts", &mounts);
-    page.end_section();
 }
 
 fn describe_state(state: &ContainerState, now: SystemTime) -> String {

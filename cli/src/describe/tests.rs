@@ -128,6 +128,34 @@ fn a_secret_is_described_without_its_data() {
 }
 
 #[test]
+fn containers_for_a_look_come_last_with_what_they_see() {
+    let text = "
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  containers: [{name: web, image: 'web:1'}]
+  ephemeralContainers: [{name: look, image: 'look:1', targetContainerName: web, command: [sh]}]
+";
+    let AnyObject::Pod(pod) = object(text) else {
+        panic!("not a pod")
+    };
+    insta::assert_snapshot!(render(&pod, &[], now()), @r"
+        Name:        p
+        Containers:
+          web:
+            Image:  web:1
+        Ephemeral containers:
+          look:
+            Sees processes of:  web
+            Image:              look:1
+            Command:            sh
+        Events:
+          none
+        ");
+}
+
+#[test]
 fn init_containers_come_first_with_what_is_done_at_their_start_and_stop() {
     let text = "
 apiVersion: v1

@@ -1,6 +1,7 @@
 //! Exec, attach, port-forward and copies on real containers, of a node that listens on nothing.
 
 mod copies;
+mod debug;
 mod ports;
 mod terminal;
 

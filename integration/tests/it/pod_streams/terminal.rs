@@ -154,5 +154,15 @@ async fn a_persons_terminal_is_the_containers_with_its_keys_and_its_size() {
     attach.shows("attached");
     attach.shows("40 99");
     assert_eq!(attach.child.wait().unwrap().code(), Some(0));
+
+    // And one that is there for a look.
+    let image = cluster.registry.image("box:1");
+    let debug = ["debug", "box", "--image", &image, "-it", "--", "sh"];
+    let mut debug = Terminal::open(&cluster.c8s(&debug), 88);
+    debug.shows("press Enter");
+    debug.type_in("until stty size | grep '40 88'; do true; done; echo lo''oked; exit\n");
+    debug.shows("40 88");
+    debug.shows("looked");
+    assert_eq!(debug.child.wait().unwrap().code(), Some(0));
     cluster.end().await;
 }
