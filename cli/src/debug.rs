@@ -158,6 +158,9 @@ impl Stage {
             _ if matches!(status.phase.as_str(), "Succeeded" | "Failed") => Self::TooLate(status.phase),
             Some(State::Waiting(waiting)) if is_on_its_way(&waiting.reason) => Self::Waits(waiting.message),
             Some(State::Waiting(waiting)) => Self::Stuck(format!("{}: {}", waiting.reason, waiting.message)),
+            None if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_empty()) => {
+                Self::Waits("waits for its pod to be on a node".to_owned())
+            }
             None => Self::Waits(String::new()),
         }
     }
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::unknown("Running", None, Stage::Waits(String::new()))]
+    #[case::no_node("Pending", None, Stage::Waits("waits for its pod to be on a node".into()))]
     #[case::pulls(
         "Running",
         Some(waiting("ContainerCreating", "")),

@@ -94,7 +94,7 @@ fn describe_ephemeral_containers(spec: &PodSpec, status: &PodStatus, page: &mut 
         let mut statuses = status.ephemeral_container_statuses.iter();
         let observed = statuses.find(|status| status.name == container.name);
         page.section(&container.name);
-        page.field("Sees processes of", &container.target_container_name);
+        page.field("Target", &container.target_container_name);
         describe_fields(&container.to_container(), observed, page, now);
         page.end_section();
     }

@@ -141,15 +141,15 @@ spec:
         panic!("not a pod")
     };
     insta::assert_snapshot!(render(&pod, &[], now()), @r"
-        Name:        p
+        Name:            p
         Containers:
           web:
-            Image:  web:1
+            Image:           web:1
         Ephemeral containers:
           look:
-            Sees processes of:  web
-            Image:              look:1
-            Command:            sh
+            Target:          web
+            Image:           look:1
+            Command:         sh
         Events:
           none
         ");

@@ -105,7 +105,7 @@ async fn a_container_for_a_look_runs_once_beside_the_others_whatever_becomes_of_
     .await;
 
     let described = cluster.run(&["describe", "pod", "box"]).stdout;
-    assert!(described.contains("Sees processes of:  main"), "{described}");
+    assert!(described.contains("Target:          main"), "{described}");
     cluster.end().await;
 }
 

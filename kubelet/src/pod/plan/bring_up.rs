@@ -97,9 +97,9 @@ impl<'a> Planner<'a> {
     ) -> Need<'a> {
         let name = &container.name;
         let may_start = stage.may_start(Role::Ephemeral) && sandbox.is_some();
+        let has_run = self.memory.has_begun(&pod.uid(), name);
         let target = ephemeral::target(pod, name, self.observed, sandbox);
         let Some(run) = self.observed.runs_of(&pod.uid(), name).first().copied() else {
-            let has_run = self.memory.has_begun(&pod.uid(), name);
             return if may_start && target.is_ok() && !has_run {
                 Need::New(FIRST_RUN)
             } else {
@@ -110,6 +110,8 @@ impl<'a> Planner<'a> {
         match (&run.state, target) {
             (RunState::Exited(_), _) => Need::Nothing,
             (RunState::Running { .. }, _) if in_place && !stage.must_end(Role::Ephemeral) => Need::Nothing,
+            // Of a creation whose answer was lost, beside one that has run.
+            (RunState::Created, _) if has_run => Need::Replace(run, StopCause::OutOfPlace),
             // It was made to see the processes of a run that is over.
             (RunState::Created, Ok(Some(target))) if target.created_at > run.created_at => {
                 Need::Replace(run, StopCause::OutOfPlace)

@@ -3,6 +3,7 @@
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
+use crate::pod::testing::with_ephemeral;
 
 const OWN: &str = "p-uid";
 
@@ -224,6 +225,21 @@ proptest! {
         prop_assert!(plans.last().is_some_and(|plan| plan.gone));
         let early = &plans[..plans.len() - 1];
         prop_assert!(early.iter().all(|plan| !plan.gone), "gone is said last");
+    }
+
+    #[test]
+    fn from_anywhere_an_ephemeral_container_is_started_once_at_most(
+        pod in specs(), target in select(vec!["", "a"]), sandboxes in sandboxes(), runs in runs()
+    ) {
+        let pod = with_ephemeral(&pod, "z", target);
+        let mut world = world(&pod, &sandboxes, &runs);
+        let has_run = world.observed.runs_of(&pod.uid(), "z").iter().any(|run| run.state != RunState::Created);
+        world.settle();
+        let starts = world.log.iter().filter(|entry| *entry == "start z").count();
+        prop_assert!(starts <= usize::from(!has_run), "{:?}", world.log);
+        let running = world.observed.runs_of(&pod.uid(), "z").into_iter().filter(|run| is_running(run));
+        prop_assert!(running.count() <= 1);
+        prop_assert_eq!(world.plan(), Plan::default(), "once settled, it stays so");
     }
 
     #[test]
