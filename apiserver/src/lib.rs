@@ -313,7 +313,7 @@ async fn open_store(
     })
 }
 
-/// Makes the default namespace, which shows too that the store answers, and reads what there is.
+/// Makes the namespaces that are always there, which shows too that the store answers, and reads what there is.
 async fn prepare(registry: &Registry) -> Result<(), ApiError> {
     namespaces::ensure_own(registry).await?;
     registry.caches().fill(registry.store().as_ref()).await

@@ -1,5 +1,5 @@
-//! Namespaces: the default one and that of nodes' leases exist from the start, nothing is created in one that ends, and one that ends is
-//! emptied first.
+//! Namespaces: the default one and that of nodes' leases exist from the start, nothing is created in one that ends, and
+//! one that ends is emptied first.
 
 mod emptying;
 

@@ -7,12 +7,13 @@
 //!                                   └── cannot start: why
 //! ```
 
-use std::io::{IsTerminal as _, Write, stdin};
+use std::io::Write;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use clone8s::{
     client::{From, Query, Resource as _},
+    object::Object as _,
     v1::{
         AddEphemeralContainerRequest, ContainerStateTerminated, EphemeralContainer, GetPodLogsRequest, Pod,
         container_state::State, pod_service_client::PodServiceClient,
@@ -24,6 +25,7 @@ use crate::{
     attach, logs,
     namespace::NamespaceArgs,
     session::{SessionArgs, failed, pod_name},
+    terminal,
 };
 
 /// The container stays in the pod's spec, and runs until its process ends or the pod does.
@@ -111,11 +113,7 @@ pub async fn run(args: &DebugArgs, channel: &Channel, out: &mut impl Write) -> R
 }
 
 fn container(args: &DebugArgs) -> EphemeralContainer {
-    // The end of a file or pipe would not reach a program behind a terminal.
-    let tty = args.tty && (!args.stdin || stdin().is_terminal());
-    if args.tty && !tty {
-        eprintln!("no terminal for the container: the input of c8s is none");
-    }
+    let tty = terminal::is_given("container", args.tty, args.stdin);
     EphemeralContainer {
         name: args.container.clone().unwrap_or_else(generated_name),
         image: args.image.clone(),
@@ -172,19 +170,19 @@ fn is_on_its_way(reason: &str) -> bool {
 
 /// Watches the pod until its container runs, or will not; tells what it waits for meanwhile.
 async fn until_decided(channel: &Channel, pod: &Pod, container: &str) -> Result<Stage> {
-    let (name, namespace, uid) = identity(pod);
+    let name = pod.name();
     let query = Query {
-        namespace,
+        namespace: pod.namespace().to_owned(),
         field_selector: format!("metadata.name={name}"),
         ..Query::default()
     };
-    let told = |status: tonic::Status| failed(&name, &status);
+    let told = |status: tonic::Status| failed(name, &status);
     let mut watch = Pod::watch(channel, &query, From::InitialState)
         .await
         .map_err(told)?;
     let mut last = Stage::Waits(String::new());
     while let Some(event) = watch.next().await.map_err(told)? {
-        let Some(pod) = event.object.filter(|pod| identity(pod).2 == uid) else {
+        let Some(pod) = event.object.filter(|now| now.uid() == pod.uid()) else {
             continue;
         };
         if event.kind == clone8s::v1::WatchEventType::Deleted {
@@ -202,12 +200,6 @@ async fn until_decided(channel: &Channel, pod: &Pod, container: &str) -> Result<
         }
     }
     Ok(last)
-}
-
-/// Name, namespace and uid.
-fn identity(pod: &Pod) -> (String, String, String) {
-    let meta = pod.metadata.clone().unwrap_or_default();
-    (meta.name, meta.namespace, meta.uid)
 }
 
 async fn show_log(args: &DebugArgs, channel: &Channel, container: &str, out: &mut impl Write) -> Result<()> {

@@ -1,10 +1,6 @@
 //! `c8s exec`: a command in a running container.
 
-use std::{
-    future::ready,
-    io::{IsTerminal as _, Write, stdin},
-    process::ExitCode,
-};
+use std::{future::ready, io::Write, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -36,8 +32,7 @@ pub struct ExecArgs {
 
 pub async fn run(args: &ExecArgs, channel: &Channel, out: &mut impl Write) -> Result<ExitCode> {
     let session = &args.session;
-    // The end of a file or pipe would not reach a program behind a terminal.
-    let tty = session.tty && (!session.stdin || stdin().is_terminal());
+    let tty = terminal::is_given("command", session.tty, session.stdin);
     let start = ExecPodStart {
         namespace: session.namespace.namespace.clone(),
         name: session.pod_name(),
@@ -47,9 +42,6 @@ pub async fn run(args: &ExecArgs, channel: &Channel, out: &mut impl Write) -> Re
         tty,
         size: tty.then(terminal::size).flatten(),
     };
-    if session.tty && !tty {
-        eprintln!("no terminal for the command: the input of c8s is none");
-    }
     let (sender, requests) = session::requests();
     let responses = open(channel, start, requests)
         .await

@@ -32,6 +32,16 @@ impl Drop for RawMode {
     }
 }
 
+/// Whether what is started has a terminal: not where it is to read a file or a pipe, whose end would not reach a program
+/// behind one. Says so then.
+pub fn is_given(what: &str, wanted: bool, reads: bool) -> bool {
+    let given = wanted && (!reads || stdin().is_terminal());
+    if wanted && !given {
+        eprintln!("no terminal for the {what}: the input of c8s is none");
+    }
+    given
+}
+
 /// None where the input is no terminal.
 pub fn size() -> Option<PodTerminalSize> {
     let size = tcgetwinsize(stdin()).ok()?;

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    config::DEFAULT_CGROUP_ROOT,
     desired::{DesiredPod, PodKey, PodUid},
     image_archives::ArchiveImages,
     logs,
@@ -492,7 +493,7 @@ impl Executor {
         let (uid, class) = (pod.uid(), class_of(pod));
         let cgroup_parent = match &self.cgroups {
             Some(cgroups) => cgroups.place(&uid, class),
-            None => format!("/clone8s/pod{uid}"),
+            None => format!("{DEFAULT_CGROUP_ROOT}/pod{uid}"),
         };
         Ok(NodeFacts {
             cgroup_parent,
