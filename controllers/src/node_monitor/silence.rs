@@ -22,7 +22,8 @@ pub(super) struct Silence {
     patience: Duration,
     synced: bool,
     nodes: BTreeMap<String, Heard>,
-    leases: BTreeMap<String, Renewal>,
+    /// The renewals of nodes' leases.
+    leases: BTreeMap<String, Pulse>,
     /// Nodes that pods are bound to and that have no object, since when.
     missing: BTreeMap<String, Instant>,
 }
@@ -30,17 +31,25 @@ pub(super) struct Silence {
 #[derive(Debug)]
 struct Heard {
     node: Node,
-    heartbeat: Option<Timestamp>,
-    /// When the heartbeat was seen to change.
+    heartbeat: Pulse,
+}
+
+/// A time that somebody else tells, as a sign of life.
+#[derive(Debug, Clone, Copy)]
+struct Pulse {
+    told: Option<Timestamp>,
+    /// When that was seen to change.
     at: Instant,
 }
 
-/// Of a node's lease.
-#[derive(Debug)]
-struct Renewal {
-    time: Option<Timestamp>,
-    /// When that was seen to change.
-    at: Instant,
+impl Pulse {
+    /// What is told now, after what was told before.
+    fn after(before: Option<&Self>, told: Option<Timestamp>, now: Instant) -> Self {
+        match before {
+            Some(before) if before.told == told => *before,
+            _ => Self { told, at: now },
+        }
+    }
 }
 
 impl Silence {
@@ -95,7 +104,7 @@ impl Silence {
     pub(super) fn fallen_silent(&self, now: Instant) -> Vec<Node> {
         let is_silent = |name: &String, heard: &Heard| {
             let renewed = self.leases.get(name).map(|lease| lease.at);
-            let last = renewed.map_or(heard.at, |at| at.max(heard.at));
+            let last = renewed.map_or(heard.heartbeat.at, |at| at.max(heard.heartbeat.at));
             now.duration_since(last) >= self.patience
         };
         self.nodes
@@ -118,13 +127,11 @@ impl Silence {
 
     /// Takes what the lease says of its node; true when that is news.
     pub(super) fn renewed(&mut self, lease: &Lease, now: Instant) -> bool {
-        let time = lease.spec.as_ref().and_then(|spec| spec.renew_time);
+        let told = lease.spec.as_ref().and_then(|spec| spec.renew_time);
         let known = self.leases.get(lease.name());
-        let is_news = known.is_none_or(|known| known.time != time);
-        if is_news {
-            let renewal = Renewal { time, at: now };
-            self.leases.insert(lease.name().to_owned(), renewal);
-        }
+        let is_news = known.is_none_or(|known| known.told != told);
+        let pulse = Pulse::after(known, told, now);
+        self.leases.insert(lease.name().to_owned(), pulse);
         is_news
     }
 
@@ -161,13 +168,11 @@ impl Silence {
     }
 
     fn hear(&mut self, node: Node, now: Instant) {
-        let heartbeat = ready(&node).and_then(|ready| ready.last_heartbeat_time);
-        let at = match self.nodes.get(node.name()) {
-            Some(known) if known.heartbeat == heartbeat => known.at,
-            _ => now,
-        };
+        let told = ready(&node).and_then(|ready| ready.last_heartbeat_time);
+        let known = self.nodes.get(node.name()).map(|known| &known.heartbeat);
+        let heartbeat = Pulse::after(known, told, now);
         self.nodes
-            .insert(node.name().to_owned(), Heard { node, heartbeat, at });
+            .insert(node.name().to_owned(), Heard { node, heartbeat });
     }
 }
 
