@@ -22,6 +22,7 @@ mod fields;
 mod gathering;
 mod identity;
 mod kind;
+mod member;
 mod metrics;
 mod namespaces;
 mod on_first_call;
@@ -52,7 +53,7 @@ use clone8s_daemon::{
     supervisor::SupervisorError,
     unix::{self, ListenError},
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic_health::ServingStatus;
 
@@ -64,6 +65,7 @@ pub use self::{
 };
 use self::{
     error::ApiError,
+    member::{Member, Session},
     metrics::Metrics,
     pki::Pki,
     registration::Registrar,
@@ -80,6 +82,8 @@ use self::{
 
 /// How long open calls may take to end once shutdown is asked for.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long it may take then to tell the other apiservers.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// Why an apiserver could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +132,8 @@ pub async fn run(config: Config, bus: Arc<dyn EventBus>, shutdown: Shutdown) -> 
 /// [`Apiserver::serve`] runs.
 pub struct Apiserver {
     registry: Registry,
+    /// With the other apiservers of the store; None where there can be no other.
+    session: Option<Session>,
     /// None where the store bounds its history itself.
     compaction: Option<(EtcdStore, History)>,
     backend: Arc<Backend>,
@@ -159,8 +165,9 @@ impl Apiserver {
         })?;
         let history = config.history.of(&config.store);
         let (store, etcd) = open_store(&config.store, history).await?;
+        let (member, store) = shared(store, &identity);
         let registry = Registry::new(store, shutdown.clone());
-        wait_for_store(&registry, &shutdown).await?;
+        let session = wait_for_store(&registry, member.as_ref(), &shutdown).await?;
         let socket = unix::listen(&config.socket).await?;
         let tls = match &config.tls {
             Some(tls) => Some(TlsListener::bind(tls.address, &pki).await?),
@@ -183,6 +190,7 @@ impl Apiserver {
         });
         Ok(Self {
             registry,
+            session,
             compaction: etcd.map(|etcd| (etcd, history)),
             backend,
             pki,
@@ -268,6 +276,10 @@ impl Apiserver {
                 shutdown.clone(),
             ),
         );
+        let member = self.session.as_ref().map(|session| Arc::clone(session.member()));
+        if let Some(session) = self.session {
+            supervisor.spawn("membership", member::keep(session, shutdown.clone()));
+        }
         if let Some((etcd, history)) = self.compaction {
             supervisor.spawn("compaction", compaction::keep(etcd, history, shutdown.clone()));
         }
@@ -289,6 +301,10 @@ impl Apiserver {
         );
         supervisor.spawn("events", events::sweep(self.registry, shutdown));
         supervisor.run(GRACE).await?;
+        if let Some(member) = member {
+            // Whoever does not wait for this finds out.
+            let _ = timeout(LEAVE, member.leave()).await;
+        }
         Ok(())
     }
 }
@@ -313,18 +329,41 @@ async fn open_store(
     })
 }
 
-/// Makes the namespaces that are always there, which shows too that the store answers, and reads what there is.
-async fn prepare(registry: &Registry) -> Result<(), ApiError> {
+/// A store that other apiservers may write to is written to as one of them.
+fn shared(store: Arc<dyn Store>, identity: &str) -> (Option<Arc<Member>>, Arc<dyn Store>) {
+    if store.is_exclusive() {
+        return (None, store);
+    }
+    let member = Arc::new(Member::new(store, identity.to_owned()));
+    (Some(Arc::clone(&member)), member)
+}
+
+/// Joins the store's other apiservers, makes the namespaces that are always there, which shows too that the store answers,
+/// and reads what there is.
+async fn prepare(registry: &Registry, member: Option<&Arc<Member>>) -> Result<Option<Session>, ApiError> {
+    let session = match member {
+        Some(member) => Some(Session::join(member).await?),
+        None => None,
+    };
     namespaces::ensure_own(registry).await?;
-    registry.caches().fill(registry.store().as_ref()).await
+    registry.caches().fill(registry.store().as_ref()).await?;
+    Ok(session)
 }
 
 /// Waits until the store has answered for all that serving begins with.
-async fn wait_for_store(registry: &Registry, shutdown: &Shutdown) -> Result<(), Error> {
+async fn wait_for_store(
+    registry: &Registry,
+    member: Option<&Arc<Member>>,
+    shutdown: &Shutdown,
+) -> Result<Option<Session>, Error> {
     let mut retries = backoff::reconnect();
     loop {
-        match prepare(registry).await {
-            Ok(()) => return Ok(()),
+        let prepared = tokio::select! {
+            () = shutdown.cancelled() => return Err(Error::StoppedBeforeStore),
+            prepared = prepare(registry, member) => prepared,
+        };
+        match prepared {
+            Ok(session) => return Ok(session),
             Err(error @ ApiError::StoreUnavailable(_)) => {
                 tracing::warn!(
                     error = clone8s_daemon::supervisor::chain(&error),

@@ -270,7 +270,7 @@ impl Registry {
             let record = options.request.as_ref().map(|request| request.removal(&next));
             let revision = self
                 .store
-                .delete_recording(record, &key.path(), precondition)
+                .delete_while(&[], record, &key.path(), precondition)
                 .await?;
             self.delete_belonging(&next).await?;
             revision

@@ -9,7 +9,7 @@
 //! ```
 
 mod bus;
-mod store;
+pub(crate) mod store;
 
 use std::{
     io,
@@ -31,7 +31,7 @@ use prost::Message as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -43,12 +43,12 @@ use tonic::transport::{
 
 use self::{bus::FlakyBus, store::FarStore};
 use crate::{
-    cache, metrics::Metrics, namespaces, outbox, ownership, pki::Pki, registration::Registrar,
-    registry::Registry, server, services::Backend, store::Store, tunnel::Tunnels, wait_for_store,
+    cache, member, metrics::Metrics, namespaces, outbox, ownership, pki::Pki, registration::Registrar,
+    registry::Registry, server, services::Backend, shared, tunnel::Tunnels, wait_for_store,
 };
 
 const APISERVERS: usize = 3;
-const SPAN: Duration = Duration::from_secs(20);
+const SPAN: Duration = Duration::from_secs(40);
 const SEED: &str = "CLONE8S_ROBUSTNESS_SEED";
 const PODS: &str = "/clone8s/objects/pods/default/";
 
@@ -61,6 +61,8 @@ struct Server {
     /// Where connections go to while it runs.
     door: Arc<Mutex<Option<mpsc::Sender<io::Result<Pipe>>>>>,
     tasks: JoinSet<()>,
+    /// While it is, none of its tasks goes on; a call that is under way does.
+    frozen: watch::Sender<bool>,
 }
 
 impl Server {
@@ -72,14 +74,17 @@ impl Server {
             folder: tempfile::tempdir().unwrap(),
             door: Arc::default(),
             tasks: JoinSet::new(),
+            frozen: watch::Sender::new(false),
         }
     }
 
     async fn start(&mut self) {
         let shutdown = Shutdown::new();
-        let store: Arc<dyn Store> = Arc::new(self.store.clone());
+        let identity = format!("apiserver-{}", self.number);
+        let (member, store) = shared(Arc::new(self.store.clone()), &identity);
         let registry = Registry::new(Arc::clone(&store), shutdown.clone());
-        wait_for_store(&registry, &shutdown).await.unwrap();
+        let joined = wait_for_store(&registry, member.as_ref(), &shutdown).await;
+        let session = joined.unwrap().expect("others share the store");
         let pki = Arc::new(Pki::open(self.folder.path(), None, clock::now()).unwrap());
         let backend = Arc::new(Backend {
             registry: registry.clone(),
@@ -102,14 +107,31 @@ impl Server {
         );
         let emptying = namespaces::empty_ending(registry.clone(), shutdown.clone());
         let owning = ownership::keep(registry, shutdown.clone());
-        let identity = format!("apiserver-{}", self.number);
-        let (takes, _) = tokio::sync::watch::channel(true);
+        let staying = member::keep(session, shutdown.clone());
+        let (takes, _) = watch::channel(true);
         let publishing = outbox::run(store, Arc::new(self.bus.clone()), identity, takes, shutdown);
-        self.tasks.spawn(async { serving.await.unwrap() });
-        self.tasks.spawn(async { feeding.await.unwrap() });
-        self.tasks.spawn(async { emptying.await.unwrap() });
-        self.tasks.spawn(async { owning.await.unwrap() });
-        self.tasks.spawn(async { publishing.await.unwrap() });
+        self.spawn(async { serving.await.unwrap() });
+        self.spawn(async { feeding.await.unwrap() });
+        self.spawn(async { emptying.await.unwrap() });
+        self.spawn(async { owning.await.unwrap() });
+        self.spawn(async { staying.await.unwrap() });
+        self.spawn(async { publishing.await.unwrap() });
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut frozen = self.frozen.subscribe();
+        self.tasks.spawn(async move {
+            tokio::pin!(task);
+            loop {
+                // The sender goes with the tasks.
+                let _ = frozen.wait_for(|frozen| !frozen).await;
+                tokio::select! {
+                    biased;
+                    Ok(_) = frozen.wait_for(|frozen| *frozen) => {}
+                    () = &mut task => return,
+                }
+            }
+        });
     }
 
     /// Everything of it stops where it is, and its connections break.
@@ -176,19 +198,39 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// Crashes one apiserver after another, and takes the store away now and then.
+/// Crashes one apiserver after another, leaves one alone, and takes the store away now and then.
 async fn trouble(servers: &mut [Server], store: &FarStore, rng: &mut StdRng) {
     sleep(millis(rng, 200, 3_000)).await;
-    if rng.random_bool(0.3) {
-        store.set_away(true);
-        sleep(millis(rng, 100, 4_000)).await;
-        store.set_away(false);
-    } else {
-        let victim = &mut servers[rng.random_range(0..APISERVERS)];
-        victim.crash().await;
-        sleep(millis(rng, 0, 3_000)).await;
-        victim.start().await;
+    match rng.random_range(0..10) {
+        0..3 => {
+            store.set_away(true);
+            sleep(millis(rng, 100, 4_000)).await;
+            store.set_away(false);
+        }
+        3..6 => leave_alone(servers, rng).await,
+        _ => {
+            let victim = &mut servers[rng.random_range(0..APISERVERS)];
+            victim.crash().await;
+            sleep(millis(rng, 0, 3_000)).await;
+            victim.start().await;
+        }
     }
+}
+
+/// Crashes all but one for about as long as that one takes to believe it; then it may be frozen while the others come back.
+async fn leave_alone(servers: &mut [Server], rng: &mut StdRng) {
+    let (first, others) = servers.split_at_mut(1);
+    let first = &first[0];
+    for other in &mut *others {
+        other.crash().await;
+    }
+    sleep(millis(rng, 5_000, 15_000)).await;
+    first.frozen.send_replace(rng.random_bool(0.5));
+    for other in others {
+        other.start().await;
+    }
+    sleep(millis(rng, 0, 3_000)).await;
+    first.frozen.send_replace(false);
 }
 
 fn millis(rng: &mut StdRng, least: u64, most: u64) -> Duration {
@@ -217,6 +259,7 @@ async fn play(seed: u64) -> History {
     bus.calm();
     for server in &mut servers {
         server.crash().await;
+        server.frozen.send_replace(false);
         server.start().await;
     }
     let mut history = players.written().await.unwrap();

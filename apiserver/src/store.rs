@@ -52,7 +52,7 @@ pub enum Precondition {
     Any,
 }
 
-/// A key whose last write must still be this one for another key to be written.
+/// A key whose last write must still be this one for another key to be written or deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unchanged {
     pub key: String,
@@ -163,26 +163,27 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn dump(&self, prefix: &str) -> Result<Dump, StoreError>;
     /// Returns the revision of the write once it is durable.
     async fn put(&self, key: &str, value: Bytes, precondition: Precondition) -> Result<Revision, StoreError> {
-        self.put_while(None, key, value, precondition).await
+        self.put_while(&[], key, value, precondition).await
     }
-    /// [`Store::put`] while another key, if one is named, is unchanged; where it is not, [`StoreError::Stale`] or
-    /// [`StoreError::NotFound`] with that key, whatever the precondition.
+    /// [`Store::put`] while other keys are unchanged; where one is not, [`StoreError::Stale`] or
+    /// [`StoreError::NotFound`] with the first such key, whatever the precondition.
     async fn put_while(
         &self,
-        unchanged: Option<Unchanged>,
+        unchanged: &[Unchanged],
         key: &str,
         value: Bytes,
         precondition: Precondition,
     ) -> Result<Revision, StoreError>;
     /// Returns the revision of the delete once it is durable.
     async fn delete(&self, key: &str, precondition: Precondition) -> Result<Revision, StoreError> {
-        self.delete_recording(None, key, precondition).await
+        self.delete_while(&[], None, key, precondition).await
     }
-    /// [`Store::delete`] that leaves a record, if one is given: both are done or neither, and watches tell of the delete
-    /// first. The record's key must not exist; where it does, [`StoreError::Exists`] with that key, whatever the
-    /// precondition.
-    async fn delete_recording(
+    /// [`Store::delete`] while other keys are unchanged, as for [`Store::put_while`], that leaves a record, if one is given:
+    /// both are done or neither, and watches tell of the delete first. The record's key must not exist; where it does,
+    /// [`StoreError::Exists`] with that key, whatever the precondition.
+    async fn delete_while(
         &self,
+        unchanged: &[Unchanged],
         record: Option<Record>,
         key: &str,
         precondition: Precondition,
@@ -194,6 +195,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// True when no other process can use the store while this one has it open.
     fn is_exclusive(&self) -> bool {
         false
+    }
+    /// A revision that no acknowledged write is after, whoever made it, where that is known without asking anybody.
+    fn newest_known(&self) -> Option<Revision> {
+        None
     }
 }
 

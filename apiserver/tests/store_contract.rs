@@ -20,6 +20,7 @@ macro_rules! every_claim {
             suite::a_put_that_needs_absence_creates_once,
             suite::a_put_at_a_revision_needs_that_very_revision,
             suite::a_put_while_another_key_is_unchanged_needs_that_too,
+            suite::a_delete_while_other_keys_are_unchanged_needs_them_too,
             suite::the_size_is_at_the_newest_revision,
             suite::a_delete_keeps_its_precondition_and_needs_the_key,
             suite::a_delete_leaves_its_record_or_neither_is_done,

@@ -73,13 +73,16 @@ impl Store for Breaking {
     async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
         self.inner.dump(prefix).await
     }
-    async fn delete_recording(
+    async fn delete_while(
         &self,
+        unchanged: &[Unchanged],
         record: Option<Record>,
         key: &str,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
-        self.inner.delete_recording(record, key, precondition).await
+        self.inner
+            .delete_while(unchanged, record, key, precondition)
+            .await
     }
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         self.watches.fetch_add(1, Ordering::SeqCst);
@@ -94,7 +97,7 @@ impl Store for Breaking {
     }
     async fn put_while(
         &self,
-        unchanged: Option<Unchanged>,
+        unchanged: &[Unchanged],
         key: &str,
         value: Bytes,
         precondition: Precondition,

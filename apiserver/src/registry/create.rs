@@ -95,7 +95,12 @@ impl Registry {
             // While its namespace stays what it is: one that begins to end is emptied of all that was written before.
             let written = self
                 .store
-                .put_while(namespace, &key.path(), value.clone(), Precondition::Absent)
+                .put_while(
+                    namespace.as_slice(),
+                    &key.path(),
+                    value.clone(),
+                    Precondition::Absent,
+                )
                 .await;
             match written {
                 Ok(revision) => break revision,

@@ -65,13 +65,16 @@ impl Store for Meddled {
     async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
         self.inner.dump(prefix).await
     }
-    async fn delete_recording(
+    async fn delete_while(
         &self,
+        unchanged: &[Unchanged],
         record: Option<Record>,
         key: &str,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
-        self.inner.delete_recording(record, key, precondition).await
+        self.inner
+            .delete_while(unchanged, record, key, precondition)
+            .await
     }
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
         self.inner.watch(prefix, after).await
@@ -81,7 +84,7 @@ impl Store for Meddled {
     }
     async fn put_while(
         &self,
-        unchanged: Option<Unchanged>,
+        unchanged: &[Unchanged],
         key: &str,
         value: Bytes,
         precondition: Precondition,
@@ -114,8 +117,9 @@ impl Store for Away {
     async fn dump(&self, _prefix: &str) -> Result<Dump, StoreError> {
         away()
     }
-    async fn delete_recording(
+    async fn delete_while(
         &self,
+        _unchanged: &[Unchanged],
         _record: Option<Record>,
         _key: &str,
         _precondition: Precondition,
@@ -130,7 +134,7 @@ impl Store for Away {
     }
     async fn put_while(
         &self,
-        _unchanged: Option<Unchanged>,
+        _unchanged: &[Unchanged],
         _key: &str,
         _value: Bytes,
         _precondition: Precondition,

@@ -31,7 +31,7 @@ const FIRST: Revision = Revision(1);
 
 /// Clones share it.
 #[derive(Clone)]
-pub(super) struct FarStore(Arc<Inner>);
+pub(crate) struct FarStore(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
@@ -48,7 +48,7 @@ struct State {
 }
 
 impl FarStore {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::default(),
             newest: watch::Sender::new(FIRST),
@@ -59,17 +59,17 @@ impl FarStore {
     }
 
     /// While it is away, nothing reaches it.
-    pub(super) fn set_away(&self, away: bool) {
+    pub(crate) fn set_away(&self, away: bool) {
         self.0.away.store(away, Ordering::Relaxed);
     }
 
     /// From now on nothing is lost.
-    pub(super) fn calm(&self) {
+    pub(crate) fn calm(&self) {
         self.0.calm.store(true, Ordering::Relaxed);
         self.set_away(false);
     }
 
-    pub(super) fn changes(&self) -> Vec<Change> {
+    pub(crate) fn changes(&self) -> Vec<Change> {
         self.0.state().changes.clone()
     }
 }
@@ -99,15 +99,13 @@ impl Inner {
 
     fn put(
         &self,
-        unchanged: Option<&Unchanged>,
+        unchanged: &[Unchanged],
         key: &str,
         value: Bytes,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         let mut state = self.state();
-        if let Some(unchanged) = unchanged {
-            state.check(&unchanged.key, Precondition::Revision(unchanged.revision))?;
-        }
+        state.check_unchanged(unchanged)?;
         state.check(key, precondition)?;
         let revision = state.write(key, Some(value));
         // With the state locked, so that nobody sees a revision whose change is not there.
@@ -117,11 +115,13 @@ impl Inner {
 
     fn delete(
         &self,
+        unchanged: &[Unchanged],
         record: Option<Record>,
         key: &str,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         let mut state = self.state();
+        state.check_unchanged(unchanged)?;
         if let Some(record) = &record {
             state.check(&record.key, Precondition::Absent)?;
         }
@@ -144,6 +144,12 @@ impl Inner {
 }
 
 impl State {
+    fn check_unchanged(&self, unchanged: &[Unchanged]) -> Result<(), StoreError> {
+        unchanged
+            .iter()
+            .try_for_each(|other| self.check(&other.key, Precondition::Revision(other.revision)))
+    }
+
     fn check(&self, key: &str, precondition: Precondition) -> Result<(), StoreError> {
         let key = key.to_owned();
         match (precondition, self.present.get(&key)) {
@@ -251,25 +257,26 @@ impl Store for FarStore {
 
     async fn put_while(
         &self,
-        unchanged: Option<Unchanged>,
+        unchanged: &[Unchanged],
         key: &str,
         value: Bytes,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         self.0.way().await?;
-        let written = self.0.put(unchanged.as_ref(), key, value, precondition);
+        let written = self.0.put(unchanged, key, value, precondition);
         self.0.way().await?;
         written
     }
 
-    async fn delete_recording(
+    async fn delete_while(
         &self,
+        unchanged: &[Unchanged],
         record: Option<Record>,
         key: &str,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         self.0.way().await?;
-        let deleted = self.0.delete(record, key, precondition);
+        let deleted = self.0.delete(unchanged, record, key, precondition);
         self.0.way().await?;
         deleted
     }

@@ -162,12 +162,14 @@ impl EmbeddedStore {
 
     async fn write(
         &self,
+        unchanged: &[Unchanged],
         key: &str,
         precondition: Precondition,
         action: Action,
     ) -> Result<Revision, StoreError> {
         let (reply, answer) = oneshot::channel();
         let write = Write {
+            unchanged: unchanged.to_vec(),
             key: key.to_owned(),
             precondition,
             action,
@@ -247,18 +249,19 @@ impl Store for EmbeddedStore {
 
     async fn put_while(
         &self,
-        unchanged: Option<Unchanged>,
+        unchanged: &[Unchanged],
         key: &str,
         value: Bytes,
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
-        self.write(key, precondition, Action::Put { value, unchanged })
+        self.write(unchanged, key, precondition, Action::Put { value })
             .await
     }
 
-    async fn delete_recording(
+    async fn delete_while(
         &self,
+        unchanged: &[Unchanged],
         record: Option<Record>,
         key: &str,
         precondition: Precondition,
@@ -266,7 +269,8 @@ impl Store for EmbeddedStore {
         if let Some(record) = &record {
             check_size(&record.key, &record.value)?;
         }
-        self.write(key, precondition, Action::Delete { record }).await
+        self.write(unchanged, key, precondition, Action::Delete { record })
+            .await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
@@ -291,6 +295,10 @@ impl Store for EmbeddedStore {
 
     fn is_exclusive(&self) -> bool {
         true
+    }
+
+    fn newest_known(&self) -> Option<Revision> {
+        self.recent.newest()
     }
 }
 

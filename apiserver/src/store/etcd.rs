@@ -334,7 +334,7 @@ impl Store for EtcdStore {
 
     async fn put_while(
         &self,
-        unchanged: Option<Unchanged>,
+        unchanged: &[Unchanged],
         key: &str,
         value: Bytes,
         precondition: Precondition,
@@ -343,27 +343,20 @@ impl Store for EtcdStore {
         let base = self.base().await?;
         let mut conditions = conditions(key, precondition, base);
         let mut looks = vec![look(key)];
-        if let Some(unchanged) = &unchanged {
-            conditions.extend(exists_at(&unchanged.key, base.of_etcd(unchanged.revision)));
-            looks.push(look(&unchanged.key));
-        }
+        require(unchanged, &mut conditions, &mut looks, base);
         let writes = vec![TxnOp::put(key, Vec::from(value), None)];
         let outcome = self
             .write(Asked::key("put", key), conditions, writes, looks, base)
             .await?;
         outcome.map_err(|found| {
-            let found = |place: usize| found.get(place).copied().flatten();
-            match &unchanged {
-                Some(Unchanged { key, revision }) if found(1) != Some(*revision) => {
-                    refused(key, Precondition::Revision(*revision), found(1))
-                }
-                _ => refused(key, precondition, found(0)),
-            }
+            let of_key = found.first().copied().flatten();
+            changed(unchanged, found.get(1..)).unwrap_or_else(|| refused(key, precondition, of_key))
         })
     }
 
-    async fn delete_recording(
+    async fn delete_while(
         &self,
+        unchanged: &[Unchanged],
         record: Option<Record>,
         key: &str,
         precondition: Precondition,
@@ -378,6 +371,7 @@ impl Store for EtcdStore {
         // Of one transaction, watches tell in this order.
         let mut writes = vec![TxnOp::delete(key, Some(DeleteOptions::new()))];
         let mut looks = vec![look(key)];
+        require(unchanged, &mut conditions, &mut looks, base);
         if let Some(record) = &record {
             check_size(&record.key, &record.value)?;
             conditions.push(absent(&record.key));
@@ -388,9 +382,13 @@ impl Store for EtcdStore {
             .write(Asked::key("delete", key), conditions, writes, looks, base)
             .await?;
         outcome.map_err(|found| {
+            if let Some(changed) = changed(unchanged, found.get(1..)) {
+                return changed;
+            }
             let found = |place: usize| found.get(place).copied().flatten();
+            let of_record = found(1 + unchanged.len());
             match &record {
-                Some(record) if found(1).is_some() => refused(&record.key, Precondition::Absent, found(1)),
+                Some(record) if of_record.is_some() => refused(&record.key, Precondition::Absent, of_record),
                 _ => refused(key, precondition, found(0)),
             }
         })
@@ -423,6 +421,23 @@ fn conditions(key: &str, precondition: Precondition, base: Base) -> Vec<Compare>
         Precondition::Absent => vec![absent(key)],
         Precondition::Revision(seen) => exists_at(key, base.of_etcd(seen)),
     }
+}
+
+/// Adds what must hold of other keys, and looks at them for where it does not.
+fn require(unchanged: &[Unchanged], conditions: &mut Vec<Compare>, looks: &mut Vec<TxnOp>, base: Base) {
+    for Unchanged { key, revision } in unchanged {
+        conditions.extend(exists_at(key, base.of_etcd(*revision)));
+        looks.push(look(key));
+    }
+}
+
+/// The first of the keys that is not what it was, by what was found of them.
+fn changed(unchanged: &[Unchanged], found: Option<&[Option<Revision>]>) -> Option<StoreError> {
+    let found = found.unwrap_or_default();
+    let mut pairs = unchanged.iter().zip(found);
+    pairs
+        .find(|(unchanged, found)| **found != Some(unchanged.revision))
+        .map(|(Unchanged { key, revision }, found)| refused(key, Precondition::Revision(*revision), *found))
 }
 
 fn absent(key: &str) -> Compare {

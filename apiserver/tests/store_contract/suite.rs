@@ -126,11 +126,11 @@ pub(crate) async fn a_put_while_another_key_is_unchanged_needs_that_too(subject:
     let prefix = subject.fresh_prefix();
     let (door, key) = (format!("{prefix}door"), format!("{prefix}key"));
     let while_at = async |revision, precondition| {
-        let unchanged = Some(Unchanged {
+        let unchanged = [Unchanged {
             key: door.clone(),
             revision,
-        });
-        store.put_while(unchanged, &key, text("1"), precondition).await
+        }];
+        store.put_while(&unchanged, &key, text("1"), precondition).await
     };
     // The other key's answer comes first, whatever there is to say of the key.
     for precondition in [Precondition::Any, Precondition::Absent] {
@@ -168,6 +168,64 @@ pub(crate) async fn a_put_while_another_key_is_unchanged_needs_that_too(subject:
         "{error:?}"
     );
     assert_eq!(read(store, &key).await, Some(("1".to_owned(), again)));
+}
+
+pub(crate) async fn a_delete_while_other_keys_are_unchanged_needs_them_too(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let (door, window, key) = (
+        format!("{prefix}door"),
+        format!("{prefix}window"),
+        format!("{prefix}key"),
+    );
+    let delete_while = async |at: [Revision; 2]| {
+        let unchanged = [&door, &window].into_iter().zip(at);
+        let unchanged: Vec<_> = unchanged
+            .map(|(key, revision)| Unchanged {
+                key: key.clone(),
+                revision,
+            })
+            .collect();
+        let record = Record {
+            key: format!("{prefix}record"),
+            value: text("gone"),
+        };
+        store
+            .delete_while(&unchanged, Some(record), &key, Precondition::Any)
+            .await
+    };
+    let door_at = put(store, &door, "open").await;
+    let error = delete_while([door_at, door_at]).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::NotFound { key } if *key == window),
+        "{error:?}"
+    );
+    let window_at = put(store, &window, "open").await;
+    // There is nothing to delete, but that is not what is said first.
+    let error = delete_while([window_at, door_at]).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Stale { key } if *key == door),
+        "{error:?}"
+    );
+    let error = delete_while([door_at, window_at]).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::NotFound { key: named } if *named == key),
+        "{error:?}"
+    );
+    put(store, &key, "1").await;
+    let error = delete_while([door_at, door_at]).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Stale { key } if *key == window),
+        "{error:?}"
+    );
+    delete_while([door_at, window_at]).await.unwrap();
+    assert_eq!(read(store, &key).await, None);
+    put(store, &key, "2").await;
+    let error = delete_while([door_at, window_at]).await.unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Exists { key } if key.ends_with("record")),
+        "{error:?}"
+    );
 }
 
 pub(crate) async fn the_size_is_at_the_newest_revision(subject: &Subject) {
@@ -218,7 +276,7 @@ pub(crate) async fn a_delete_leaves_its_record_or_neither_is_done(subject: &Subj
             key: record.clone(),
             value: text("gone"),
         };
-        store.delete_recording(Some(record), &key, precondition).await
+        store.delete_while(&[], Some(record), &key, precondition).await
     };
     let error = delete(Precondition::Any).await.unwrap_err();
     assert!(

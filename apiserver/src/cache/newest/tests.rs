@@ -28,8 +28,9 @@ impl Store for Gated {
     async fn dump(&self, _prefix: &str) -> Result<Dump, StoreError> {
         unreachable!()
     }
-    async fn delete_recording(
+    async fn delete_while(
         &self,
+        _unchanged: &[Unchanged],
         _record: Option<Record>,
         _key: &str,
         _precondition: Precondition,
@@ -44,7 +45,7 @@ impl Store for Gated {
     }
     async fn put_while(
         &self,
-        _unchanged: Option<Unchanged>,
+        _unchanged: &[Unchanged],
         _key: &str,
         _value: Bytes,
         _precondition: Precondition,

@@ -65,9 +65,14 @@ impl Recent {
         self.newest.send_replace(Some(newest));
     }
 
+    /// The last change, which is here before its writer is answered; None once the store is closed.
+    pub(super) fn newest(&self) -> Option<Revision> {
+        *self.newest.borrow()
+    }
+
     /// The changes after a revision under a prefix, looking at no more than `at_most` changes.
     pub(super) fn after(&self, prefix: &str, after: Revision, at_most: usize) -> Look {
-        let newest = *self.newest.borrow();
+        let newest = self.newest();
         if newest.is_none_or(|newest| after >= newest) {
             return Look::Changes(Vec::new(), after);
         }
@@ -85,7 +90,7 @@ impl Recent {
     }
 
     /// Tells of every new revision, and of the end by None.
-    pub(super) fn newest(&self) -> watch::Receiver<Option<Revision>> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Revision>> {
         self.newest.subscribe()
     }
 

@@ -37,7 +37,7 @@ pub(super) fn watch(
 ) -> Watch {
     let watcher = Watcher {
         file,
-        newest: recent.newest(),
+        newest: recent.subscribe(),
         recent,
         prefix,
         position: after,

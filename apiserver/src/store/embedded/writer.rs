@@ -22,6 +22,7 @@ const COMPACT_AT_LEAST: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Write {
+    pub(super) unchanged: Vec<Unchanged>,
     pub(super) key: String,
     pub(super) precondition: Precondition,
     pub(super) action: Action,
@@ -30,19 +31,14 @@ pub(super) struct Write {
 
 #[derive(Debug)]
 pub(super) enum Action {
-    Put {
-        value: Bytes,
-        unchanged: Option<Unchanged>,
-    },
-    Delete {
-        record: Option<Record>,
-    },
+    Put { value: Bytes },
+    Delete { record: Option<Record> },
 }
 
 impl Write {
     fn bytes(&self) -> usize {
         let written = match &self.action {
-            Action::Put { value, .. } => value.len(),
+            Action::Put { value } => value.len(),
             Action::Delete { record } => record
                 .as_ref()
                 .map_or(0, |record| record.key.len() + record.value.len()),
@@ -50,22 +46,21 @@ impl Write {
         self.key.len() + written
     }
 
-    /// Another key of which something must hold too.
-    fn other(&self) -> Option<(&str, Precondition)> {
-        match &self.action {
-            Action::Put { unchanged, .. } => unchanged
-                .as_ref()
-                .map(|other| (other.key.as_str(), Precondition::Revision(other.revision))),
-            Action::Delete { record } => record
-                .as_ref()
-                .map(|record| (record.key.as_str(), Precondition::Absent)),
-        }
+    /// The other keys of which something must hold too.
+    fn others(&self) -> impl Iterator<Item = (&str, Precondition)> {
+        let unchanged = self.unchanged.iter();
+        let unchanged = unchanged.map(|other| (other.key.as_str(), Precondition::Revision(other.revision)));
+        let record = match &self.action {
+            Action::Delete { record } => record.as_ref(),
+            Action::Put { .. } => None,
+        };
+        unchanged.chain(record.map(|record| (record.key.as_str(), Precondition::Absent)))
     }
 
     /// What the key is to have; None where it is to go.
     fn value(&self) -> Option<&Bytes> {
         match &self.action {
-            Action::Put { value, .. } => Some(value),
+            Action::Put { value } => Some(value),
             Action::Delete { .. } => None,
         }
     }
@@ -193,10 +188,10 @@ fn apply(
     revision: Revision,
     versions: &mut Versions<'_>,
 ) -> Result<Result<(Change, Option<Change>), StoreError>, redb::StorageError> {
-    if let Some((other, precondition)) = write.other()
-        && let Err(refused) = check(other, precondition, last(versions, other, revision)?.as_ref())
-    {
-        return Ok(Err(refused));
+    for (other, precondition) in write.others() {
+        if let Err(refused) = check(other, precondition, last(versions, other, revision)?.as_ref()) {
+            return Ok(Err(refused));
+        }
     }
     let previous = last(versions, &write.key, revision)?;
     let value = write.value();
