@@ -21,6 +21,8 @@ use tokio::time::Instant;
 use tonic::{Request, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_prost::ProstCodec;
 
+use crate::machine;
+
 /// Creates pods that no node takes, of about 1 KiB each.
 async fn create_pods(plane: &ControlPlane, pods: usize) -> anyhow::Result<()> {
     let channel = plane.channel();
@@ -72,11 +74,24 @@ async fn call<Answer: Message + Default + 'static>(
     Ok(response.into_inner())
 }
 
-/// Calls a second, by so many callers who each call again as soon as they are answered.
-async fn rate<Call>(callers: usize, time: Duration, call: impl Fn(usize) -> Call) -> anyhow::Result<f64>
+/// What servers did for callers who each call again as soon as they are answered.
+struct Load {
+    /// Calls a second.
+    rate: f64,
+    /// The servers' CPU for a call, in µs. What the callers themselves take, on the same cores, is not in it.
+    cpu: f64,
+}
+
+async fn load<Call>(
+    callers: usize,
+    time: Duration,
+    servers: &[u32],
+    call: impl Fn(usize) -> Call,
+) -> anyhow::Result<Load>
 where
     Call: Future<Output = anyhow::Result<()>>,
 {
+    let before = cpu(servers)?;
     let start = Instant::now();
     let counts = try_join_all((0..callers).map(|caller| {
         let call = &call;
@@ -91,6 +106,15 @@ where
         }
     }))
     .await?;
-    let count = u32::try_from(counts.iter().sum::<usize>())?;
-    Ok(f64::from(count) / start.elapsed().as_secs_f64())
+    let count = f64::from(u32::try_from(counts.iter().sum::<usize>())?);
+    let rate = count / start.elapsed().as_secs_f64();
+    let spent = cpu(servers)?.saturating_sub(before);
+    Ok(Load {
+        rate,
+        cpu: spent.as_secs_f64() * 1e6 / count,
+    })
+}
+
+fn cpu(processes: &[u32]) -> anyhow::Result<Duration> {
+    processes.iter().map(|&pid| machine::process_cpu(pid)).sum()
 }

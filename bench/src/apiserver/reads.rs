@@ -12,7 +12,7 @@ use clone8s_integration::{ControlPlane, Sandbox};
 use etcd_client::{GetOptions, KvClient};
 use tonic::transport::Channel;
 
-use super::{call, create_pods, rate};
+use super::{Load, call, create_pods, load};
 use crate::machine;
 
 #[derive(Debug, clap::Args)]
@@ -48,20 +48,29 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
         page: args.page,
     };
     let mut report = format!(
-        "{} pods, on: {}\n\n| | callers | apiserver, calls/s | etcd, calls/s | ratio |\n|---|---:|---:|---:|---:|\n",
+        "{} pods, on: {}\n\n| | callers | apiserver, calls/s | etcd, calls/s | ratio \
+         | apiserver and etcd, CPU a call, µs | etcd alone, µs | ratio |\n|---|---:|---:|---:|---:|---:|---:|---:|\n",
         args.pods,
         machine::describe()
     );
     let time = Duration::from_secs(args.seconds);
+    let etcd = plane.etcd.process.pid();
+    let both = [plane.apiserver.pid(), etcd];
     for &callers in &args.callers {
         ensure!(callers > 0, "--callers: 0 callers call nothing");
         // One right after the other, so that whatever else the machine does meets both.
-        let api = rate(callers, time, |number| sides.get(number)).await?;
-        let etcd = rate(callers, time, |number| sides.etcd_get(number)).await?;
-        row(&mut report, "get", callers, api, etcd);
-        let api = rate(callers, time, |_| sides.list()).await?;
-        let etcd = rate(callers, time, |_| sides.etcd_list()).await?;
-        row(&mut report, &format!("list of {}", args.page), callers, api, etcd);
+        let api = load(callers, time, &both, |number| sides.get(number)).await?;
+        let alone = load(callers, time, &[etcd], |number| sides.etcd_get(number)).await?;
+        row(&mut report, "get", callers, &api, &alone);
+        let api = load(callers, time, &both, |_| sides.list()).await?;
+        let alone = load(callers, time, &[etcd], |_| sides.etcd_list()).await?;
+        row(
+            &mut report,
+            &format!("list of {}", args.page),
+            callers,
+            &api,
+            &alone,
+        );
     }
     Ok(report)
 }
@@ -114,11 +123,16 @@ impl Sides {
     }
 }
 
-fn row(report: &mut String, what: &str, callers: usize, api: f64, etcd: f64) {
+fn row(report: &mut String, what: &str, callers: usize, api: &Load, etcd: &Load) {
     // Writing to a string cannot fail.
     let _ = writeln!(
         report,
-        "| {what} | {callers} | {api:.0} | {etcd:.0} | {:.1} |",
-        api / etcd
+        "| {what} | {callers} | {:.0} | {:.0} | {:.1} | {:.0} | {:.0} | {:.1} |",
+        api.rate,
+        etcd.rate,
+        api.rate / etcd.rate,
+        api.cpu,
+        etcd.cpu,
+        etcd.cpu / api.cpu,
     );
 }

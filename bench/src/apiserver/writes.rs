@@ -19,7 +19,7 @@ use clone8s_integration::{ControlPlane, Process, Sandbox, programs::program, wai
 use etcd_client::KvClient;
 use tonic::transport::Channel;
 
-use super::{call, pod, rate};
+use super::{call, load, pod};
 use crate::machine;
 
 #[derive(Debug, clap::Args)]
@@ -46,23 +46,35 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
     };
     let mut report = format!(
         "Pods of {} stored bytes, on: {}\n\n| callers | apiserver on etcd, creates/s | etcd, puts/s | ratio \
-         | apiserver, embedded store, creates/s | ratio |\n|---:|---:|---:|---:|---:|---:|\n",
+         | apiserver, embedded store, creates/s | ratio | CPU a create, µs: apiserver and etcd | etcd alone | embedded \
+         |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         sides.stored.len(),
         machine::describe()
     );
     let time = Duration::from_secs(args.seconds);
+    let etcd = plane.etcd.process.pid();
+    let both = [plane.apiserver.pid(), etcd];
     for &callers in &args.callers {
         ensure!(callers > 0, "--callers: 0 callers call nothing");
         // One right after the other, so that whatever else the machine does meets all.
-        let api = rate(callers, time, |_| sides.create(&sides.api)).await?;
-        let etcd = rate(callers, time, |_| sides.put()).await?;
-        let embedded = rate(callers, time, |_| sides.create(&sides.embedded)).await?;
+        let api = load(callers, time, &both, |_| sides.create(&sides.api)).await?;
+        let alone = load(callers, time, &[etcd], |_| sides.put()).await?;
+        let own = load(callers, time, &[embedded.apiserver.pid()], |_| {
+            sides.create(&sides.embedded)
+        })
+        .await?;
         // Writing to a string cannot fail.
         let _ = writeln!(
             report,
-            "| {callers} | {api:.0} | {etcd:.0} | {:.2} | {embedded:.0} | {:.2} |",
-            api / etcd,
-            embedded / etcd
+            "| {callers} | {:.0} | {:.0} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} | {:.0} |",
+            api.rate,
+            alone.rate,
+            api.rate / alone.rate,
+            own.rate,
+            own.rate / alone.rate,
+            api.cpu,
+            alone.cpu,
+            own.cpu,
         );
     }
     Ok(report)
