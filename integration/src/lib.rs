@@ -26,6 +26,7 @@ pub mod rabbitmq;
 pub mod registry;
 pub mod robustness;
 pub mod sandbox;
+pub mod slow_line;
 pub mod wait;
 
 pub use containerd::Containerd;
@@ -40,3 +41,4 @@ pub use process::Process;
 pub use rabbitmq::RabbitMq;
 pub use registry::Registry;
 pub use sandbox::Sandbox;
+pub use slow_line::SlowLine;

@@ -2,7 +2,7 @@
 
 mod reserved;
 
-use std::{path::PathBuf, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 pub use self::reserved::Reserved;
 
@@ -37,6 +37,8 @@ pub struct Config {
     pub etcd: Option<EtcdConfig>,
     pub intervals: Intervals,
     pub images: ImagePolicy,
+    /// The most images that are pulled at a time; the others wait, the first that was asked for first.
+    pub max_parallel_pulls: NonZeroU32,
     pub reserved: Reserved,
     /// The folder that pods' seccomp profiles are below; None for `seccomp` in the data folder.
     pub seccomp_profile_root: Option<PathBuf>,
@@ -122,6 +124,8 @@ pub const DEFAULT_RUNTIME_SOCKET: &str = "/run/clone8s/shim.sock";
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/clone8s/kubelet";
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 pub const DEFAULT_CGROUP_ROOT: &str = "/clone8s";
+/// One large image holds up few others, and they do not starve each other of the line.
+pub const DEFAULT_PARALLEL_PULLS: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
 pub const DEFAULT_LOG_ROOT: &str = "/var/log/clone8s/pods";
 
 impl Config {
@@ -142,6 +146,7 @@ impl Config {
             etcd: None,
             intervals: Intervals::default(),
             images: ImagePolicy::default(),
+            max_parallel_pulls: DEFAULT_PARALLEL_PULLS,
             reserved: Reserved::default(),
             seccomp_profile_root: None,
             allowed_unsafe_sysctls: Vec::new(),

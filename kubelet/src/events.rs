@@ -46,6 +46,9 @@ pub struct Happening {
     pub uid: String,
     pub kind: EventType,
     pub reason: &'static str,
+    /// What tells it from others of the same pod and reason. One whose subject was told before is counted, and its message
+    /// takes the place of the one before.
+    pub subject: String,
     pub message: String,
 }
 
@@ -61,7 +64,21 @@ impl EventRecorder {
         (Self { queue }, receiver)
     }
 
+    /// Happens again when it is told again in the same words.
     pub fn record(&self, pod: &DesiredPod, kind: EventType, reason: &'static str, message: String) {
+        let message = shortened(message);
+        self.record_of(pod, kind, reason, message.clone(), message);
+    }
+
+    /// Happens again when it is told again of the same subject: for messages that hold amounts or times.
+    pub fn record_of(
+        &self,
+        pod: &DesiredPod,
+        kind: EventType,
+        reason: &'static str,
+        subject: impl Into<String>,
+        message: String,
+    ) {
         let key = pod.key();
         tracing::info!(pod = %key, reason, text = message, "pod event");
         let name = if pod.source.is_nodes_own() {
@@ -76,6 +93,7 @@ impl EventRecorder {
             uid: pod.uid().as_str().to_owned(),
             kind,
             reason,
+            subject: subject.into(),
             message: shortened(message),
         });
     }

@@ -18,6 +18,7 @@ mod news;
 mod observe;
 pub mod observed;
 pub mod plan;
+pub(crate) mod pull;
 pub mod resources;
 pub mod restart;
 pub mod security;

@@ -15,7 +15,7 @@ use crate::{
     image_archives::ArchiveImages,
     mirrors::Mirrors,
     objects::Objects,
-    pod::{execute::Executor, worker::WorkerContext},
+    pod::{execute::Executor, pull::ImagePuller, worker::WorkerContext},
     pod_cgroups::{PodCgroups, Weights},
     relist::Relist,
     runtime::{Runtime, RuntimeHealth},
@@ -61,16 +61,23 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
         let weights = Weights::new(cgroups.clone(), setup.desired.clone(), free);
         supervisor.spawn("weight of pods", weights.run(shutdown.clone()));
     }
+    let images = ImagePuller::new(
+        Arc::clone(&setup.runtime),
+        setup.archives,
+        setup.objects.clone(),
+        recorder.clone(),
+        setup.config.max_parallel_pulls,
+    );
     let context = WorkerContext {
         executor: Executor {
             cgroups,
             runtime: setup.runtime,
+            images,
             volumes: Volumes::new(&setup.config.data_dir),
             user_ranges: UserRanges::new(&setup.config.data_dir),
             clock: setup.clock,
             log_root: setup.config.log_root.clone(),
             objects: setup.objects,
-            archives: setup.archives,
             host_ip: setup.host_ip.clone(),
             node_memory: setup.node_memory,
             node_milli_cpu: setup.node_milli_cpu,

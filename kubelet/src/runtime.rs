@@ -118,6 +118,9 @@ pub trait Runtime: Send + Sync + 'static {
         sandbox_config: PodSandboxConfig,
         credentials: Option<AuthConfig>,
     ) -> Result<ImageRef, RuntimeError>;
+    /// How far a pull of the image is that is under way; None where there is none. [`RuntimeErrorReason::Unimplemented`]
+    /// where the runtime is not ours.
+    async fn pull_progress(&self, image: &str) -> Result<Option<PullProgress>, RuntimeError>;
 
     /// Imports the images of an archive that the runtime can read; their names. [`RuntimeErrorReason::Unimplemented`]
     /// where the runtime is not ours.
@@ -137,6 +140,17 @@ pub trait Runtime: Send + Sync + 'static {
     async fn events(
         &self,
     ) -> Result<BoxStream<'static, Result<ContainerEventResponse, RuntimeError>>, RuntimeError>;
+}
+
+/// How far a pull is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Of the image's layers as the registry has them; those that were here before count as well.
+    pub bytes: u64,
+    /// 0 until the registry has said of what the image consists; so is `layers_total`.
+    pub bytes_total: u64,
+    pub layers_unpacked: u32,
+    pub layers_total: u32,
 }
 
 /// How a command in a container ended.

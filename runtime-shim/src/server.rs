@@ -3,6 +3,7 @@
 mod archives;
 mod images;
 mod lists;
+mod pulls;
 mod runtime;
 
 use std::{future::Future, sync::Arc};
@@ -11,7 +12,7 @@ use clone8s::{
     cri::{image_service_server::ImageServiceServer, runtime_service_server::RuntimeServiceServer},
     runtime::{
         image_archive_service_server::ImageArchiveServiceServer,
-        streaming_service_server::StreamingServiceServer,
+        image_pull_service_server::ImagePullServiceServer, streaming_service_server::StreamingServiceServer,
     },
 };
 use clone8s_daemon::Shutdown;
@@ -30,7 +31,7 @@ use crate::{
 /// Specs and annotations of many containers in one list, and logs of an exec, outgrow gRPC's usual 4 MiB.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// Both CRI services, and beside them the streams and the archives, on one socket, until `shutdown`.
+/// Both CRI services, and beside them the streams, the archives and the pulls, on one socket, until `shutdown`.
 pub(crate) async fn serve(
     shim: Arc<Shim>,
     streaming: Arc<Streaming>,
@@ -53,6 +54,7 @@ pub(crate) async fn serve(
         )
         .add_service(StreamingServiceServer::new(streams))
         .add_service(ImageArchiveServiceServer::new(service.clone()))
+        .add_service(ImagePullServiceServer::new(service.clone()))
         .add_service(ImageServiceServer::new(service).max_encoding_message_size(MAX_MESSAGE))
         .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await

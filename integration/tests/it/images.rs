@@ -1,16 +1,18 @@
 //! Where images come from, and what becomes of those that no pod of a node names any more.
 
-use std::{fs, path::Path};
+use std::{fs, io::Read as _, path::Path};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clone8s::{
-    client::Resource as _,
+    client::{Query, Resource as _},
     cri::{ImageSpec, ImageStatusRequest, image_service_client::ImageServiceClient},
     manifest,
     object::AnyObject,
-    v1::Secret,
+    v1::{Event, Secret},
 };
-use clone8s_integration::{ControlPlane, Image, Node, Registry, Sandbox, node::RuntimeKind, pods, wait};
+use clone8s_integration::{
+    ControlPlane, Image, Node, Registry, Sandbox, SlowLine, node::RuntimeKind, pods, wait,
+};
 use rstest::rstest;
 
 async fn has(node: &Node, image: &str) -> anyhow::Result<bool> {
@@ -212,4 +214,70 @@ async fn a_private_registry_is_shown_the_credentials_of_the_pods_secret(#[case] 
     fs::write(objects.join("login.yaml"), secret).unwrap();
     node.write_manifest("private.yaml", pod);
     node.runs_exactly(&[("private", "app")]).await;
+}
+
+/// The only event of a reason.
+async fn event(plane: &ControlPlane, reason: &str) -> anyhow::Result<Event> {
+    let (events, _) = Event::list_all(&plane.channel(), &Query::default()).await?;
+    let mut of_reason = events.into_iter().filter(|event| event.reason == reason);
+    let first = of_reason.next().with_context(|| format!("no {reason}"))?;
+    ensure!(of_reason.next().is_none(), "{reason} is told by several events");
+    Ok(first)
+}
+
+#[tokio::test]
+async fn a_long_pull_tells_how_far_it_is_in_one_event_and_its_end_tells_time_and_bytes() {
+    const BYTES: usize = 4 << 20;
+    let sandbox = Sandbox::new();
+    let registry = Registry::start(&sandbox).await;
+    // What does not compress takes its time.
+    let mut noise = vec![0; BYTES];
+    fs::File::open("/dev/urandom")
+        .unwrap()
+        .read_exact(&mut noise)
+        .unwrap();
+    Image::busybox()
+        .file("/noise", 0o644, noise)
+        .push(&registry, "large:1")
+        .unwrap();
+    let line = SlowLine::to(registry.address(), BYTES / 16).await;
+    let image = format!("{}/large:1", line.address());
+    let plane = ControlPlane::start(&sandbox, None).await;
+    let mut node = Node::start(&sandbox, "slow").await;
+    node.join(&plane, None).await;
+    plane.node_ready("slow").await;
+
+    plane.create(pods::pod("large", &[("c", &image)])).await;
+    let progress = wait::until("the pull says how far it is", || async {
+        let pulling = event(&plane, "Pulling").await?;
+        ensure!(pulling.message.contains("bytes ("), "{}", pulling.message);
+        Ok(pulling)
+    })
+    .await;
+    assert!(progress.count >= 2, "{progress:?}");
+    let numbers: Vec<usize> = progress
+        .message
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // The address and the tag come first.
+    let [done, all, percent] = numbers[numbers.len() - 6..numbers.len() - 3] else {
+        panic!("{}", progress.message)
+    };
+    assert!(0 < done && done < all && BYTES < all, "{}", progress.message);
+    assert!(percent < 100, "{}", progress.message);
+
+    plane.running("large").await;
+    let pulled = event(&plane, "Pulled").await.unwrap().message;
+    assert!(pulled.contains("including waiting). Image size: "), "{pulled}");
+    event(&plane, "Pulling").await.unwrap();
+    for reason in ["Created", "Started"] {
+        let told = event(&plane, reason).await.unwrap().message;
+        assert!(
+            told.contains(" container c in ") && told.ends_with(" s"),
+            "{told}"
+        );
+    }
+    plane.delete("large").await;
+    plane.gone("large").await;
 }

@@ -1,6 +1,6 @@
 //! The kubelet as a program of its own.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -10,7 +10,7 @@ use clone8s_kubelet::{
     Config,
     config::{
         Apiserver, DEFAULT_CGROUP_ROOT, DEFAULT_CLUSTER_DOMAIN, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT,
-        DEFAULT_RUNTIME_SOCKET, EtcdConfig, Intervals, JoinToken, Reserved,
+        DEFAULT_PARALLEL_PULLS, DEFAULT_RUNTIME_SOCKET, EtcdConfig, Intervals, JoinToken, Reserved,
     },
     images::ImagePolicy,
     sysctls::SysctlPattern,
@@ -101,6 +101,9 @@ struct Cli {
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
     stats_interval: Duration,
 
+    /// Most images that are pulled at a time; the others wait, the first that was asked for first
+    #[arg(long, default_value_t = DEFAULT_PARALLEL_PULLS, value_name = "NUMBER")]
+    max_parallel_image_pulls: NonZeroU32,
     /// Percent of the images' disk from which on images that nothing uses are removed
     #[arg(long, default_value_t = 85, value_parser = clap::value_parser!(u8).range(1..=100), value_name = "PERCENT")]
     image_gc_high_threshold: u8,
@@ -213,6 +216,7 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
             min_age: cli.image_minimum_gc_age,
             max_age: cli.image_maximum_gc_age.map(Duration::from_secs),
         },
+        max_parallel_pulls: cli.max_parallel_image_pulls,
         reserved: cli.system_reserved,
         seccomp_profile_root: cli.seccomp_profile_root,
         allowed_unsafe_sysctls: cli.allowed_unsafe_sysctls,

@@ -1,4 +1,4 @@
-//! Counts what happens again instead of telling it anew. Pure.
+//! Counts what happens again instead of telling it anew, in its latest words. Pure.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -31,6 +31,7 @@ impl Write {
     }
 }
 
+/// The pod's uid, the reason and the subject.
 type Identity = (String, &'static str, String);
 
 #[derive(Debug)]
@@ -52,8 +53,9 @@ impl Aggregator {
 
     /// The event that tells of a happening: new, or one more of a known kind.
     pub(super) fn add(&mut self, happening: Happening, now: SystemTime) -> Write {
-        let identity = (happening.uid.clone(), happening.reason, happening.message.clone());
+        let identity = (happening.uid.clone(), happening.reason, happening.subject.clone());
         if let Some(known) = self.known.get_mut(&identity) {
+            within(&happening.message, LONGEST_MESSAGE).clone_into(&mut known.message);
             known.count = known.count.saturating_add(1);
             known.last_timestamp = Some(to_timestamp(now));
             return Write::Update(known.clone());
@@ -155,6 +157,7 @@ mod tests {
             uid: "u".into(),
             kind: EventType::Warning,
             reason: "BackOff",
+            subject: message.into(),
             message: message.into(),
         }
     }
@@ -190,6 +193,21 @@ mod tests {
         let other = aggregator.add(happening("b"), at(1));
         assert!(matches!(other, Write::Create(_)));
         assert_ne!(one.event().name(), other.event().name());
+    }
+
+    #[test]
+    fn what_is_told_anew_of_one_subject_is_one_event_in_its_latest_words() {
+        let mut aggregator = Aggregator::new("n1".into());
+        let of = |message: &str| Happening {
+            subject: "app:1".into(),
+            ..happening(message)
+        };
+        let first = aggregator.add(of("10 of 100 bytes"), at(1));
+        let Write::Update(event) = aggregator.add(of("90 of 100 bytes"), at(11)) else {
+            panic!("another event")
+        };
+        assert_eq!(event.name(), first.event().name());
+        assert_eq!((event.message.as_str(), event.count), ("90 of 100 bytes", 2));
     }
 
     #[test]

@@ -10,17 +10,18 @@ use std::{
 };
 
 use clone8s::v1::{Container, PodSpec};
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
 use super::{
     cri::{self, NodeFacts, RunImage},
     downward::{Inputs, Surroundings},
     env,
     hook::{self, Hook, HookCall, HookEnd, HookRecords},
-    hostname, images,
+    hostname,
     memory::{FailedStep, FailureCause},
     namespaces,
     plan::Action,
+    pull::ImagePuller,
     resources::{self, Allocation, QosClass},
     security::{self, ImageUser},
 };
@@ -28,26 +29,21 @@ use crate::{
     clock::Clock,
     config::DEFAULT_CGROUP_ROOT,
     desired::{DesiredPod, PodKey, PodUid},
-    image_archives::ArchiveImages,
     logs,
     objects::Objects,
     pod_cgroups::PodCgroups,
-    pull_logins::Logins,
     runtime::{ContainerId, ImageRef, Runtime, RuntimeError, RuntimeErrorReason},
     user_ranges::UserRanges,
     volumes::{NewContainer, Volumes},
 };
 
-/// How long a pull waits for the apiserver to tell of the pod's secrets.
-const SECRETS: Duration = Duration::from_secs(5);
-
 /// The node as actions see it.
 #[derive(Clone)]
 pub struct Executor {
     pub runtime: Arc<dyn Runtime>,
+    pub images: ImagePuller,
     pub volumes: Volumes,
     pub objects: watch::Receiver<Objects>,
-    pub(crate) archives: watch::Receiver<ArchiveImages>,
     pub user_ranges: UserRanges,
     /// None leaves pods' cgroups to the runtime.
     pub cgroups: Option<PodCgroups>,
@@ -111,7 +107,7 @@ impl Executor {
             },
             Action::StopSandbox { id } => ended(runtime.stop_sandbox(&id).await, FailedStep::TearDown),
             Action::RemoveSandbox { id } => ended(runtime.remove_sandbox(&id).await, FailedStep::TearDown),
-            Action::InspectImage { image, .. } => match self.find_image(&image).await {
+            Action::InspectImage { image, .. } => match self.images.find(&image).await {
                 Ok(found) => Outcome::Image(found),
                 Err(error) => failed(&error, FailedStep::InspectImage),
             },
@@ -243,49 +239,16 @@ impl Executor {
         )
     }
 
-    /// One that is missing may still come from an archive, before it is said to be.
-    async fn find_image(&self, image: &str) -> Result<Option<ImageRef>, RuntimeError> {
-        let mut archives = self.archives.clone();
-        let was_settled = archives.borrow().settled;
-        let mut found = self.runtime.image_status(image).await?;
-        if found.is_none() && !was_settled {
-            // An error says that nobody loads archives any more.
-            let _ = archives.wait_for(|images| images.settled).await;
-            found = self.runtime.image_status(image).await?;
-        }
-        Ok(found.map(|image| ImageRef::new(image.id)))
-    }
-
     async fn pull_image(&self, subject: &Subject, pod: &DesiredPod, container: &str, image: &str) -> Outcome {
-        // It may have come since the last try: from an archive, or by a person.
-        if !images::is_always_pulled(pod.spec(), container, image)
-            && let Ok(Some(found)) = self.find_image(image).await
-        {
-            return Outcome::Image(Some(found));
-        }
         let facts = match self.facts(pod).await {
             Ok(facts) => facts,
             Err(error) => return refused(FailedStep::PullImage, error.to_string()),
         };
         let sandbox = cri::sandbox_config(pod, subject.sandbox_attempt, &facts);
-        let logins = self.logins(pod, image).await;
-        match logins.pull(&*self.runtime, image, &sandbox).await {
+        match self.images.pull(pod, container, image, &sandbox).await {
             Ok(found) => Outcome::Image(Some(found)),
             Err(error) => failed(&error, FailedStep::PullImage),
         }
-    }
-
-    /// The secrets of a pod that has just come are on their way.
-    async fn logins(&self, pod: &DesiredPod, image: &str) -> Logins {
-        let mut objects = self.objects.clone();
-        let mut logins = Logins::default();
-        let known = objects.wait_for(|objects| {
-            logins = Logins::of(pod, image, objects);
-            !logins.is_partial
-        });
-        // Without them the pull may do all the same, and says what is missing where it does not.
-        let _ = timeout(SECRETS, known).await.map(drop);
-        logins
     }
 
     async fn create_container(&self, subject: &Subject, pod: &DesiredPod, action: &Action) -> Outcome {

@@ -9,6 +9,7 @@ use super::{
     hook::{Hook, HookEnd},
     memory::FailedStep,
     plan::{Action, StopCause, Want},
+    pull,
     status::EVICTED,
 };
 use crate::{
@@ -107,24 +108,19 @@ const OOM_KILLED: &str = "OOMKilled";
 
 /// An action has begun.
 pub(super) fn begun(events: &EventRecorder, pod: &DesiredPod, action: &Action) {
-    match action {
-        Action::PullImage { image, .. } => {
-            events.record(pod, Normal, "Pulling", format!("Pulling image {image:?}"));
-        }
-        Action::StopContainer { name, cause, .. } => {
-            let why = match cause {
-                StopCause::PodDeleted => String::new(),
-                StopCause::SpecChanged => ": its spec has changed".to_owned(),
-                StopCause::Evicted => ": its pod is evicted".to_owned(),
-                StopCause::ProbeFailed(kind) => format!(": it failed its {kind} probe"),
-                StopCause::PostStartFailed => ": its postStart hook has failed".to_owned(),
-                StopCause::NotNeeded => ": it is no longer needed".to_owned(),
-                StopCause::OutOfPlace => ": its sandbox is gone, or another run has its place".to_owned(),
-            };
-            events.record(pod, Normal, "Killing", format!("Stopping container {name}{why}"));
-        }
-        _ => {}
-    }
+    let Action::StopContainer { name, cause, .. } = action else {
+        return;
+    };
+    let why = match cause {
+        StopCause::PodDeleted => String::new(),
+        StopCause::SpecChanged => ": its spec has changed".to_owned(),
+        StopCause::Evicted => ": its pod is evicted".to_owned(),
+        StopCause::ProbeFailed(kind) => format!(": it failed its {kind} probe"),
+        StopCause::PostStartFailed => ": its postStart hook has failed".to_owned(),
+        StopCause::NotNeeded => ": it is no longer needed".to_owned(),
+        StopCause::OutOfPlace => ": its sandbox is gone, or another run has its place".to_owned(),
+    };
+    events.record(pod, Normal, "Killing", format!("Stopping container {name}{why}"));
 }
 
 /// An action has ended.
@@ -165,18 +161,15 @@ pub(super) fn ended(
             tell_hook(events, pod, action, &format!("may have failed: {why}"));
         }
         (Action::InspectImage { image, .. }, Outcome::Image(Some(_))) => {
-            let message = format!("Container image {image:?} already present on machine");
-            events.record(pod, Normal, "Pulled", message);
-        }
-        (Action::PullImage { image, .. }, _) => {
-            let message = format!("Successfully pulled image {image:?} in {} ms", took.as_millis());
-            events.record(pod, Normal, "Pulled", message);
+            pull::tell_present(events, pod, image);
         }
         (Action::CreateContainer { container, .. }, _) => {
-            events.record(pod, Normal, "Created", format!("Created container {container}"));
+            let message = format!("Created container {container} in {}", pull::seconds(took));
+            events.record_of(pod, Normal, "Created", container, message);
         }
         (Action::StartContainer { container, .. }, _) => {
-            events.record(pod, Normal, "Started", format!("Started container {container}"));
+            let message = format!("Started container {container} in {}", pull::seconds(took));
+            events.record_of(pod, Normal, "Started", container, message);
         }
         (Action::ResizeContainer { container, .. }, _) => {
             let message = format!("Container {container} has its new limits, and runs on");

@@ -1,5 +1,6 @@
 //! Any CRI v1 runtime on a unix socket.
 
+mod own;
 mod sessions;
 
 use std::{
@@ -21,13 +22,13 @@ use clone8s::cri::{
     StopPodSandboxRequest, UpdateContainerResourcesRequest, VersionRequest, VersionResponse,
     image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
-use clone8s::runtime::{ImportImageArchiveRequest, image_archive_service_client::ImageArchiveServiceClient};
 use futures::{StreamExt as _, stream::BoxStream};
 use tonic::{Code, Response, Status, transport::Channel};
 
+use self::own::OwnCalls;
 use super::{
-    ContainerId, ExecOutput, ImageRef, Inputs, Outputs, Runtime, RuntimeError, RuntimeErrorReason, SandboxId,
-    Session,
+    ContainerId, ExecOutput, ImageRef, Inputs, Outputs, PullProgress, Runtime, RuntimeError,
+    RuntimeErrorReason, SandboxId, Session,
 };
 use crate::{desired::PodKey, identity};
 
@@ -45,7 +46,7 @@ const LARGEST_REPLY: usize = 64 << 20;
 pub struct CriRuntime {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
-    archives: ImageArchiveServiceClient<Channel>,
+    own: OwnCalls,
     socket: PathBuf,
 }
 
@@ -54,7 +55,7 @@ impl CriRuntime {
         let channel = clone8s_daemon::unix::channel(socket);
         Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST_REPLY),
-            archives: ImageArchiveServiceClient::new(channel.clone()),
+            own: OwnCalls::new(channel.clone()),
             images: ImageServiceClient::new(channel).max_decoding_message_size(LARGEST_REPLY),
             socket: socket.to_owned(),
         }
@@ -341,13 +342,12 @@ impl Runtime for CriRuntime {
         Ok(ImageRef::new(response.image_ref))
     }
 
+    async fn pull_progress(&self, image: &str) -> Result<Option<PullProgress>, RuntimeError> {
+        self.own.pull_progress(image).await
+    }
+
     async fn import_image_archive(&self, path: &Path) -> Result<Vec<String>, RuntimeError> {
-        let request = ImportImageArchiveRequest {
-            path: path.to_string_lossy().into_owned(),
-        };
-        let import = async { self.archives.clone().import_image_archive(request).await };
-        let response = call("ImportImageArchive", PULL, import).await?;
-        Ok(response.images)
+        self.own.import_image_archive(path).await
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, RuntimeError> {

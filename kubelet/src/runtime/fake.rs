@@ -1,6 +1,7 @@
 //! A runtime in memory: it keeps time by a clock, makes containers exit when told, and fails on request.
 
 mod calls;
+mod pulls;
 mod sessions;
 
 use std::{
@@ -13,7 +14,7 @@ use clone8s::cri::{
     ContainerConfig, ContainerEventResponse, ContainerEventType, ContainerState, ImageSpec, PodSandboxConfig,
     PodSandboxState, PodSandboxStatus,
 };
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::Instant};
 
 use super::RuntimeError;
 use crate::{
@@ -44,6 +45,8 @@ struct State {
     /// What a pull brings, and what is here already.
     registry: BTreeMap<String, ImageBehavior>,
     images: BTreeMap<String, String>,
+    /// Those under way, in the order of their numbers: of what, and since when.
+    pulls: BTreeMap<u32, (String, Instant)>,
     /// What commands do, by container and command line; others succeed at once.
     commands: BTreeMap<(String, String), CommandBehavior>,
     faults: BTreeMap<&'static str, Vec<Fault>>,

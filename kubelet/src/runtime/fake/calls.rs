@@ -23,8 +23,8 @@ use crate::{
     desired::PodKey,
     identity,
     runtime::{
-        ContainerId, ExecOutput, ImageRef, Inputs, Outputs, Runtime, RuntimeError, RuntimeErrorReason,
-        SandboxId, Session,
+        ContainerId, ExecOutput, ImageRef, Inputs, Outputs, PullProgress, Runtime, RuntimeError,
+        RuntimeErrorReason, SandboxId, Session,
     },
 };
 
@@ -358,9 +358,12 @@ impl Runtime for FakeRuntime {
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>, RuntimeError> {
         self.enter("ImageStatus", None).await?;
-        Ok(self.state().images.get(image).map(|id| Image {
+        let state = self.state();
+        let named = |(name, id): &(&String, &String)| *name == image || *id == image;
+        Ok(state.images.iter().find(named).map(|(name, id)| Image {
             id: id.clone(),
-            repo_tags: vec![image.to_owned()],
+            repo_tags: vec![name.clone()],
+            size: state.registry.get(name).map_or(0, |image| image.size),
             ..Default::default()
         }))
     }
@@ -376,10 +379,16 @@ impl Runtime for FakeRuntime {
         let Some(behavior) = behavior else {
             return Err(missing("PullImage", image));
         };
+        let _under_way = self.begin_pull(image);
         tokio::time::sleep(behavior.pull_time).await;
         let id = format!("sha256:{image}");
         self.state().images.insert(image.to_owned(), id.clone());
         Ok(ImageRef::new(id))
+    }
+
+    async fn pull_progress(&self, image: &str) -> Result<Option<PullProgress>, RuntimeError> {
+        self.enter("ListImagePulls", None).await?;
+        Ok(self.progress_of(image))
     }
 
     /// Here an archive is a text of its images' names; without one it is broken.
