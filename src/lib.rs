@@ -45,6 +45,7 @@ pub mod cri {
 
 pub mod client;
 pub mod containers;
+pub mod devices;
 pub mod manifest;
 pub mod mirror;
 pub mod names;

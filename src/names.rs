@@ -131,6 +131,37 @@ pub fn check_port_name(name: &str) -> Result<(), NameError> {
     )))
 }
 
+/// A device's name: "vendor/class=device" (CDI 1.0, SPEC.md, "kind" and "devices").
+pub fn check_device_name(name: &str) -> Result<(), NameError> {
+    at_most(name, MAX_SUBDOMAIN)?;
+    let parts = name.split_once('=').and_then(|(kind, device)| {
+        let (vendor, class) = kind.split_once('/')?;
+        Some((vendor, class, device))
+    });
+    let Some((vendor, class, device)) = parts else {
+        return Err(NameError(format!(
+            "must be a device such as \"vendor.com/class=name\"; is {name:?}"
+        )));
+    };
+    let is_kind = |part: &str| is_word(part) && part.starts_with(|c: char| c.is_ascii_alphabetic());
+    for (what, part) in [("vendor", vendor), ("class", class)] {
+        if !is_kind(part) {
+            return Err(NameError(format!(
+                "the {what} {part:?} must consist of letters, digits, \"-\", \"_\" and \".\", starting with a letter and \
+                 ending with a letter or digit"
+            )));
+        }
+    }
+    // Beside what makes a word, a device may have colons.
+    if !is_word(&device.replace(':', "-")) {
+        return Err(NameError(format!(
+            "the device {device:?} must consist of letters, digits, \"-\", \"_\", \".\" and \":\", starting and ending \
+             with a letter or digit"
+        )));
+    }
+    Ok(())
+}
+
 /// The nearest DNS label: "dummy pod" becomes "dummy-pod". Empty when nothing of the name can be kept.
 pub fn slug(name: &str) -> String {
     let mut label = String::with_capacity(name.len());

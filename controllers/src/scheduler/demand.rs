@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clone8s::{
+    devices::is_device,
     quantity,
     v1::{Container, Pod},
 };
@@ -78,6 +79,8 @@ fn requests_of(container: &Container) -> Result<Amounts, String> {
     // A limit without a request is a request too, as in Kubernetes.
     let mut requests = resources.limits.clone();
     requests.extend(resources.requests.clone());
+    // What devices a node has, its runtime alone knows; who needs one says by labels where it is.
+    requests.retain(|name, _| !is_device(name));
     amounts(&requests)
 }
 
@@ -155,5 +158,25 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(Demand::of(&pod).unwrap().requests["cpu"], milli_cpu);
+    }
+
+    #[test]
+    fn a_device_is_no_amount_that_nodes_have() {
+        let mut container = asking("1", "");
+        let limits = &mut container.resources.as_mut().unwrap().limits;
+        limits.insert("vendor.com/gpu=0".to_owned(), "1".to_owned());
+        let spec = PodSpec {
+            containers: vec![container],
+            ..Default::default()
+        };
+        let pod = Pod {
+            spec: Some(spec),
+            ..Default::default()
+        };
+        let demand = Demand::of(&pod).unwrap();
+        assert_eq!(
+            demand.requests.into_iter().collect::<Vec<_>>(),
+            [("cpu".to_owned(), 1_000)]
+        );
     }
 }

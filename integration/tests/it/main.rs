@@ -7,6 +7,7 @@ mod bad_nodes;
 mod cli;
 mod clients;
 mod configuration;
+mod devices;
 mod evictions;
 mod harness;
 mod images;

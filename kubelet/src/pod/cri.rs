@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use clone8s::{
     cri::{
-        ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig, LinuxPodSandboxConfig,
-        Mount, NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
+        CdiDevice, ContainerConfig, ContainerMetadata, ImageSpec, KeyValue, LinuxContainerConfig,
+        LinuxPodSandboxConfig, Mount, NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PortMapping,
+        Protocol,
     },
     quantity::QuantityError,
     v1::{Container, PodSpec},
@@ -182,6 +183,7 @@ pub fn container_config(
             })
             .collect(),
         mounts,
+        cdi_devices: devices(container),
         labels,
         annotations,
         log_path: logs::container_file(&container.name, run.restart_count)
@@ -213,6 +215,15 @@ pub fn grace_seconds(spec: &PodSpec) -> u32 {
         .termination_grace_period_seconds
         .unwrap_or(DEFAULT_GRACE_SECONDS);
     u32::try_from(seconds).unwrap_or(0)
+}
+
+fn devices(container: &Container) -> Vec<CdiDevice> {
+    container
+        .devices()
+        .map(|name| CdiDevice {
+            name: name.to_owned(),
+        })
+        .collect()
 }
 
 fn pod_labels(pod: &DesiredPod) -> BTreeMap<String, String> {

@@ -2,8 +2,12 @@
 //!
 //! Protobuf leaves unset fields out, so a spec keeps its hash when a newer version of the schema adds a field.
 
-use clone8s::v1::{
-    Container, HostAlias, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext, volume::Source,
+use clone8s::{
+    devices::is_device,
+    v1::{
+        Container, HostAlias, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext,
+        volume::Source,
+    },
 };
 use sha2::{Digest as _, Sha256};
 
@@ -120,9 +124,12 @@ fn host_aliases(spec: &PodSpec, container: &Container) -> Vec<HostAlias> {
     spec.host_aliases.clone()
 }
 
-/// The resources whose change is to start the container anew; the others change in place.
+/// The resources whose change is to start the container anew, as that of a device always does; the others change in place.
 fn resources_of_a_restart(container: &Container) -> Option<ResourceRequirements> {
     let restarts = |name: &String| {
+        if is_device(name) {
+            return true;
+        }
         let mut policies = container.resize_policy.iter();
         policies.any(|policy| policy.resource_name == *name && policy.restart_policy == "RestartContainer")
     };
@@ -164,9 +171,9 @@ mod tests {
 
     type Edit = fn(&mut PodSpec);
 
-    fn memory(limit: &str) -> ResourceRequirements {
+    fn limited(name: &str, limit: &str) -> ResourceRequirements {
         ResourceRequirements {
-            limits: [("memory".to_owned(), limit.to_owned())].into(),
+            limits: [(name.to_owned(), limit.to_owned())].into(),
             ..Default::default()
         }
     }
@@ -192,9 +199,10 @@ mod tests {
     #[case::processes(|spec: &mut PodSpec| spec.share_process_namespace = Some(true))]
     #[case::users(|spec: &mut PodSpec| spec.host_users = Some(false))]
     #[case::resources(|spec: &mut PodSpec| {
-        spec.containers[0].resources = Some(memory("1Gi"));
+        spec.containers[0].resources = Some(limited("memory", "1Gi"));
         spec.containers[0].resize_policy = restart_for("memory");
     })]
+    #[case::device(|spec: &mut PodSpec| spec.containers[0].resources = Some(limited("vendor.com/gpu=0", "1")))]
     #[case::pod_ip(|spec: &mut PodSpec| spec.pod_ip = "10.0.0.9".into())]
     #[case::user(|spec: &mut PodSpec| context(spec).run_as_user = Some(1))]
     #[case::groups(|spec: &mut PodSpec| context(spec).supplemental_groups = vec![1])]
@@ -222,7 +230,7 @@ mod tests {
     #[case::defaults_written_out(|spec: &mut PodSpec| (spec.share_process_namespace, spec.host_users) = (Some(false), Some(true)))]
     #[case::grace(|spec: &mut PodSpec| spec.termination_grace_period_seconds = Some(3))]
     #[case::restart_policy(|spec: &mut PodSpec| spec.restart_policy = "Never".into())]
-    #[case::resources(|spec: &mut PodSpec| spec.containers[0].resources = Some(memory("1Gi")))]
+    #[case::resources(|spec: &mut PodSpec| spec.containers[0].resources = Some(limited("memory", "1Gi")))]
     #[case::what_a_resize_does(|spec: &mut PodSpec| spec.containers[0].resize_policy = restart_for("cpu"))]
     #[case::probe(|spec: &mut PodSpec| spec.containers[0].liveness_probe = Some(clone8s::v1::Probe::default()))]
     #[case::unmounted_volume(|spec: &mut PodSpec| spec.volumes.push(clone8s::v1::Volume { name: "v".into(), source: None }))]

@@ -29,12 +29,7 @@ pub(super) fn set_defaults(container: &mut Container, host_network: bool) {
     probe::set_defaults(container);
     lifecycle::set_defaults(container);
     if let Some(resources) = &mut container.resources {
-        for (name, limit) in &resources.limits {
-            resources
-                .requests
-                .entry(name.clone())
-                .or_insert_with(|| limit.clone());
-        }
+        resources::set_defaults(resources);
     }
 }
 

@@ -3,12 +3,16 @@
 use std::str::FromStr as _;
 
 use crate::{
+    devices::is_device,
+    names,
     quantity::Quantity,
     rules::check::{Check, Seen},
     v1::{Container, ResourceRequirements},
 };
 
 const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+/// More than this of one container is an attempt to cost time.
+const MAX_DEVICES: usize = 32;
 /// What can change in place.
 const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 
@@ -35,9 +39,29 @@ pub(super) fn check_resources(c: &mut Check, container: &Container) {
     );
 }
 
+/// A limit without a request is a request, too; but of a device, which a container has or has not.
+pub(super) fn set_defaults(resources: &mut ResourceRequirements) {
+    for (name, limit) in resources.limits.iter().filter(|(name, _)| !is_device(name)) {
+        let request = resources.requests.entry(name.clone());
+        request.or_insert_with(|| limit.clone());
+    }
+}
+
 fn check_amounts(c: &mut Check, resources: &ResourceRequirements) {
+    let devices = resources.limits.keys().filter(|name| is_device(name)).count();
+    if devices > MAX_DEVICES {
+        c.field("limits", |c| {
+            c.wrong(format!(
+                "must name at most {MAX_DEVICES} devices, but names {devices}"
+            ));
+        });
+    }
     for (field, amounts) in [("limits", &resources.limits), ("requests", &resources.requests)] {
         c.map(field, amounts, |c, name, amount| {
+            if is_device(name) {
+                check_device(c, field, name, amount);
+                return;
+            }
             if !RESOURCES.contains(&name) {
                 c.one_of(name, &RESOURCES);
                 return;
@@ -64,5 +88,16 @@ fn check_amounts(c: &mut Check, resources: &ResourceRequirements) {
                 Ok(_) => {}
             }
         });
+    }
+}
+
+fn check_device(c: &mut Check, field: &str, name: &str, amount: &str) {
+    c.ok(names::check_device_name(name));
+    if field == "requests" {
+        c.wrong("a device is named among the limits alone");
+    } else if amount.parse::<Quantity>() != Ok(Quantity::from_count(1)) {
+        c.wrong(format!(
+            "must be \"1\", but is {amount:?}: a container has a device or has it not"
+        ));
     }
 }

@@ -3,6 +3,7 @@ mod ephemeral;
 mod lifecycle;
 mod mirrors;
 mod probes;
+mod resources;
 mod security;
 mod volumes;
 
