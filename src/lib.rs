@@ -46,6 +46,7 @@ pub mod cri {
 pub mod client;
 pub mod containers;
 pub mod devices;
+pub mod huge_pages;
 pub mod manifest;
 pub mod mirror;
 pub mod names;

@@ -168,6 +168,7 @@ pub async fn run_on(
             host_ip: address::host_ip().to_string(),
             node_memory: pods::node_memory(),
             node_milli_cpu: pods::node_milli_cpu(),
+            page_sizes: stats::host::huge_pages().into_keys().collect(),
         },
     );
     let reporter = NodeReporter::new(

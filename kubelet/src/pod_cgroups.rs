@@ -31,10 +31,11 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(30);
 
 /// What pods are held to by, and what is lost without.
-const CONTROLLERS: [(&str, &str); 3] = [
+const CONTROLLERS: [(&str, &str); 4] = [
     ("cpu", "a pod as a whole has no weight and no limit of CPU"),
     ("memory", "a pod as a whole has no limit of memory"),
     ("pids", "--pod-max-pids holds no pod"),
+    ("hugetlb", "a pod as a whole has no limit of huge pages"),
 ];
 
 const CLASSES: [QosClass; 3] = [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort];
@@ -191,7 +192,7 @@ mod tests {
         for file in files {
             let path = dir.path().join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "cpu memory pids").unwrap();
+            fs::write(path, "cpu memory pids hugetlb").unwrap();
         }
         let cgroups = PodCgroups::new(Cgroups::under(dir.path()), "/pods", Some(64));
         (dir, cgroups)
@@ -231,6 +232,30 @@ mod tests {
                 cgroups.place(&PodUid::new("v"), QosClass::Guaranteed),
                 "/pods/podv"
             );
+        }
+    }
+
+    #[test]
+    fn a_pod_is_held_to_its_huge_pages() {
+        for (files, file) in [
+            (
+                &["hugetlb/cgroup.procs"][..],
+                "hugetlb/pods/podu/hugetlb.2MB.limit_in_bytes",
+            ),
+            (
+                &["cgroup.controllers", "pods/cgroup.controllers"],
+                "pods/podu/hugetlb.2MB.max",
+            ),
+        ] {
+            let (dir, cgroups) = host(files);
+            let limits = Limits {
+                huge_pages: [("2MB".to_owned(), 4 << 20)].into(),
+                ..Limits::default()
+            };
+            cgroups
+                .limit(&PodUid::new("u"), QosClass::Guaranteed, limits)
+                .unwrap();
+            assert_eq!(fs::read_to_string(dir.path().join(file)).unwrap(), "4194304");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use clone8s::huge_pages::PageSize;
 use clone8s_daemon::{Supervisor, cgroups::Cgroups};
 use tokio::sync::watch;
 
@@ -43,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) node_memory: i64,
     /// Thousandths of a core.
     pub(crate) node_milli_cpu: i64,
+    /// Of the huge pages that the node has.
+    pub(crate) page_sizes: Vec<PageSize>,
 }
 
 /// Starts all of it; returns what the others may know of the runtime.
@@ -81,6 +84,7 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
             host_ip: setup.host_ip.clone(),
             node_memory: setup.node_memory,
             node_milli_cpu: setup.node_milli_cpu,
+            page_sizes: setup.page_sizes,
             seccomp_profiles: setup.config.seccomp_profiles(),
             cluster_domain: setup.config.cluster_domain.clone(),
         },

@@ -1,7 +1,7 @@
 //! What the node and its containers use: sampled once an interval, shared by a watch channel, published on the bus.
 
 mod containers;
-mod host;
+pub(crate) mod host;
 mod publish;
 mod rate;
 mod storage;

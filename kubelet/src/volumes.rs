@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! <data>/pods/<uid>/owner                     the pod's namespace and name
-//! <data>/pods/<uid>/volumes/<name>            emptyDir: a folder, or a tmpfs; configMap, downwardAPI: a folder that
-//!                                             changes all at once; secret, projected: the same in a tmpfs
+//! <data>/pods/<uid>/volumes/<name>            emptyDir: a folder, a tmpfs or a hugetlbfs; configMap, downwardAPI: a folder
+//!                                             that changes all at once; secret, projected: the same in a tmpfs
 //! <data>/pods/<uid>/subpaths/<container>/<n>  a bind mount of a sub_path, so that nobody can swap what is behind it
 //! <data>/pods/<uid>/etc-hosts                 /etc/hosts of a pod with a network of its own, or with hostAliases
 //! ```
@@ -27,8 +27,8 @@ use std::{
 
 use clone8s::{
     cri::{Mount, MountPropagation},
-    quantity,
-    v1::{EmptyDirVolumeSource, HostPathVolumeSource, Volume, volume::Source},
+    huge_pages, quantity,
+    v1::{EmptyDirVolumeSource, HostPathVolumeSource, PodSpec, Volume, volume::Source},
 };
 
 pub use self::asked::NewContainer;
@@ -153,7 +153,7 @@ impl Volumes {
             Some(Source::HostPath(host_path)) => ready_host_path(&volume.name, host_path),
             Some(Source::EmptyDir(empty_dir)) => {
                 let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-                ready_empty_dir(&volume.name, empty_dir, &path, fs_group(inputs.pod.spec()))
+                ready_empty_dir(&volume.name, empty_dir, &path, inputs.pod.spec())
             }
             Some(
                 Source::ConfigMap(_) | Source::Secret(_) | Source::DownwardApi(_) | Source::Projected(_),
@@ -301,20 +301,21 @@ fn ready_empty_dir(
     name: &str,
     volume: &EmptyDirVolumeSource,
     path: &Path,
-    group: Option<u32>,
+    spec: &PodSpec,
 ) -> Result<PathBuf, VolumeError> {
     let failed = |attempt| io_error(name, attempt, path);
     fs::create_dir_all(path).map_err(failed("make the folder"))?;
-    if volume.medium == "Memory" {
-        let limit = match volume.size_limit.as_str() {
-            "" => None,
-            text => Some(quantity::bytes(text).map_err(|cause| VolumeError::SizeLimit {
-                name: name.to_owned(),
-                cause,
-            })?),
-        };
-        mounts::tmpfs(path, 0o777, limit).map_err(failed("mount a tmpfs at"))?;
+    let pages = huge_pages::of_medium(&volume.medium, spec).map_err(|reason| VolumeError::Content {
+        name: name.to_owned(),
+        reason: format!("its medium {reason}"),
+    })?;
+    if let Some(size) = pages {
+        mounts::hugetlbfs(path, size, size_limit(name, volume)?)
+            .map_err(failed("mount a file system of huge pages at"))?;
+    } else if volume.medium == "Memory" {
+        mounts::tmpfs(path, 0o777, size_limit(name, volume)?).map_err(failed("mount a tmpfs at"))?;
     }
+    let group = fs_group(spec);
     // Containers of one pod may run as different users.
     let mode = 0o777 | group.map_or(0, |_| ownership::SET_GROUP);
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed("open up"))?;
@@ -322,6 +323,18 @@ fn ready_empty_dir(
         ownership::give(path, group).map_err(failed("give to the pod's group"))?;
     }
     Ok(path.to_owned())
+}
+
+/// Bytes; None for no limit.
+fn size_limit(name: &str, volume: &EmptyDirVolumeSource) -> Result<Option<i64>, VolumeError> {
+    if volume.size_limit.is_empty() {
+        return Ok(None);
+    }
+    let bytes = quantity::bytes(&volume.size_limit).map_err(|cause| VolumeError::SizeLimit {
+        name: name.to_owned(),
+        cause,
+    })?;
+    Ok(Some(bytes))
 }
 
 /// Removes a folder and all in it, but never what is mounted there.

@@ -8,6 +8,7 @@ use clone8s::{
         LinuxPodSandboxConfig, Mount, NamespaceMode, PodSandboxConfig, PodSandboxMetadata, PortMapping,
         Protocol,
     },
+    huge_pages::PageSize,
     quantity::QuantityError,
     v1::{Container, PodSpec},
 };
@@ -36,6 +37,8 @@ pub struct NodeFacts {
     pub log_root: PathBuf,
     /// Bytes.
     pub memory: i64,
+    /// Of the huge pages that there are.
+    pub page_sizes: Vec<PageSize>,
     /// The text of the node's resolv.conf.
     pub resolv_conf: String,
     /// The node's ids that are the pod's users, for a pod with users of its own.
@@ -146,7 +149,7 @@ pub fn container_config(
         (identity::BACKOFF_STEP.to_owned(), run.backoff_step.to_string()),
         (identity::IMAGE.to_owned(), container.image.clone()),
     ]);
-    let limits = resources::limits(spec, container, node.memory)?;
+    let limits = resources::limits(spec, container, node.memory, &node.page_sizes)?;
     annotations.insert(
         identity::ALLOCATION.to_owned(),
         Allocation::told(&limits).to_string(),

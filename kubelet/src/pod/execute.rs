@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use clone8s::v1::{Container, PodSpec};
+use clone8s::{
+    huge_pages::PageSize,
+    v1::{Container, PodSpec},
+};
 use tokio::sync::watch;
 
 use super::{
@@ -55,6 +58,8 @@ pub struct Executor {
     pub node_memory: i64,
     /// Thousandths of a core.
     pub node_milli_cpu: i64,
+    /// Of the huge pages that the node has.
+    pub page_sizes: Vec<PageSize>,
     /// The folder that profiles of seccomp are below.
     pub seccomp_profiles: PathBuf,
     /// What full names of pods end in.
@@ -182,7 +187,7 @@ impl Executor {
         let (Some(cgroups), Some(pod)) = (self.cgroups.clone(), subject.pod.clone()) else {
             return Outcome::Done;
         };
-        let limits = match resources::pod_limits(pod.spec(), &subject.allocations) {
+        let limits = match resources::pod_limits(pod.spec(), &subject.allocations, &self.page_sizes) {
             Ok(limits) => limits,
             Err(error) => return refused(step, error.to_string()),
         };
@@ -462,6 +467,7 @@ impl Executor {
             cgroup_parent,
             log_root: self.log_root.clone(),
             memory: self.node_memory,
+            page_sizes: self.page_sizes.clone(),
             resolv_conf,
             users,
             host_ip: self.host_ip.clone(),

@@ -4,6 +4,7 @@
 
 use clone8s::{
     devices::is_device,
+    huge_pages::is_huge_pages,
     v1::{
         Container, HostAlias, PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext,
         volume::Source,
@@ -124,10 +125,11 @@ fn host_aliases(spec: &PodSpec, container: &Container) -> Vec<HostAlias> {
     spec.host_aliases.clone()
 }
 
-/// The resources whose change is to start the container anew, as that of a device always does; the others change in place.
+/// The resources whose change is to start the container anew, as that of devices and huge pages always does; the others
+/// change in place.
 fn resources_of_a_restart(container: &Container) -> Option<ResourceRequirements> {
     let restarts = |name: &String| {
-        if is_device(name) {
+        if is_device(name) || is_huge_pages(name) {
             return true;
         }
         let mut policies = container.resize_policy.iter();
@@ -203,6 +205,7 @@ mod tests {
         spec.containers[0].resize_policy = restart_for("memory");
     })]
     #[case::device(|spec: &mut PodSpec| spec.containers[0].resources = Some(limited("vendor.com/gpu=0", "1")))]
+    #[case::huge_pages(|spec: &mut PodSpec| spec.containers[0].resources = Some(limited("hugepages-2Mi", "2Mi")))]
     #[case::pod_ip(|spec: &mut PodSpec| spec.pod_ip = "10.0.0.9".into())]
     #[case::user(|spec: &mut PodSpec| context(spec).run_as_user = Some(1))]
     #[case::groups(|spec: &mut PodSpec| context(spec).supplemental_groups = vec![1])]

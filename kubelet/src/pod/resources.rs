@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use clone8s::{
-    cri::LinuxContainerResources,
+    cri::{HugepageLimit, LinuxContainerResources},
+    huge_pages::PageSize,
     quantity::{self, Quantity, QuantityError},
     v1::{Container, PodSpec, ResourceRequirements},
 };
@@ -18,11 +19,12 @@ const SHARES_OF_A_CORE: i64 = 1_024;
 pub(crate) const LEAST_SHARES: i64 = 2;
 
 /// A container's limits. `node_memory` is the node's, in bytes: the more of it a container asks for, the later the
-/// kernel kills it.
+/// kernel kills it. `page_sizes` are the node's, and a container has no huge pages of those that it does not name.
 pub fn limits(
     spec: &PodSpec,
     container: &Container,
     node_memory: i64,
+    page_sizes: &[PageSize],
 ) -> Result<LinuxContainerResources, QuantityError> {
     let amounts = Amounts::parse(container.resources.as_ref())?;
     let allocation = Allocation::from(amounts);
@@ -32,8 +34,24 @@ pub fn limits(
         cpu_quota: allocation.cpu_quota.unwrap_or(0),
         memory_limit_in_bytes: allocation.memory.unwrap_or(0),
         oom_score_adj: oom_score_adj(spec, &amounts, node_memory)?,
+        hugepage_limits: of_every_size(page_sizes, &container.huge_pages()?)
+            .map(|(size, limit)| HugepageLimit {
+                page_size: size.cgroup_name(),
+                limit,
+            })
+            .collect(),
         ..Default::default()
     })
+}
+
+/// The bytes of each size that there is, on the node or among those that are asked for.
+fn of_every_size(
+    page_sizes: &[PageSize],
+    asked: &BTreeMap<PageSize, u64>,
+) -> impl Iterator<Item = (PageSize, u64)> {
+    let mut all: BTreeMap<_, _> = page_sizes.iter().map(|size| (*size, 0)).collect();
+    all.extend(asked);
+    all.into_iter()
 }
 
 /// What a container has of its node, as far as it can change while the container runs.
@@ -109,6 +127,7 @@ pub(crate) fn pod_shares(spec: &PodSpec) -> Result<i64, QuantityError> {
 pub(crate) fn pod_limits(
     spec: &PodSpec,
     has: &BTreeMap<String, Allocation>,
+    page_sizes: &[PageSize],
 ) -> Result<Limits, QuantityError> {
     const NO_LIMIT: i64 = -1;
     let held = |container: &Container| {
@@ -121,13 +140,31 @@ pub(crate) fn pod_limits(
         |sum: &mut Held, more| *sum = sum.beside(more),
         |most, other| *most = most.raised_to(other),
     )?;
+    let huge_pages = spec.most_at_once(Container::huge_pages, add_pages, raise_pages)?;
     Ok(Limits {
         cpu_shares: pod_shares(spec)?,
         cpu_period: PERIOD,
         cpu_quota: sum.cpu_quota.unwrap_or(NO_LIMIT),
         memory: sum.memory.unwrap_or(NO_LIMIT),
+        huge_pages: of_every_size(page_sizes, &huge_pages)
+            .map(|(size, limit)| (size.cgroup_name(), limit))
+            .collect(),
         ..Limits::default()
     })
+}
+
+fn add_pages(sum: &mut BTreeMap<PageSize, u64>, more: BTreeMap<PageSize, u64>) {
+    for (size, bytes) in more {
+        let sum = sum.entry(size).or_default();
+        *sum = sum.saturating_add(bytes);
+    }
+}
+
+fn raise_pages(most: &mut BTreeMap<PageSize, u64>, other: BTreeMap<PageSize, u64>) {
+    for (size, bytes) in other {
+        let most = most.entry(size).or_default();
+        *most = bytes.max(*most);
+    }
 }
 
 /// What containers are held to together; None is no limit.
@@ -367,7 +404,7 @@ mod tests {
             containers: vec![container.clone()],
             ..Default::default()
         };
-        limits(&spec, container, 4 * GIB).unwrap()
+        limits(&spec, container, 4 * GIB, &[]).unwrap()
     }
 
     #[rstest]
@@ -424,7 +461,7 @@ mod tests {
             containers,
             ..Default::default()
         };
-        let limits = pod_limits(&spec, has).unwrap();
+        let limits = pod_limits(&spec, has, &[]).unwrap();
         (limits.cpu_shares, limits.cpu_quota, limits.memory)
     }
 
@@ -440,6 +477,34 @@ mod tests {
         let [a, b] = both;
         assert_eq!(of_pod(&[a, b, ("init", init)], &none), (2_048, -1, 5 * GIB));
         assert_eq!(of_pod(&[("a", Container::default())], &none), (2, -1, -1));
+    }
+
+    #[test]
+    fn huge_pages_are_those_that_are_asked_for_and_of_the_nodes_other_sizes_none() {
+        let node = [1 << 30, 2 << 20].map(|bytes| PageSize::new(bytes).unwrap());
+        let pages = |amount: &str| asking(&[], &[("cpu", "1"), ("hugepages-2Mi", amount)]);
+        let container = pages("6Mi");
+        let spec = PodSpec {
+            init_containers: vec![pages("20Mi")],
+            containers: vec![container.clone(), pages("8Mi"), Container::default()],
+            ..Default::default()
+        };
+        let told = |container: &Container| {
+            let limits = limits(&spec, container, 4 * GIB, &node).unwrap().hugepage_limits;
+            limits
+                .into_iter()
+                .map(|limit| (limit.page_size, limit.limit))
+                .collect::<Vec<_>>()
+        };
+        let of = |two: u64| vec![("2MB".to_owned(), two), ("1GB".to_owned(), 0)];
+        assert_eq!(told(&container), of(6 << 20));
+        assert_eq!(told(&Container::default()), of(0));
+        let of_pod = pod_limits(&spec, &BTreeMap::new(), &node).unwrap().huge_pages;
+        assert_eq!(of_pod, of(20 << 20).into_iter().collect());
+        // A size that the node does not have is the runtime's to refuse.
+        let other = asking(&[], &[("cpu", "1"), ("hugepages-64Ki", "64Ki")]);
+        let told = limits(&spec, &other, 4 * GIB, &[]).unwrap().hugepage_limits;
+        assert_eq!((told[0].page_size.as_str(), told[0].limit), ("64KB", 64 << 10));
     }
 
     #[test]

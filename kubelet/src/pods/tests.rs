@@ -95,6 +95,7 @@ impl Node {
             host_ip: "192.0.2.1".to_owned(),
             node_memory: 4 << 30,
             node_milli_cpu: 2_000,
+            page_sizes: Vec::new(),
         };
         self.health = spawn(&mut supervisor, setup);
         self.kubelet.spawn(supervisor.run(Duration::from_secs(10)));

@@ -1,13 +1,16 @@
 //! Reads the machine's counters (proc(5), statvfs(3)).
 
 use std::{
-    collections::BTreeSet,
-    io,
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use clone8s::v1::{FilesystemStats, LoadStats, MemoryStats, NetworkStats};
+use clone8s::{
+    huge_pages::PageSize,
+    v1::{FilesystemStats, LoadStats, MemoryStats, NetworkStats},
+};
 use procfs::{Current as _, CurrentSI as _};
 
 /// More interfaces than this are left out, the last by name first.
@@ -20,6 +23,8 @@ pub struct HostReading {
     /// Since boot, over all cores.
     pub cpu_busy_nano_seconds: u64,
     pub memory: MemoryStats,
+    /// Bytes of those that the kernel keeps, used or not, by their size.
+    pub huge_pages: BTreeMap<PageSize, u64>,
     /// The disk of the kubelet's data folder first.
     pub filesystems: Vec<FilesystemStats>,
     /// Sorted by interface, without the loopback.
@@ -59,6 +64,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<HostReading, ReadError> {
             available_bytes: available,
             working_set_bytes: meminfo.mem_total.saturating_sub(available),
         },
+        huge_pages: huge_pages(),
         filesystems: filesystems(paths)?,
         networks: networks()?,
         load: LoadStats {
@@ -69,6 +75,28 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<HostReading, ReadError> {
         tasks: load.max.into(),
         most_tasks: pid_max.min(threads_max),
     })
+}
+
+/// The sizes of huge pages that the machine can have, and the bytes that the kernel keeps of each (Linux,
+/// admin-guide/mm/hugetlbpage.rst). None where the kernel has no huge pages.
+pub(crate) fn huge_pages() -> BTreeMap<PageSize, u64> {
+    huge_pages_below(Path::new("/sys/kernel/mm/hugepages"))
+}
+
+fn huge_pages_below(root: &Path) -> BTreeMap<PageSize, u64> {
+    let folders = fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .filter_map(io::Result::ok);
+    folders
+        .filter_map(|folder| {
+            let name = folder.file_name();
+            let kilobytes = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?;
+            let size = PageSize::new(kilobytes.parse::<u64>().ok()? << 10)?;
+            let count = fs::read_to_string(folder.path().join("nr_hugepages")).ok()?;
+            Some((size, count.trim().parse::<u64>().ok()? * size.bytes()))
+        })
+        .collect()
 }
 
 /// Neither idle nor waiting for a disk. A guest's time is part of user and nice.
@@ -165,6 +193,28 @@ mod tests {
         let devices: BTreeSet<_> = reading.filesystems.iter().map(|disk| &disk.mount_point).collect();
         assert_eq!(devices.len(), reading.filesystems.len(), "each disk once");
         assert!(reading.networks.iter().all(|network| network.interface != "lo"));
+    }
+
+    #[test]
+    fn huge_pages_are_read_by_their_size() {
+        let dir = tempfile::tempdir().unwrap();
+        for (folder, count) in [("hugepages-2048kB", "3\n"), ("hugepages-1048576kB", "0\n")] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join("nr_hugepages"), count).unwrap();
+        }
+        fs::create_dir(dir.path().join("hugepages-oddkB")).unwrap();
+        let found: Vec<_> = huge_pages_below(dir.path())
+            .into_iter()
+            .map(|(size, bytes)| (size.resource(), bytes))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("hugepages-2Mi".to_owned(), 6 << 20),
+                ("hugepages-1Gi".to_owned(), 0)
+            ]
+        );
+        assert!(huge_pages_below(&dir.path().join("absent")).is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clone8s::huge_pages::PageSize;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
 /// A tmpfs at `path` of this mode that holds `limit` bytes at most; a second call changes the limit of the first.
@@ -23,6 +24,27 @@ pub(super) fn tmpfs(path: &Path, mode: u32, limit: Option<i64>) -> io::Result<()
         mount("tmpfs", path, "tmpfs", flags, Some(options.as_c_str()))?;
     }
     Ok(())
+}
+
+/// Files in huge pages of this size at `path`, `limit` bytes of them at most; a second call changes nothing (Linux,
+/// admin-guide/mm/hugetlbpage.rst, "Using Huge Pages").
+pub(super) fn hugetlbfs(path: &Path, size: PageSize, limit: Option<i64>) -> io::Result<()> {
+    if is_mounted(path)? {
+        return Ok(());
+    }
+    let mut options = format!("mode=0777,pagesize={}", size.bytes());
+    if let Some(bytes) = limit {
+        options = format!("{options},size={bytes}");
+    }
+    let options = CString::new(options).map_err(io::Error::other)?;
+    let flags = MountFlags::NODEV | MountFlags::NOSUID;
+    Ok(mount(
+        "hugetlbfs",
+        path,
+        "hugetlbfs",
+        flags,
+        Some(options.as_c_str()),
+    )?)
 }
 
 pub(super) fn is_mounted(path: &Path) -> io::Result<bool> {

@@ -2,8 +2,8 @@ use std::{collections::BTreeMap, os::unix::fs::symlink};
 
 use clone8s::v1::{
     ConfigMapVolumeSource, DownwardApiProjection, DownwardApiVolumeFile, ImageVolumeSource, KeyToPath,
-    ObjectFieldSelector, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, VolumeMount,
-    VolumeProjection, volume_projection,
+    ObjectFieldSelector, ProjectedVolumeSource, ResourceRequirements, SecretProjection, SecretVolumeSource,
+    VolumeMount, VolumeProjection, volume_projection,
 };
 
 use super::*;
@@ -114,6 +114,40 @@ fn memory(limit: &str) -> Source {
         medium: "Memory".into(),
         size_limit: limit.into(),
     })
+}
+
+#[test]
+fn a_volume_of_huge_pages_is_a_file_system_of_pages_of_that_size() {
+    let mut node = Node::new(
+        Source::EmptyDir(EmptyDirVolumeSource {
+            medium: "HugePages".into(),
+            size_limit: "4Mi".into(),
+        }),
+        "",
+    );
+    let error = node.mounts().unwrap_err().to_string();
+    assert!(
+        error.starts_with("volume v: its medium is \"HugePages\", but no container"),
+        "{error}"
+    );
+    let spec = std::sync::Arc::make_mut(&mut node.pod.pod).spec.as_mut().unwrap();
+    spec.containers[0].resources = Some(ResourceRequirements {
+        limits: [("hugepages-2Mi".to_owned(), "4Mi".to_owned())].into(),
+        ..Default::default()
+    });
+    let host_path = node.mounts().unwrap()[0].host_path.clone();
+    node.mounts().unwrap();
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let ours: Vec<_> = table.lines().filter(|line| line.contains(&host_path)).collect();
+    assert_eq!(ours.len(), 1, "{ours:?}");
+    assert!(
+        ours[0].contains(" - hugetlbfs ") && ours[0].contains("pagesize=2M"),
+        "{ours:?}"
+    );
+    let mode = fs::metadata(&host_path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o777);
+    node.volumes.clean_up(&node.pod.uid()).unwrap();
+    assert!(!Path::new(&host_path).exists());
 }
 
 #[test]

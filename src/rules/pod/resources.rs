@@ -4,6 +4,7 @@ use std::str::FromStr as _;
 
 use crate::{
     devices::is_device,
+    huge_pages::{self, PageSize},
     names,
     quantity::Quantity,
     rules::check::{Check, Seen},
@@ -62,6 +63,10 @@ fn check_amounts(c: &mut Check, resources: &ResourceRequirements) {
                 check_device(c, field, name, amount);
                 return;
             }
+            if huge_pages::is_huge_pages(name) {
+                check_huge_pages(c, field, resources, name, amount);
+                return;
+            }
             if !RESOURCES.contains(&name) {
                 c.one_of(name, &RESOURCES);
                 return;
@@ -100,4 +105,40 @@ fn check_device(c: &mut Check, field: &str, name: &str, amount: &str) {
             "must be \"1\", but is {amount:?}: a container has a device or has it not"
         ));
     }
+}
+
+/// Kubernetes, "Manage HugePages": what a container may have it also takes, and beside memory of the usual kind.
+fn check_huge_pages(c: &mut Check, field: &str, resources: &ResourceRequirements, name: &str, amount: &str) {
+    let Some(size) = huge_pages::page_size(name) else {
+        c.wrong("must name a size of pages, a power of two in the largest unit that fits, such as \"hugepages-2Mi\"");
+        return;
+    };
+    let bytes = match Quantity::from_str(amount) {
+        Err(error) => return c.wrong(error.to_string()),
+        Ok(quantity) => quantity,
+    };
+    if bytes.is_negative() || !bytes.is_whole() || !is_of_pages(bytes, size) {
+        c.wrong(format!(
+            "must be a whole number of pages of {}, but is {amount:?}",
+            size.quantity()
+        ));
+    }
+    if field == "requests" {
+        let limit = resources.limits.get(name);
+        if limit.and_then(|limit| limit.parse::<Quantity>().ok()) != Some(bytes) {
+            c.wrong(match limit {
+                None => "must be among the limits too, with the same amount".to_owned(),
+                Some(limit) => format!("must equal the limit ({limit}), but is {amount:?}"),
+            });
+        }
+        return;
+    }
+    let has = |name| resources.limits.contains_key(name) || resources.requests.contains_key(name);
+    if !has("cpu") && !has("memory") {
+        c.wrong("needs cpu or memory beside it");
+    }
+}
+
+fn is_of_pages(bytes: Quantity, size: PageSize) -> bool {
+    u64::try_from(bytes.value()).is_ok_and(|bytes| bytes % size.bytes() == 0)
 }

@@ -1,7 +1,7 @@
 //! The rules of a pod's volumes.
 
 use crate::{
-    names,
+    huge_pages, names,
     quantity::Quantity,
     rules::{
         ImageReference,
@@ -57,7 +57,7 @@ pub(super) fn check_volumes(c: &mut Check, spec: &PodSpec) {
                     c.one_of(&source.r#type, &types);
                 });
             }),
-            Some(Source::EmptyDir(source)) => c.field("emptyDir", |c| check_empty_dir(c, source)),
+            Some(Source::EmptyDir(source)) => c.field("emptyDir", |c| check_empty_dir(c, source, spec)),
             Some(Source::ConfigMap(source)) => {
                 c.field("configMap", |c| projection::check_config_map(c, source));
             }
@@ -90,8 +90,12 @@ pub(super) fn check_volumes_update(c: &mut Check, new: &PodSpec, old: &PodSpec) 
     });
 }
 
-fn check_empty_dir(c: &mut Check, source: &EmptyDirVolumeSource) {
-    c.field("medium", |c| c.one_of(&source.medium, &["", "Memory"]));
+fn check_empty_dir(c: &mut Check, source: &EmptyDirVolumeSource, spec: &PodSpec) {
+    c.field("medium", |c| match huge_pages::of_medium(&source.medium, spec) {
+        Err(sentence) => c.wrong(sentence),
+        Ok(Some(_)) => {}
+        Ok(None) => c.one_of(&source.medium, &["", "Memory", "HugePages"]),
+    });
     if source.size_limit.is_empty() {
         return;
     }

@@ -13,6 +13,7 @@ fn node() -> NodeFacts {
         cgroup_parent: "/clone8s/podu".to_owned(),
         log_root: "/logs".into(),
         memory: 1 << 30,
+        page_sizes: Vec::new(),
         resolv_conf: String::new(),
         users: None,
         host_ip: "192.0.2.1".into(),

@@ -93,14 +93,25 @@ fn resources(host: &HostReading, reserved: Reserved) -> (Resources, Resources) {
             ("pods".to_owned(), PODS.to_string()),
         ])
     };
-    let capacity = table(milli_cpu, memory, disk);
-    let allocatable = table(
+    let pages = host.huge_pages.iter();
+    let huge: BTreeMap<_, _> = pages
+        .map(|(size, bytes)| {
+            let bytes = Quantity::from_bytes(i64::try_from(*bytes).unwrap_or(i64::MAX));
+            (size.resource(), bytes.to_string())
+        })
+        .collect();
+    let mut capacity = table(milli_cpu, memory, disk);
+    let mut allocatable = table(
         milli_cpu.saturating_sub(reserved.milli_cpu),
         memory
             .saturating_sub(MEMORY_FLOOR)
+            // They are no memory for anything else.
+            .saturating_sub(host.huge_pages.values().sum())
             .saturating_sub(reserved.memory),
         (disk - disk_floor(disk)).saturating_sub(reserved.storage),
     );
+    capacity.extend(huge.clone());
+    allocatable.extend(huge);
     (capacity, allocatable)
 }
 

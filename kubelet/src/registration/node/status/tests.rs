@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use clone8s::v1::{FilesystemStats, MemoryStats};
+use clone8s::{
+    huge_pages::PageSize,
+    v1::{FilesystemStats, MemoryStats},
+};
 use rstest::rstest;
 
 use super::*;
@@ -107,6 +110,24 @@ fn pods_are_promised_less_than_there_is() {
     assert_eq!(get(&status.capacity, "memory"), 8 * GIB);
     assert_eq!(get(&status.allocatable, "memory"), 8 * GIB - MEMORY_FLOOR);
     assert_eq!(get(&status.allocatable, "ephemeral-storage"), 99 * GIB);
+}
+
+#[test]
+fn huge_pages_are_counted_by_their_size_and_are_no_other_memory() {
+    let pages = [(2 << 20, GIB), (1 << 30, 0)];
+    let host = HostReading {
+        huge_pages: pages
+            .map(|(size, bytes)| (PageSize::new(size).unwrap(), bytes))
+            .into(),
+        ..roomy()
+    };
+    let status = of(&healthy(), host, &[], 1);
+    for table in [&status.capacity, &status.allocatable] {
+        assert_eq!(table["hugepages-2Mi"], "1Gi");
+        assert_eq!(table["hugepages-1Gi"], "0");
+    }
+    assert_eq!(status.capacity["memory"], (8 * GIB).to_string());
+    assert_eq!(status.allocatable["memory"], (7 * GIB - MEMORY_FLOOR).to_string());
 }
 
 #[test]
