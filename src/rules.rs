@@ -14,7 +14,7 @@ mod priority_class;
 
 pub use image::ImageReference;
 pub use lease::NODE_LEASE_NAMESPACE;
-pub use pod::{NODE_CONDITIONS, NODE_NOT_READY, check_added_container, subscript, sysctl};
+pub use pod::{DISRUPTION_TARGET, NODE_CONDITIONS, NODE_NOT_READY, check_added_container, subscript, sysctl};
 pub use priority_class::{DEFAULT_PREEMPTION_POLICY, SYSTEM_CLASSES};
 
 use crate::{

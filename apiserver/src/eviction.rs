@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use clone8s::{
     object::Object as _,
+    rules::DISRUPTION_TARGET,
     v1::{Condition, EvictPodRequest, Pod},
 };
 use clone8s_daemon::clock;
@@ -11,7 +12,6 @@ use clone8s_daemon::clock;
 use crate::{
     access::Scope,
     error::ApiError,
-    pod_status::DISRUPTION_TARGET,
     registry::{DeleteOptions, Key, Propagation, Registry, Seen, WriteOptions, check_writable},
     time::timestamp,
 };

@@ -1,19 +1,24 @@
 //! UpdatePodStatus: one status that several write. Its node has the most of it; the conditions that its readiness
-//! gates name are others', and so is what an eviction says.
+//! gates name are others', and so is what an eviction has said.
 
-use clone8s::v1::{Condition, Pod, PodStatus};
-
-/// The condition of a pod that is ended from outside.
-pub(crate) const DISRUPTION_TARGET: &str = "DisruptionTarget";
+use clone8s::{
+    rules::DISRUPTION_TARGET,
+    v1::{Condition, Pod, PodStatus},
+};
 
 /// The status after a write.
 pub(crate) fn merge(current: &Pod, given: PodStatus, types: &[String]) -> PodStatus {
     let before = current.status.clone().unwrap_or_default();
     if types.is_empty() {
         let gates = current.spec.iter().flat_map(|spec| &spec.readiness_gates);
+        // Said once, it stays: by whoever was the first to end the pod, its node among them.
+        let is_disrupted = before
+            .conditions
+            .iter()
+            .any(|condition| condition.r#type == DISRUPTION_TARGET);
         let others: Vec<_> = gates
             .map(|gate| gate.condition_type.clone())
-            .chain([DISRUPTION_TARGET.to_owned()])
+            .chain(is_disrupted.then(|| DISRUPTION_TARGET.to_owned()))
             .collect();
         let conditions = replaced(given.conditions.clone(), before.conditions, &others);
         return PodStatus { conditions, ..given };

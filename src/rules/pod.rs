@@ -43,6 +43,9 @@ pub const NODE_CONDITIONS: [&str; 5] = [
     "Ready",
 ];
 
+/// The condition of a pod that does not end by itself: it is evicted, or its node is lost.
+pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
 /// The reason of a pod's condition Ready where the node monitor has set it, in the place of a node that does not report.
 pub const NODE_NOT_READY: &str = "NodeNotReady";
 

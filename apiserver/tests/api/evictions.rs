@@ -77,6 +77,43 @@ async fn an_evicted_pod_ends_gracefully_and_says_why_until_it_is_gone() {
 }
 
 #[tokio::test]
+async fn a_node_says_that_it_ends_a_pod_where_nobody_has_said_so_before() {
+    let (server, root, pod) = running().await;
+    let node = server.joined("n1").await;
+    let saying = |reason: &str| {
+        let mut pod = pod.clone();
+        pod.status = Some(PodStatus {
+            conditions: vec![Condition {
+                r#type: "DisruptionTarget".into(),
+                status: "True".into(),
+                reason: reason.into(),
+                ..Condition::default()
+            }],
+            ..PodStatus::default()
+        });
+        pod.metadata.as_mut().unwrap().resource_version = 0;
+        UpdatePodStatusRequest {
+            pod: Some(pod),
+            ..UpdatePodStatusRequest::default()
+        }
+    };
+    let written = pods(&node)
+        .update_pod_status(saying("TerminationByKubelet"))
+        .await
+        .unwrap();
+    let written = written.into_inner().pod.unwrap();
+    assert_eq!(disruption(&written).unwrap().reason, "TerminationByKubelet");
+
+    // The first word stays, whatever its node or another says later.
+    let other = pods(&root).update_pod_status(saying("NodeLost")).await.unwrap();
+    let other = other.into_inner().pod.unwrap();
+    assert_eq!(disruption(&other), disruption(&written));
+    let silent = write_status(&node, &other, "Failed").await;
+    assert_eq!(disruption(&silent), disruption(&written));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn an_eviction_never_removes_what_its_node_still_runs() {
     let (server, root, _) = running().await;
     let quick = EvictPodRequest {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clone8s::{
     client::{DeleteOptions, Query, Resource as _},
     object::Object as _,
-    rules::{NODE_LEASE_NAMESPACE, NODE_NOT_READY},
+    rules::{DISRUPTION_TARGET, NODE_LEASE_NAMESPACE, NODE_NOT_READY},
     v1::{
         Lease, Node, Pod, UpdateNodeStatusRequest, UpdatePodStatusRequest,
         node_service_client::NodeServiceClient, pod_service_client::PodServiceClient,
@@ -138,6 +138,14 @@ pub(super) async fn end_lost(channel: &Channel, mut pod: Pod) -> Result<(), Stat
         &mut status.conditions,
         READY,
         "False",
+        "NodeLost",
+        &message,
+        time::now(),
+    );
+    set_condition(
+        &mut status.conditions,
+        DISRUPTION_TARGET,
+        "True",
         "NodeLost",
         &message,
         time::now(),

@@ -11,6 +11,10 @@ async fn evicted(plane: &ControlPlane, name: &str) -> String {
         let status = plane.pod(name).await?.status.unwrap_or_default();
         let told = (status.phase.as_str(), status.reason.as_str());
         ensure!(told == ("Failed", "Evicted"), "{told:?} {}", status.message);
+        let disrupted = status.conditions.iter().any(|one| {
+            (one.r#type.as_str(), one.reason.as_str()) == ("DisruptionTarget", "TerminationByKubelet")
+        });
+        ensure!(disrupted, "{:?}", status.conditions);
         Ok(status.message)
     })
     .await

@@ -247,6 +247,11 @@ async fn a_silent_node_is_unknown_its_pods_unready_and_a_node_that_goes_fails_th
             status.phase == "Failed" && status.reason == "NodeLost",
             "{status:?}"
         );
+        let disrupted = status
+            .conditions
+            .iter()
+            .any(|one| one.r#type == "DisruptionTarget");
+        ensure!(disrupted, "{status:?}");
         Ok(())
     })
     .await;

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use clone8s::v1::{ContainerStatus, PodStatus, container_state::State};
 
+pub use conditions::TERMINATION_BY_KUBELET;
 use conditions::{Facts, conditions};
 use container::{View, container_status};
 use ephemeral::ephemeral_statuses;
@@ -118,6 +119,10 @@ pub fn status(
         stage,
         stopping,
         pod,
+        eviction: match want {
+            Want::Evict { message, .. } => Some(message),
+            Want::Run(_) | Want::Stop { .. } | Want::Refuse { .. } => None,
+        },
     };
     let conditions = conditions(&facts, previous, context.now);
     PodStatus {

@@ -36,6 +36,7 @@ use crate::{
     desired::{Desired, DesiredPods, PodKey, PodUid, Source, is_overruled},
     has_changed,
     mirrors::Mirrors,
+    pod::status::TERMINATION_BY_KUBELET,
 };
 
 /// Writes on their way at one time. A pod has one at most.
@@ -227,12 +228,12 @@ fn stored<'a>(desired: &'a DesiredPods, key: &PodKey, entry: &PodEntry) -> Optio
     Some(&pod.pod)
 }
 
-/// What others say of a pod's readiness gates is not ours to write.
+/// What others say of a pod's readiness gates, or of its end, is not ours to write.
 fn own_words(status: &PodStatus) -> Arc<PodStatus> {
     let mut status = status.clone();
     status
         .conditions
-        .retain(|condition| NODE_CONDITIONS.contains(&condition.r#type.as_str()));
+        .retain(|one| NODE_CONDITIONS.contains(&one.r#type.as_str()) || one.reason == TERMINATION_BY_KUBELET);
     Arc::new(status)
 }
 

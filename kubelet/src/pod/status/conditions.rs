@@ -2,9 +2,15 @@
 
 use std::time::SystemTime;
 
-use clone8s::v1::{Condition, ContainerStatus, PodStatus};
+use clone8s::{
+    rules::DISRUPTION_TARGET,
+    v1::{Condition, ContainerStatus, PodStatus},
+};
 
 use crate::{clock::to_timestamp, desired::DesiredPod, pod::stages::Stage};
+
+/// The reason of DisruptionTarget where the node has ended the pod, as in Kubernetes.
+pub const TERMINATION_BY_KUBELET: &str = "TerminationByKubelet";
 
 /// What the conditions follow from.
 pub(super) struct Facts<'a> {
@@ -15,6 +21,8 @@ pub(super) struct Facts<'a> {
     pub(super) stage: Stage,
     pub(super) stopping: bool,
     pub(super) pod: &'a DesiredPod,
+    /// Why the node evicts the pod, if it does.
+    pub(super) eviction: Option<&'a str>,
 }
 
 /// Whether a condition holds, and if not why: a word for programs, a sentence for people.
@@ -35,6 +43,11 @@ pub(super) fn conditions(facts: &Facts<'_>, previous: Option<&PodStatus>, now: S
     ]
     .into_iter()
     .map(|(kind, finding)| condition(kind, finding, previous, now))
+    .chain(facts.eviction.map(|why| Condition {
+        reason: TERMINATION_BY_KUBELET.to_owned(),
+        message: why.to_owned(),
+        ..condition(DISRUPTION_TARGET, Ok(()), previous, now)
+    }))
     .collect()
 }
 

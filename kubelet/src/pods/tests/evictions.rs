@@ -23,6 +23,12 @@ async fn an_evicted_pod_ends_at_once_says_why_and_stays_down_until_it_is_deleted
             ),
             ("Failed", "Evicted", "too much")
         );
+        let mut conditions = status.conditions.iter();
+        let told = conditions.find(|one| one.r#type == "DisruptionTarget").unwrap();
+        assert_eq!(
+            (told.status.as_str(), told.reason.as_str(), told.message.as_str()),
+            ("True", "TerminationByKubelet", "too much")
+        );
         assert!(!entry(node).gone, "its source still names it");
     };
     node.until("it is told", |node| phase(node) == "Failed").await;
