@@ -62,6 +62,8 @@ async fn serve(args: &UpArgs, shutdown: Shutdown) -> Result<()> {
         let _ = rustix::process::setsid();
     }
     let cluster = args.cluster()?;
+    // What the flags contradict is told before anything starts.
+    let kubelet = parts::kubelet_config(args, &cluster)?;
     preflight::check(&cluster)?;
     let lock = Lock::take(&cluster.layout())?;
     cluster.save()?;
@@ -82,7 +84,7 @@ async fn serve(args: &UpArgs, shutdown: Shutdown) -> Result<()> {
     let notifier = Notifier::from_environment()?;
     notifier.status("starting");
     let parts = async {
-        let outcome = run_parts(args, &cluster, started, &notifier, &parts_shutdown).await;
+        let outcome = run_parts(args, &cluster, kubelet, started, &notifier, &parts_shutdown).await;
         notifier.stopping();
         outcome
     };
@@ -132,12 +134,13 @@ fn logs(args: &UpArgs, layout: &Layout) -> LogFiles {
 async fn run_parts(
     args: &UpArgs,
     cluster: &Cluster,
+    kubelet: clone8s_kubelet::Config,
     started: Instant,
     notifier: &Notifier,
     shutdown: &Shutdown,
 ) -> Result<()> {
     let mut supervisor = Supervisor::new(shutdown.clone());
-    parts::start(args, cluster, &mut supervisor).await?;
+    parts::start(args, cluster, kubelet, &mut supervisor).await?;
     let announce = async {
         tokio::select! {
             () = shutdown.cancelled() => {}

@@ -1,10 +1,14 @@
 //! What a kubelet is told when it starts.
 
+mod args;
 mod reserved;
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-pub use self::reserved::Reserved;
+pub use self::{
+    args::{NodeArgs, ThresholdsError},
+    reserved::Reserved,
+};
 
 use crate::{images::ImagePolicy, sysctls::SysctlPattern};
 

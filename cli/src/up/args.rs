@@ -7,6 +7,7 @@ use clap::Args;
 use clone8s_apiserver::HistoryArgs;
 use clone8s_bus::amqp::AmqpArgs;
 use clone8s_daemon::etcd::EtcdArgs;
+use clone8s_kubelet::config::NodeArgs;
 use clone8s_runtime_shim::PodRanges;
 
 use super::layout::{Cluster, Runtime};
@@ -41,12 +42,6 @@ pub struct UpArgs {
     /// The node's name, a DNS label [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
-    /// A folder of manifests that the node runs without being asked by the API
-    #[arg(long, value_name = "DIR")]
-    pub manifests: Option<PathBuf>,
-    /// A folder of config maps and secrets, as manifests, for the pods of that folder
-    #[arg(long, requires = "manifests", value_name = "DIR")]
-    pub config_objects: Option<PathBuf>,
 
     #[command(flatten)]
     pub etcd: EtcdArgs,
@@ -75,6 +70,9 @@ pub struct UpArgs {
     /// An image archive (OCI or Docker; .tar, .tar.gz or .tar.zst), or a folder of them, to import; may be given several times
     #[arg(long, value_name = "PATH")]
     pub image_archive: Vec<PathBuf>,
+
+    #[command(flatten, next_help_heading = "The node")]
+    pub node: NodeArgs,
 
     /// Start in the background, return when the node is ready; harmless when it is up already
     #[arg(long)]
@@ -117,4 +115,52 @@ impl UpArgs {
 fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     clone8s::names::slug(name.split('.').next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::up::parts::kubelet_config;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        up: UpArgs,
+    }
+
+    fn up(flags: &[&str]) -> UpArgs {
+        Program::try_parse_from([&["up", "--node-name", "n1"], flags].concat())
+            .unwrap()
+            .up
+    }
+
+    #[test]
+    fn the_node_is_what_its_flags_say_in_the_places_of_the_cluster() {
+        let args = up(&[
+            "--data-dir",
+            "/d",
+            "--run-dir",
+            "/r",
+            "--pod-max-pids",
+            "64",
+            "--image-archives",
+            "/a",
+        ]);
+        let cluster = args.cluster().unwrap();
+        let kubelet = kubelet_config(&args, &cluster).unwrap();
+        assert_eq!(kubelet.pod_max_pids, Some(64));
+        assert_eq!(kubelet.image_archives.as_deref(), Some("/a".as_ref()));
+        assert!(kubelet.data_dir.starts_with("/d") && kubelet.runtime_socket.starts_with("/r"));
+        assert_eq!(kubelet.node_name, "n1");
+    }
+
+    #[test]
+    fn a_node_whose_flags_contradict_each_other_is_refused() {
+        let args = up(&["--image-gc-low-threshold", "90"]);
+        let cluster = args.cluster().unwrap();
+        let error = kubelet_config(&args, &cluster).unwrap_err().to_string();
+        assert!(error.contains("--image-gc-low-threshold 90"), "{error}");
+    }
 }

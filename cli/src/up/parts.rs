@@ -12,7 +12,12 @@ use clone8s_runtime_shim::NetworkConfig;
 use super::{args::UpArgs, layout::Cluster};
 
 /// Binds the apiserver's sockets, so that an address in use is told at once, then starts everything.
-pub(super) async fn start(args: &UpArgs, cluster: &Cluster, supervisor: &mut Supervisor) -> Result<()> {
+pub(super) async fn start(
+    args: &UpArgs,
+    cluster: &Cluster,
+    kubelet: clone8s_kubelet::Config,
+    supervisor: &mut Supervisor,
+) -> Result<()> {
     let shutdown = supervisor.shutdown().clone();
     let bus = bus(args)?;
     supervisor.spawn(
@@ -34,10 +39,7 @@ pub(super) async fn start(args: &UpArgs, cluster: &Cluster, supervisor: &mut Sup
         "controllers",
         clone8s_controllers::run(controllers, shutdown.clone()),
     );
-    supervisor.spawn(
-        "kubelet",
-        clone8s_kubelet::run(kubelet_config(args, cluster), Some(bus), shutdown),
-    );
+    supervisor.spawn("kubelet", clone8s_kubelet::run(kubelet, Some(bus), shutdown));
     Ok(())
 }
 
@@ -65,17 +67,16 @@ fn apiserver_config(args: &UpArgs, cluster: &Cluster) -> clone8s_apiserver::Conf
     }
 }
 
-fn kubelet_config(args: &UpArgs, cluster: &Cluster) -> clone8s_kubelet::Config {
+/// The kubelet's own places, and all that its flags say of the node.
+pub(super) fn kubelet_config(args: &UpArgs, cluster: &Cluster) -> Result<clone8s_kubelet::Config> {
     let layout = cluster.layout();
-    clone8s_kubelet::Config {
+    Ok(clone8s_kubelet::Config {
         runtime_socket: layout.shim_socket(),
-        manifest_folder: args.manifests.clone(),
-        config_objects: args.config_objects.clone(),
         data_dir: layout.kubelet_data(),
         log_root: layout.logs().join("pods"),
         apiserver: Some(KubeletApiserver::Socket(layout.apiserver_socket())),
-        ..clone8s_kubelet::Config::new(cluster.node_name.clone())
-    }
+        ..args.node.clone().config(cluster.node_name.clone())?
+    })
 }
 
 fn shim_config(args: &UpArgs, cluster: &Cluster) -> clone8s_runtime_shim::Config {

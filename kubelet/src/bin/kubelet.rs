@@ -1,6 +1,6 @@
 //! The kubelet as a program of its own.
 
-use std::{num::NonZeroU32, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
@@ -9,11 +9,9 @@ use clone8s_daemon::{etcd::EtcdArgs, process, telemetry::Telemetry};
 use clone8s_kubelet::{
     Config,
     config::{
-        Apiserver, DEFAULT_CGROUP_ROOT, DEFAULT_CLUSTER_DOMAIN, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT,
-        DEFAULT_PARALLEL_PULLS, DEFAULT_RUNTIME_SOCKET, EtcdConfig, Intervals, JoinToken, Reserved,
+        Apiserver, DEFAULT_DATA_DIR, DEFAULT_LOG_ROOT, DEFAULT_RUNTIME_SOCKET, EtcdConfig, JoinToken,
+        NodeArgs,
     },
-    images::ImagePolicy,
-    sysctls::SysctlPattern,
 };
 
 /// Makes the containers of this node match its pods
@@ -37,24 +35,12 @@ struct Cli {
     /// Socket of the container runtime: ours, or any other of CRI v1
     #[arg(long, env = "CLONE8S_RUNTIME", default_value = DEFAULT_RUNTIME_SOCKET, value_name = "PATH")]
     runtime: PathBuf,
-    /// Folder of manifests that this node runs
-    #[arg(long, value_name = "FOLDER")]
-    manifests: Option<PathBuf>,
-    /// Folder of config maps and secrets, as manifests, for the pods of the manifest folder and of the queue
-    #[arg(long, value_name = "FOLDER")]
-    config_objects: Option<PathBuf>,
-    /// Folder of image archives (OCI or Docker; .tar, .tar.gz, .tgz or .tar.zst) to load, now and when a file comes
-    #[arg(long, value_name = "FOLDER")]
-    image_archives: Option<PathBuf>,
     /// Folder for what must outlive the kubelet: checkpoints, volumes, certificates
     #[arg(long, default_value = DEFAULT_DATA_DIR, value_name = "FOLDER")]
     data_dir: PathBuf,
     /// Folder for the logs of containers
     #[arg(long, default_value = DEFAULT_LOG_ROOT, value_name = "FOLDER")]
     log_root: PathBuf,
-    /// Seconds for which the logs of a pod stay on the node after it is gone
-    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
-    log_retention: u64,
 
     /// API server: https://host:port, or the path of its unix socket [default: none, the node stands alone]
     #[arg(long, env = "CLONE8S_APISERVER", value_name = "ADDRESS")]
@@ -82,64 +68,8 @@ struct Cli {
     #[command(flatten)]
     etcd: EtcdArgs,
 
-    /// Seconds between full lists of what runs, while the runtime sends events; 1 at most while it does not
-    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
-    relist_interval: Duration,
-    /// Seconds before the second restart of a container that ended early; doubles with each
-    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
-    backoff_base: Duration,
-    /// Seconds that no restart waits longer than
-    #[arg(long, default_value = "300", value_parser = seconds, value_name = "SECONDS")]
-    backoff_max: Duration,
-    /// Seconds between heartbeats of the node, which renew its lease
-    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
-    heartbeat_interval: Duration,
-    /// Seconds between reports of the node's status while none of its conditions changes
-    #[arg(long, default_value = "60", value_parser = seconds, value_name = "SECONDS")]
-    node_status_interval: Duration,
-    /// Seconds between samples of what the node and its containers use
-    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
-    stats_interval: Duration,
-
-    /// Most images that are pulled at a time; the others wait, the first that was asked for first
-    #[arg(long, default_value_t = DEFAULT_PARALLEL_PULLS, value_name = "NUMBER")]
-    max_parallel_image_pulls: NonZeroU32,
-    /// Percent of the images' disk from which on images that nothing uses are removed
-    #[arg(long, default_value_t = 85, value_parser = clap::value_parser!(u8).range(1..=100), value_name = "PERCENT")]
-    image_gc_high_threshold: u8,
-    /// Percent of the images' disk that are left in use then
-    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=99), value_name = "PERCENT")]
-    image_gc_low_threshold: u8,
-    /// Seconds for which an image that is new is left alone
-    #[arg(long, default_value = "120", value_parser = seconds, value_name = "SECONDS")]
-    image_minimum_gc_age: Duration,
-    /// Seconds after which an image that nothing has used is removed from any disk [default: never]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS")]
-    image_maximum_gc_age: Option<u64>,
-
-    /// What of the node pods are not promised, such as cpu=100m,memory=200Mi,ephemeral-storage=1Gi
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        value_name = "QUANTITIES"
-    )]
-    system_reserved: Reserved,
-    /// Folder that the seccomp profiles are below which pods name [default: seccomp in the data folder]
-    #[arg(long, value_name = "FOLDER")]
-    seccomp_profile_root: Option<PathBuf>,
-    /// Parameters of the kernel that pods may set although they are not safe, such as net.core.somaxconn,kernel.msg*
-    #[arg(long, value_delimiter = ',', value_name = "PATTERNS")]
-    allowed_unsafe_sysctls: Vec<SysctlPattern>,
-    /// Domain that the full names of pods end in
-    #[arg(long, default_value = DEFAULT_CLUSTER_DOMAIN, value_name = "DOMAIN")]
-    cluster_domain: String,
-    /// Most processes and threads that one pod may have [default: no limit]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
-    pod_max_pids: Option<u32>,
-    /// Cgroup above those of all pods
-    #[arg(long, default_value = DEFAULT_CGROUP_ROOT, value_parser = cgroup, value_name = "CGROUP")]
-    cgroup_root: String,
+    #[command(flatten)]
+    node: NodeArgs,
 
     #[command(flatten)]
     telemetry: Telemetry,
@@ -173,16 +103,6 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
         (Some(token), _) => Some(JoinToken::Literal(token)),
         (None, file) => file.map(JoinToken::File),
     };
-    if let Err(reason) = clone8s::names::check_dns_subdomain(&cli.cluster_domain) {
-        bail!("--cluster-domain {:?} {reason}", cli.cluster_domain);
-    }
-    if cli.image_gc_low_threshold >= cli.image_gc_high_threshold {
-        bail!(
-            "--image-gc-low-threshold {} must be below --image-gc-high-threshold {}",
-            cli.image_gc_low_threshold,
-            cli.image_gc_high_threshold
-        );
-    }
     let client_identity = cli.etcd.identity();
     let etcd = cli.etcd.etcd_ca.map(|ca_file| EtcdConfig {
         endpoints: cli.etcd.etcd,
@@ -191,39 +111,13 @@ fn config(cli: Cli) -> anyhow::Result<Config> {
     });
     Ok(Config {
         runtime_socket: cli.runtime,
-        manifest_folder: cli.manifests,
-        config_objects: cli.config_objects,
-        image_archives: cli.image_archives,
         data_dir: cli.data_dir,
         log_root: cli.log_root,
-        log_retention: Duration::from_secs(cli.log_retention),
         apiserver: cli.apiserver.map(apiserver).transpose()?,
         apiserver_ca: cli.apiserver_ca,
         join_token,
         etcd,
-        intervals: Intervals {
-            relist: cli.relist_interval,
-            backoff_base: cli.backoff_base,
-            backoff_max: cli.backoff_max.max(cli.backoff_base),
-            heartbeat: cli.heartbeat_interval,
-            node_status: cli.node_status_interval,
-            stats: cli.stats_interval,
-            ..Intervals::default()
-        },
-        images: ImagePolicy {
-            high_threshold: cli.image_gc_high_threshold,
-            low_threshold: cli.image_gc_low_threshold,
-            min_age: cli.image_minimum_gc_age,
-            max_age: cli.image_maximum_gc_age.map(Duration::from_secs),
-        },
-        max_parallel_pulls: cli.max_parallel_image_pulls,
-        reserved: cli.system_reserved,
-        seccomp_profile_root: cli.seccomp_profile_root,
-        allowed_unsafe_sysctls: cli.allowed_unsafe_sysctls,
-        cluster_domain: cli.cluster_domain,
-        cgroup_root: Some(cli.cgroup_root),
-        pod_max_pids: cli.pod_max_pids,
-        ..Config::new(node_name)
+        ..cli.node.config(node_name)?
     })
 }
 
@@ -245,24 +139,11 @@ fn hostname() -> anyhow::Result<String> {
     Ok(label.to_ascii_lowercase().replace('_', "-"))
 }
 
-fn cgroup(text: &str) -> Result<String, String> {
-    let is_name = |part: &str| !["", ".", ".."].contains(&part);
-    match text.strip_prefix('/') {
-        Some(below) if below.split('/').all(is_name) => Ok(text.to_owned()),
-        _ => Err("write a path from the root of the cgroups, such as /clone8s".to_owned()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("write a number of seconds from 0.01 to 86400".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use std::collections::BTreeSet;
+
+    use clap::{Args as _, CommandFactory as _};
 
     use super::*;
 
@@ -274,6 +155,33 @@ mod tests {
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    /// `c8s up` takes the flags of `NodeArgs` as they are. What is not among them is said here: it has to be something that
+    /// `c8s up` knows by itself.
+    #[test]
+    fn what_is_said_of_a_node_is_said_by_the_flags_that_every_program_shares() {
+        let names = |command: clap::Command| -> BTreeSet<String> {
+            let arguments = command.get_arguments();
+            arguments.map(|argument| argument.get_id().to_string()).collect()
+        };
+        let shared = names(NodeArgs::augment_args(clap::Command::new("shared")));
+        let others = [
+            AmqpArgs::augment_args(clap::Command::new("amqp")),
+            EtcdArgs::augment_args(clap::Command::new("etcd")),
+            Telemetry::augment_args(clap::Command::new("telemetry")),
+        ];
+        let others: BTreeSet<_> = others.into_iter().flat_map(names).collect();
+        let all = names(Cli::command());
+        let own: Vec<_> = all
+            .iter()
+            .filter(|name| !shared.contains(*name) && !others.contains(*name))
+            .collect();
+        let places = ["data_dir", "log_root", "node_name", "runtime"];
+        let apiserver = ["apiserver", "apiserver_ca", "join_token", "join_token_file"];
+        let mut expected: Vec<_> = places.iter().chain(&apiserver).collect();
+        expected.sort();
+        assert_eq!(own, expected);
     }
 
     #[test]
@@ -291,13 +199,6 @@ mod tests {
     fn a_node_name_is_a_dns_label() {
         let error = parse(&["--node-name", "Node 1"]).unwrap_err().to_string();
         assert!(error.contains("--node-name"), "{error}");
-    }
-
-    #[test]
-    fn intervals_are_seconds_within_bounds() {
-        let config = parse(&["--node-name", "n1", "--backoff-base", "0.5"]).unwrap();
-        assert_eq!(config.intervals.backoff_base, Duration::from_millis(500));
-        parse(&["--node-name", "n1", "--relist-interval", "0"]).unwrap_err();
     }
 
     #[test]
