@@ -10,7 +10,7 @@ pub use self::{
     reserved::Reserved,
 };
 
-use crate::{images::ImagePolicy, sysctls::SysctlPattern};
+use crate::{images::ImagePolicy, logs::KeptLogs, sysctls::SysctlPattern};
 
 /// The settings of one kubelet. [`Config::new`] gives the defaults.
 #[derive(Debug, Clone)]
@@ -29,8 +29,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Container logs: `<root>/<namespace>_<name>_<uid>/<container>/<restart>.log`.
     pub log_root: PathBuf,
-    /// How long the logs of a pod are kept after it is gone.
-    pub log_retention: Duration,
+    /// What is kept of the logs of pods that are gone.
+    pub kept_logs: KeptLogs,
     /// The apiserver; None for a stand-alone node.
     pub apiserver: Option<Apiserver>,
     /// The root CA (PEM) that the apiserver's certificate must chain to; None means the one that the join token pins.
@@ -143,7 +143,10 @@ impl Config {
             image_archives: None,
             data_dir: DEFAULT_DATA_DIR.into(),
             log_root: DEFAULT_LOG_ROOT.into(),
-            log_retention: Duration::from_mins(5),
+            kept_logs: KeptLogs {
+                time: Duration::from_mins(5),
+                room: 1 << 30,
+            },
             apiserver: None,
             apiserver_ca: None,
             join_token: None,

@@ -201,11 +201,7 @@ pub async fn run_on(
     if let Some(registration) = registration {
         supervisor.spawn("registration", registration.run(shutdown.clone()));
     }
-    let rotation = Rotation::new(
-        config.log_root.clone(),
-        config.log_retention,
-        Arc::clone(&runtime),
-    );
+    let rotation = Rotation::new(config.log_root.clone(), config.kept_logs, Arc::clone(&runtime));
     supervisor.spawn("log rotation", rotation.run(shutdown.clone()));
     let collector = Collector::new(
         config.images.clone(),

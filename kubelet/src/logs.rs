@@ -9,7 +9,6 @@ mod tail;
 
 use std::path::{Path, PathBuf};
 
-pub use self::rotate::Rotation;
 pub(crate) use self::{
     join::Joiner,
     keep::{keep, take_into_use},
@@ -17,6 +16,7 @@ pub(crate) use self::{
     rotate::moved_away,
     tail::{Start, start},
 };
+pub use self::{keep::KeptLogs, rotate::Rotation};
 
 use crate::desired::{PodKey, PodUid};
 

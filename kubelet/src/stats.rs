@@ -21,6 +21,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
+pub(crate) use self::storage::disk_use;
 use self::{containers::pods, rate::Rates, storage::Storage};
 pub use self::{
     host::{HostReading, ReadError},

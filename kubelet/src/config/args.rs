@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     Config, DEFAULT_CGROUP_ROOT, DEFAULT_CLUSTER_DOMAIN, DEFAULT_PARALLEL_PULLS, Intervals, Reserved,
 };
-use crate::{images::ImagePolicy, sysctls::SysctlPattern};
+use crate::{images::ImagePolicy, logs::KeptLogs, sysctls::SysctlPattern};
 
 /// What a person may say about a node, beside its name, its folders and whom it speaks to.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +24,9 @@ pub struct NodeArgs {
     /// Seconds for which the logs of a pod stay on the node after it is gone
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub log_retention: u64,
+    /// Most that the logs of pods that are gone may take of the disk; those of the pod that went first go first
+    #[arg(long, default_value = "1Gi", value_parser = bytes, value_name = "QUANTITY")]
+    pub log_retention_size: u64,
 
     /// Seconds between full lists of what runs, while the runtime sends events; 1 at most while it does not
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
@@ -104,7 +107,10 @@ impl NodeArgs {
             manifest_folder: self.manifests,
             config_objects: self.config_objects,
             image_archives: self.image_archives,
-            log_retention: Duration::from_secs(self.log_retention),
+            kept_logs: KeptLogs {
+                time: Duration::from_secs(self.log_retention),
+                room: self.log_retention_size,
+            },
             intervals: Intervals {
                 relist: self.relist_interval,
                 backoff_base: self.backoff_base,
@@ -130,6 +136,11 @@ impl NodeArgs {
             ..Config::new(node_name)
         })
     }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let bytes = clone8s::quantity::bytes(text).map_err(|error| error.to_string())?;
+    u64::try_from(bytes).map_err(|_| "must not be negative".to_owned())
 }
 
 fn domain(text: &str) -> Result<String, clone8s::names::NameError> {
@@ -183,6 +194,7 @@ mod tests {
     #[case::thresholds(&["--image-gc-high-threshold", "70"], "--image-gc-low-threshold 80 must be below")]
     #[case::domain(&["--cluster-domain", "a_b"], "--cluster-domain")]
     #[case::cgroup(&["--cgroup-root", "/a/../b"], "a path from the root of the cgroups")]
+    #[case::room(&["--log-retention-size", "much"], "is not a quantity")]
     #[case::pulls(&["--max-parallel-image-pulls", "0"], "--max-parallel-image-pulls")]
     fn what_cannot_be_is_refused_by_its_flag(#[case] flags: &[&str], #[case] why: &str) {
         let error = parse(flags).unwrap_err();

@@ -1,7 +1,7 @@
-//! Logs of pods that are gone: kept for a while, for whoever comes to look why.
+//! Logs of pods that are gone: kept for a while and up to an amount, for whoever comes to look why.
 //!
 //! ```text
-//! in use ──(the pod is gone: a mark in its folder)──► kept ──(the time is over)──► removed
+//! in use ──(the pod is gone: a mark in its folder)──► kept ──(the time or the room is over)──► removed
 //!    ▲                                                  │
 //!    └──(a pod of the same uid: the folder anew)────────┘
 //! ```
@@ -12,6 +12,8 @@ use std::{
     path::Path,
     time::{Duration, SystemTime},
 };
+
+use crate::stats::disk_use;
 
 /// Made when the pod goes; its time is the folder's end.
 const MARK: &str = ".gone";
@@ -39,13 +41,36 @@ pub(crate) fn keep(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what has been kept for as long.
-pub(super) fn remove_old(root: &Path, retention: Duration, now: SystemTime) -> io::Result<()> {
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct KeptLogs {
+    /// Since the pod went.
+    pub time: Duration,
+    /// Bytes on the disk of all pods that are gone together; those that went first go first.
+    pub room: u64,
+}
+
+/// Removes what has been kept for as long, and what is too much. Blocks.
+pub(super) fn remove_old(root: &Path, kept: KeptLogs, now: SystemTime) -> io::Result<()> {
+    let mut left = Vec::new();
     for entry in fs::read_dir(root)? {
         let dir = entry?.path();
-        let gone_at = fs::metadata(dir.join(MARK)).and_then(|mark| mark.modified());
-        // In use where there is no mark; a mark of a time to come is of a clock that was wrong.
-        if gone_at.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= retention)) {
+        // In use where there is no mark.
+        let Ok(gone_at) = fs::metadata(dir.join(MARK)).and_then(|mark| mark.modified()) else {
+            continue;
+        };
+        // A mark of a time to come is of a clock that was wrong.
+        if now.duration_since(gone_at).is_ok_and(|age| age >= kept.time) {
+            fs::remove_dir_all(dir)?;
+        } else {
+            left.push((gone_at, dir));
+        }
+    }
+    left.sort_unstable();
+    let mut sum: u64 = 0;
+    for (_, dir) in left.into_iter().rev() {
+        sum = sum.saturating_add(disk_use(&dir));
+        if sum > kept.room {
             fs::remove_dir_all(dir)?;
         }
     }
@@ -58,7 +83,10 @@ mod tests {
 
     use super::*;
 
-    const RETENTION: Duration = Duration::from_mins(5);
+    const KEPT: KeptLogs = KeptLogs {
+        time: Duration::from_mins(5),
+        room: u64::MAX,
+    };
 
     #[test]
     fn logs_outlive_their_pod_for_a_while() {
@@ -71,9 +99,9 @@ mod tests {
         keep(&gone).unwrap();
         keep(&gone).unwrap();
         let now = clock::now();
-        remove_old(root.path(), RETENTION, now).unwrap();
+        remove_old(root.path(), KEPT, now).unwrap();
         assert!(gone.join("0.log").exists());
-        remove_old(root.path(), RETENTION, now + 2 * RETENTION).unwrap();
+        remove_old(root.path(), KEPT, now + 2 * KEPT.time).unwrap();
         assert!(!gone.exists() && runs.join("0.log").exists());
     }
 
@@ -89,8 +117,40 @@ mod tests {
         keep(&dir).unwrap();
         take_into_use(&dir).unwrap();
         assert!(!dir.join("0.log").exists());
-        remove_old(root.path(), Duration::ZERO, clock::now()).unwrap();
+        let nothing = KeptLogs {
+            time: Duration::ZERO,
+            room: 0,
+        };
+        remove_old(root.path(), nothing, clock::now()).unwrap();
         assert!(dir.exists());
+    }
+
+    #[test]
+    fn what_is_too_much_goes_the_first_that_went_first_and_never_of_a_pod_that_runs() {
+        const SIZE: usize = 64 << 10;
+        let root = tempfile::tempdir().unwrap();
+        let now = clock::now();
+        let dirs = ["first", "second", "third", "runs"].map(|name| root.path().join(name));
+        for (dir, age) in dirs.iter().zip([30, 20, 10, 0]) {
+            take_into_use(dir).unwrap();
+            fs::write(dir.join("0.log"), vec![b'x'; SIZE]).unwrap();
+            if age > 0 {
+                keep(dir).unwrap();
+                let mark = fs::File::options().write(true).open(dir.join(MARK)).unwrap();
+                mark.set_modified(now - Duration::from_secs(age)).unwrap();
+            }
+        }
+        let there = || dirs.clone().map(|dir| dir.exists());
+        let up_to = |room: usize| KeptLogs {
+            room: u64::try_from(room).unwrap(),
+            ..KEPT
+        };
+        remove_old(root.path(), up_to(4 * SIZE), now).unwrap();
+        assert_eq!(there(), [true, true, true, true]);
+        remove_old(root.path(), up_to(2 * SIZE + SIZE / 2), now).unwrap();
+        assert_eq!(there(), [false, true, true, true]);
+        remove_old(root.path(), up_to(0), now).unwrap();
+        assert_eq!(there(), [false, false, false, true]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Keeps the logs of containers from filling the disk.
 //!
 //! A file that has grown large moves away under a name with the time, the runtime opens a new one, and the oldest of
-//! those that moved away are removed: `0.log.20260102T030405Z`, …, `0.log`. Logs of pods that are gone go after a while.
+//! those that moved away are removed: `0.log.20260102T030405Z`, …, `0.log`. Logs of pods that are gone go after a while, or when
+//! they are too much.
 
 use std::{
     convert::Infallible,
@@ -13,9 +14,12 @@ use std::{
 
 use clone8s::cri::{Container, ContainerState};
 use clone8s_daemon::{Shutdown, clock, supervisor::chain};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
 
-use super::{container_file, keep, pod_dir};
+use super::{KeptLogs, container_file, keep, pod_dir};
 use crate::{
     desired::{PodKey, PodUid},
     identity,
@@ -34,8 +38,8 @@ pub struct Rotation {
     root: PathBuf,
     runtime: Arc<dyn Runtime>,
     largest: u64,
-    /// How long the logs of a pod that is gone are kept.
-    retention: Duration,
+    /// Of pods that are gone.
+    kept: KeptLogs,
     outage: Outage,
 }
 
@@ -48,12 +52,12 @@ impl std::fmt::Debug for Rotation {
 }
 
 impl Rotation {
-    pub fn new(root: PathBuf, retention: Duration, runtime: Arc<dyn Runtime>) -> Self {
+    pub fn new(root: PathBuf, kept: KeptLogs, runtime: Arc<dyn Runtime>) -> Self {
         Self {
             root,
             runtime,
             largest: LARGEST,
-            retention,
+            kept,
             outage: Outage::new("rotation of container logs"),
         }
     }
@@ -90,7 +94,9 @@ impl Rotation {
                 trouble = Some(format!("{}: {reason}", file.display()));
             }
         }
-        match keep::remove_old(&self.root, self.retention, now) {
+        let (root, kept) = (self.root.clone(), self.kept);
+        let removed = spawn_blocking(move || keep::remove_old(&root, kept, now)).await;
+        match removed.map_err(io::Error::other).flatten() {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 trouble = Some(format!("{}: {error}", self.root.display()));
             }

@@ -57,13 +57,13 @@ impl Storage {
             });
             let sizes = on_disk.map(|volume| VolumeStats {
                 name: volume.name.clone(),
-                used_bytes: used(&volumes.volume_dir(&uid, &volume.name)),
+                used_bytes: disk_use(&volumes.volume_dir(&uid, &volume.name)),
             });
             let logs = logs::pod_dir(log_root, key, &uid);
             let lasting = pod.spec().all_containers().map(|container| &container.name);
             let ephemeral = pod.spec().ephemeral_containers.iter();
             let names = lasting.chain(ephemeral.map(|container| &container.name));
-            let of_containers = names.map(|name| (name.clone(), used(&logs.join(name))));
+            let of_containers = names.map(|name| (name.clone(), disk_use(&logs.join(name))));
             let (volumes, logs) = (sizes.collect(), of_containers.collect());
             let rest = begun.elapsed().saturating_mul(REST).min(Duration::from_hours(1));
             let found = Found {
@@ -100,7 +100,7 @@ fn has_limits(spec: &PodSpec) -> bool {
 
 /// The bytes that all below a folder takes. What cannot be read, because it has just gone, takes none; links are not
 /// followed, other file systems not entered, and a file with several names counts once.
-fn used(root: &Path) -> u64 {
+pub(crate) fn disk_use(root: &Path) -> u64 {
     let Ok(top) = fs::symlink_metadata(root) else {
         return 0;
     };
@@ -134,14 +134,14 @@ mod tests {
         fs::create_dir_all(root.join("inner")).unwrap();
         let outside = dir.path().join("outside");
         fs::write(&outside, vec![1; 1 << 20]).unwrap();
-        let empty = used(&root);
+        let empty = disk_use(&root);
         fs::write(root.join("inner/file"), vec![1; 64 << 10]).unwrap();
-        let full = used(&root);
+        let full = disk_use(&root);
         assert!(full - empty >= 64 << 10, "{empty} {full}");
         fs::hard_link(root.join("inner/file"), root.join("again")).unwrap();
         std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
-        let with_links = used(&root);
+        let with_links = disk_use(&root);
         assert!(with_links - full < 32 << 10, "{full} {with_links}");
-        assert_eq!(used(&root.join("absent")), 0);
+        assert_eq!(disk_use(&root.join("absent")), 0);
     }
 }

@@ -61,7 +61,11 @@ impl Fixture {
             .await
             .unwrap();
         runtime.start_container(&id).await.unwrap();
-        let mut rotation = Rotation::new(dir.path().to_owned(), Duration::MAX, Arc::new(runtime.clone()));
+        let kept = KeptLogs {
+            time: Duration::MAX,
+            room: u64::MAX,
+        };
+        let mut rotation = Rotation::new(dir.path().to_owned(), kept, Arc::new(runtime.clone()));
         rotation.largest = SMALL;
         fs::create_dir_all(dir.path().join("default_web_u1/main")).unwrap();
         Self {
