@@ -75,13 +75,15 @@ impl PodCgroups {
         there.unwrap_or_else(|| self.of_class(uid, class))
     }
 
-    /// Makes the pod's cgroup where it is not there, and holds it to these limits and to the node's of processes.
-    pub fn limit(&self, uid: &PodUid, class: QosClass, limits: Limits) -> io::Result<()> {
+    /// Makes the pod's cgroup where it is not there, and holds it to these limits and to the node's of processes. Where it is.
+    pub fn limit(&self, uid: &PodUid, class: QosClass, limits: Limits) -> io::Result<String> {
         let limits = Limits {
             pids: self.max_pids.map_or(-1, i64::from),
             ..limits
         };
-        self.host.limit(&self.place(uid, class), &limits)
+        let place = self.place(uid, class);
+        self.host.limit(&place, &limits)?;
+        Ok(place)
     }
 
     /// An error says that a process is left in it. One that the kubelet may not remove is left to the runtime.
@@ -226,8 +228,9 @@ mod tests {
             let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap();
             assert!(["512", "20"].contains(&read(shares).as_str()), "{}", read(shares));
             assert_eq!(read(pids), "64");
-            cgroups.limit(&uid, QosClass::Guaranteed, limits).unwrap();
-            assert_eq!(cgroups.place(&uid, QosClass::Guaranteed), "/pods/burstable/podu");
+            let place = cgroups.limit(&uid, QosClass::Guaranteed, limits).unwrap();
+            assert_eq!(place, "/pods/burstable/podu");
+            assert_eq!(cgroups.place(&uid, QosClass::Guaranteed), place);
             assert_eq!(
                 cgroups.place(&PodUid::new("v"), QosClass::Guaranteed),
                 "/pods/podv"

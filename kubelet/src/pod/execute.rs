@@ -182,16 +182,24 @@ impl Executor {
         Ok(())
     }
 
-    /// Holds the pod as a whole to its limits, before that of a container changes what it takes.
-    async fn hold(&self, subject: &Subject, step: FailedStep) -> Outcome {
-        let (Some(cgroups), Some(pod)) = (self.cgroups.clone(), subject.pod.clone()) else {
-            return Outcome::Done;
+    /// Holds the pod as a whole to its limits, before that of a container changes what it takes. The pod's cgroup.
+    async fn hold(&self, subject: &Subject, pod: &DesiredPod, step: FailedStep) -> Result<String, Outcome> {
+        let Some(cgroups) = self.cgroups.clone() else {
+            return Ok(self.cgroup(pod));
         };
-        let limits = match resources::pod_limits(pod.spec(), &subject.allocations, &self.page_sizes) {
-            Ok(limits) => limits,
-            Err(error) => return refused(step, error.to_string()),
-        };
-        blocking(step, move || cgroups.limit(&pod.uid(), class_of(&pod), limits)).await
+        let limits = resources::pod_limits(pod.spec(), &subject.allocations, &self.page_sizes);
+        let limits = limits.map_err(|error| refused(step, error.to_string()))?;
+        let (uid, class) = (pod.uid(), class_of(pod));
+        attempt(step, move || cgroups.limit(&uid, class, limits)).await
+    }
+
+    /// Where it is, or where it is to be.
+    fn cgroup(&self, pod: &DesiredPod) -> String {
+        let uid = pod.uid();
+        match &self.cgroups {
+            Some(cgroups) => cgroups.place(&uid, class_of(pod)),
+            None => format!("{DEFAULT_CGROUP_ROOT}/pod{uid}"),
+        }
     }
 
     async fn resize_container(
@@ -201,18 +209,23 @@ impl Executor {
         id: &ContainerId,
         allocation: Allocation,
     ) -> Outcome {
-        let held = self.hold(&subject, FailedStep::ResizeContainer).await;
-        if held != Outcome::Done {
-            return held;
+        const STEP: FailedStep = FailedStep::ResizeContainer;
+        let pod = subject.pod.clone();
+        if let Some(pod) = &pod
+            && let Err(outcome) = self.hold(&subject, pod, STEP).await
+        {
+            return outcome;
         }
         let resized = self.runtime.update_container(id, allocation.to_change()).await;
         if let Err(error) = resized {
-            return failed(&error, FailedStep::ResizeContainer);
+            return failed(&error, STEP);
         }
         // Where it has less now, so has the pod; beside another resize, the pod keeps the more of the two until it changes
         // again.
         subject.allocations.insert(container, allocation);
-        self.hold(&subject, FailedStep::ResizeContainer).await
+        let Some(pod) = &pod else { return Outcome::Done };
+        let held = self.hold(&subject, pod, STEP).await;
+        held.map_or_else(|outcome| outcome, |_| Outcome::Done)
     }
 
     async fn run_sandbox(&self, subject: &Subject, pod: &DesiredPod, attempt: u32) -> Outcome {
@@ -228,11 +241,11 @@ impl Executor {
             return made;
         }
         // After the claim, by which whoever comes after a crash knows of the cgroup.
-        let held = self.hold(subject, FailedStep::RunSandbox).await;
-        if held != Outcome::Done {
-            return held;
-        }
-        let facts = match self.facts(pod).await {
+        let cgroup = match self.hold(subject, pod, FailedStep::RunSandbox).await {
+            Ok(cgroup) => cgroup,
+            Err(outcome) => return outcome,
+        };
+        let facts = match self.facts(pod, cgroup).await {
             Ok(facts) => facts,
             Err(error) => return refused(FailedStep::RunSandbox, error.to_string()),
         };
@@ -245,7 +258,7 @@ impl Executor {
     }
 
     async fn pull_image(&self, subject: &Subject, pod: &DesiredPod, container: &str, image: &str) -> Outcome {
-        let facts = match self.facts(pod).await {
+        let facts = match self.facts(pod, self.cgroup(pod)).await {
             Ok(facts) => facts,
             Err(error) => return refused(FailedStep::PullImage, error.to_string()),
         };
@@ -270,10 +283,10 @@ impl Executor {
         let Some(spec) = pod.spec().container(container).map(Cow::into_owned) else {
             return unwanted(FailedStep::CreateContainer);
         };
-        let held = self.hold(subject, FailedStep::CreateContainer).await;
-        if held != Outcome::Done {
-            return held;
-        }
+        let cgroup = match self.hold(subject, pod, FailedStep::CreateContainer).await {
+            Ok(cgroup) => cgroup,
+            Err(outcome) => return outcome,
+        };
         let has_recursive_read_only = match self.has_recursive_read_only(pod.spec(), &spec).await {
             Ok(has) => has,
             Err(error) => return failed(&error, FailedStep::CreateContainer),
@@ -309,7 +322,7 @@ impl Executor {
             Ok(Err(message)) => return refused(message),
             Err(_) => return refused("preparing the container's volumes was interrupted".to_owned()),
         };
-        let facts = match self.facts(pod).await {
+        let facts = match self.facts(pod, cgroup).await {
             Ok(facts) => facts,
             Err(error) => return refused(error.to_string()),
         };
@@ -446,7 +459,7 @@ impl Executor {
         .await
     }
 
-    async fn facts(&self, pod: &DesiredPod) -> io::Result<NodeFacts> {
+    async fn facts(&self, pod: &DesiredPod, cgroup_parent: String) -> io::Result<NodeFacts> {
         let users = if namespaces::has_own_users(pod.spec()) {
             let (ranges, uid) = (self.user_ranges.clone(), pod.uid());
             let range = tokio::task::spawn_blocking(move || ranges.of(&uid)).await;
@@ -458,11 +471,6 @@ impl Executor {
         let resolv_conf = tokio::fs::read_to_string("/etc/resolv.conf")
             .await
             .unwrap_or_default();
-        let (uid, class) = (pod.uid(), class_of(pod));
-        let cgroup_parent = match &self.cgroups {
-            Some(cgroups) => cgroups.place(&uid, class),
-            None => format!("{DEFAULT_CGROUP_ROOT}/pod{uid}"),
-        };
         Ok(NodeFacts {
             cgroup_parent,
             log_root: self.log_root.clone(),
@@ -525,12 +533,21 @@ fn refused(step: FailedStep, message: String) -> Outcome {
 }
 
 async fn blocking(step: FailedStep, work: impl FnOnce() -> io::Result<()> + Send + 'static) -> Outcome {
+    let outcome = attempt(step, work).await;
+    outcome.map_or_else(|outcome| outcome, |()| Outcome::Done)
+}
+
+/// What blocking work gives, or the outcome of its failure.
+async fn attempt<T: Send + 'static>(
+    step: FailedStep,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Outcome> {
     let message = match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(())) => return Outcome::Done,
+        Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "interrupted".to_owned(),
     };
-    refused(step, message)
+    Err(refused(step, message))
 }
 
 /// A pod whose quantities are none is refused before.
