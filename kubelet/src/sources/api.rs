@@ -74,7 +74,8 @@ impl ApiSource {
         view: ViewSender,
         mirrors: watch::Sender<Option<Mirrors>>,
     ) -> Self {
-        let restored = ApiView::new(checkpoint.pods().values().map(|saved| saved.pod.clone()));
+        let pods = checkpoint.pods().values().map(|saved| saved.pod.clone());
+        let restored = ApiView::new(pods, checkpoint.revision());
         let source = Self {
             node: node.to_owned(),
             api,
@@ -262,7 +263,7 @@ impl ApiSource {
                 )
             })
             .collect();
-        match self.checkpoint.keep(&wanted).await {
+        match self.checkpoint.keep_at(&wanted, self.pods.newest()).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::error!(error = chain(&error), "the apiserver's pods are not checkpointed");

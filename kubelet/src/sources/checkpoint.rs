@@ -2,7 +2,8 @@
 //!
 //! One folder a source, one file a pod: `<data dir>/checkpoints/<source>/<namespace>_<name>.pb`. A file is a
 //! protobuf message that carries the pod's bytes and their SHA-256, written beside and renamed over, so that it is
-//! whole or absent. A file that does not hold what it promises is set aside, never fatal.
+//! whole or absent. A file that does not hold what it promises is set aside, never fatal. Beside them, for a source that
+//! counts: the revision up to which it had told all when a pod last went, so that no old news of that pod brings it back.
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,7 @@ use crate::desired::PodKey;
 const EXTENSION: &str = "pb";
 const SET_ASIDE: &str = "corrupt";
 const HALF_WRITTEN: &str = "tmp";
+const REVISION: &str = "revision";
 
 /// The checkpointed pods of one source.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub(super) struct Checkpoint {
     on_disk: SavedPods,
     set_aside: Vec<PathBuf>,
     new: bool,
+    revision: i64,
 }
 
 /// A pod on disk.
@@ -62,6 +65,17 @@ struct Record {
     digest: Bytes,
     #[prost(string, tag = "3")]
     origin: String,
+}
+
+impl Record {
+    fn of(saved: &Saved) -> Self {
+        let pod = Bytes::from(saved.pod.encode_to_vec());
+        Self {
+            digest: Bytes::copy_from_slice(&Sha256::digest(&pod)),
+            origin: saved.origin.clone(),
+            pod,
+        }
+    }
 }
 
 impl Checkpoint {
@@ -100,11 +114,13 @@ impl Checkpoint {
                 _ => {}
             }
         }
+        let revision = read_revision(&dir.join(REVISION));
         Ok(Self {
             dir,
             on_disk,
             set_aside,
             new,
+            revision,
         })
     }
 
@@ -116,6 +132,11 @@ impl Checkpoint {
     /// The pods on disk.
     pub(super) fn pods(&self) -> &SavedPods {
         &self.on_disk
+    }
+
+    /// Up to which its source had told all when a pod last went from the disk; 0 where none has, or nobody knows.
+    pub(super) fn revision(&self) -> i64 {
+        self.revision
     }
 
     /// False while a file is set aside: the source may have wanted a pod that is not in [`Checkpoint::pods`].
@@ -130,7 +151,7 @@ impl Checkpoint {
             if self.on_disk.get(key) == Some(saved) {
                 continue;
             }
-            let record = saved.clone();
+            let record = Record::of(saved).encode_to_vec();
             let path = self.path(key);
             let aside = path.with_extension(SET_ASIDE);
             blocking(path, move |path| write(path, &record)).await?;
@@ -156,6 +177,19 @@ impl Checkpoint {
             self.on_disk.remove(&key);
         }
         Ok(())
+    }
+
+    /// The same for a source that has told all up to a revision, which is on disk before a pod goes.
+    pub(super) async fn keep_at(&mut self, wanted: &SavedPods, revision: i64) -> Result<(), CheckpointError> {
+        let forgets = self.on_disk.keys().any(|key| !wanted.contains_key(key));
+        if forgets && revision != self.revision {
+            blocking(self.dir.join(REVISION), move |path| {
+                write(path, revision.to_string().as_bytes())
+            })
+            .await?;
+            self.revision = revision;
+        }
+        self.keep(wanted).await
     }
 
     /// Removes what was set aside, once the source itself has said all that it wants.
@@ -201,13 +235,18 @@ fn read(path: &Path) -> Result<Saved, String> {
     })
 }
 
-fn write(path: &Path, saved: &Saved) -> io::Result<()> {
-    let pod = Bytes::from(saved.pod.encode_to_vec());
-    let record = Record {
-        digest: Bytes::copy_from_slice(&Sha256::digest(&pod)),
-        origin: saved.origin.clone(),
-        pod,
+fn read_revision(path: &Path) -> i64 {
+    let Ok(text) = fs::read_to_string(path) else {
+        return 0;
     };
+    text.parse().unwrap_or_else(|error| {
+        tracing::error!(path = %path.display(), %error, "the revision of a checkpoint is unreadable");
+        0
+    })
+}
+
+/// Beside the file first, then in its place.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let beside = path.with_extension(HALF_WRITTEN);
     let mut file = File::options()
         .write(true)
@@ -215,7 +254,7 @@ fn write(path: &Path, saved: &Saved) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&beside)?;
-    file.write_all(&record.encode_to_vec())?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
     sync_parent(path)

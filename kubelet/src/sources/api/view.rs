@@ -38,8 +38,10 @@ pub(super) enum Next {
 #[derive(Debug, Default)]
 pub(super) struct ApiView {
     pods: BTreeMap<PodKey, Bound>,
-    /// Everything up to this revision has been seen; 0 before the first list.
-    position: i64,
+    /// Everything up to this revision has been seen, if not by this kubelet then by one before it; 0 where nobody knows.
+    seen: i64,
+    /// A watch can go on from what has been seen.
+    may_resume: bool,
     /// Pods that a hint has changed at a revision that the watch has not reached yet.
     ahead: BTreeMap<PodKey, i64>,
 }
@@ -53,8 +55,12 @@ struct Bound {
 }
 
 impl ApiView {
-    pub(super) fn new(pods: impl IntoIterator<Item = Arc<Pod>>) -> Self {
-        let mut view = Self::default();
+    /// What a kubelet before has left.
+    pub(super) fn new(pods: impl IntoIterator<Item = Arc<Pod>>, seen: i64) -> Self {
+        let mut view = Self {
+            seen,
+            ..Self::default()
+        };
         for pod in pods {
             view.put(PodKey::of(&pod), pod.resource_version(), pod);
         }
@@ -67,12 +73,17 @@ impl ApiView {
 
     /// Where a watch goes on; None when only a list will do.
     pub(super) fn resume_from(&self) -> Option<i64> {
-        (self.position > 0 && self.ahead.is_empty()).then_some(self.position)
+        (self.may_resume && self.ahead.is_empty()).then_some(self.seen)
+    }
+
+    /// The newest revision of anything that was seen or hinted: nothing older says anything of a pod that is gone.
+    pub(super) fn newest(&self) -> i64 {
+        self.ahead.values().copied().fold(self.seen, i64::max)
     }
 
     /// The watch cannot go on from where it was.
     pub(super) fn forget_position(&mut self) {
-        self.position = 0;
+        self.may_resume = false;
     }
 
     pub(super) fn listed(&mut self, pods: Vec<Pod>, revision: i64) {
@@ -81,7 +92,8 @@ impl ApiView {
         for (key, pod) in listed {
             self.put(key, pod.resource_version(), Arc::new(pod));
         }
-        self.position = revision;
+        self.seen = revision;
+        self.may_resume = true;
         self.ahead.clear();
     }
 
@@ -101,8 +113,8 @@ impl ApiView {
                 }
             }
         }
-        self.position = self.position.max(revision);
-        if self.ahead.values().any(|ahead| *ahead <= self.position) {
+        self.seen = self.seen.max(revision);
+        if self.ahead.values().any(|ahead| *ahead <= self.seen) {
             Next::Relist
         } else {
             Next::GoOn
@@ -112,7 +124,7 @@ impl ApiView {
     /// Takes a hint when it is news.
     pub(super) fn hinted(&mut self, hint: Hint) {
         let key = PodKey::of(&hint.pod);
-        if hint.revision <= self.position || hint.revision <= self.revision_of(&key) {
+        if hint.revision <= self.seen || hint.revision <= self.revision_of(&key) {
             return;
         }
         self.ahead.insert(key.clone(), hint.revision);

@@ -27,6 +27,27 @@ async fn what_is_kept_is_there_after_a_restart_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn when_a_pod_goes_the_revision_that_was_told_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let mut checkpoint = Checkpoint::open(path.clone()).unwrap();
+    let both = SavedPods::from([saved("a", "one"), saved("b", "one")]);
+    checkpoint.keep_at(&both, 7).await.unwrap();
+    assert_eq!(
+        Checkpoint::open(path.clone()).unwrap().revision(),
+        0,
+        "none has gone"
+    );
+    let one = SavedPods::from([saved("b", "one")]);
+    checkpoint.keep_at(&one, 9).await.unwrap();
+    checkpoint.keep_at(&one, 11).await.unwrap();
+    let restarted = Checkpoint::open(path.clone()).unwrap();
+    assert_eq!((restarted.revision(), restarted.pods()), (9, &one));
+    fs::write(path.join("revision"), "nine").unwrap();
+    assert_eq!(Checkpoint::open(path).unwrap().revision(), 0);
+}
+
+#[tokio::test]
 async fn files_are_for_their_owner_alone() {
     let dir = tempfile::tempdir().unwrap();
     let mut checkpoint = Checkpoint::open(dir.path().join("queue")).unwrap();

@@ -49,6 +49,29 @@ fn a_hint_that_runs_ahead_of_the_watch_counts_at_once() {
 }
 
 #[test]
+fn old_news_of_a_pod_that_is_gone_stays_old_over_a_restart_and_a_lost_position() {
+    let mut view = listed(&[("a", "one", 5)], 7);
+    let gone = event(WatchEventType::Deleted, Some(stored("a", "one", 9)), 9);
+    view.watched(gone);
+    view.forget_position();
+    view.hinted(hint(HintedChange::Put, "a", "one", 8));
+    assert!(images(&view).is_empty(), "after a lost position");
+    let mut restarted = ApiView::new([], view.newest());
+    assert_eq!(restarted.resume_from(), None, "it has to list");
+    restarted.hinted(hint(HintedChange::Put, "a", "one", 8));
+    assert!(images(&restarted).is_empty(), "after a restart");
+    restarted.hinted(hint(HintedChange::Put, "a", "two", 10));
+    assert_eq!(images(&restarted), [("a".into(), "two".into())]);
+}
+
+#[test]
+fn the_revision_of_a_deletion_that_was_hinted_counts_as_newest() {
+    let mut view = listed(&[("a", "one", 5)], 7);
+    view.hinted(hint(HintedChange::Deleted, "a", "one", 9));
+    assert_eq!(view.newest(), 9);
+}
+
+#[test]
 fn a_hint_that_the_watch_or_the_list_has_passed_is_old_news() {
     let mut view = listed(&[("a", "two", 5)], 7);
     view.hinted(hint(HintedChange::Put, "a", "one", 4));
