@@ -37,6 +37,8 @@ pub struct Memory {
     pub stops: BTreeMap<ContainerId, Stop>,
     /// Ephemeral containers that have run, by their pod: none of them runs again.
     begun: BTreeSet<(PodUid, String)>,
+    /// The pod is over, and its source has been told: nothing of it starts again.
+    pub over: bool,
     /// Pods of this key that may have left folders and mounts on the node.
     pub uncleaned: BTreeSet<PodUid>,
 }

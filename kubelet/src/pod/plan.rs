@@ -106,7 +106,7 @@ impl Planner<'_> {
         }
         let spec_hash = hash::sandbox_hash(pod);
         let sandbox = self.observed.present_sandbox(&uid, &spec_hash);
-        let stage = Stage::of(pod, self.observed, sandbox, self.intervals);
+        let stage = Stage::of(pod, self.observed, sandbox, self.intervals).unless_over(self.memory.over);
         let ephemeral = pod.spec().ephemeral_containers.iter();
         let ephemeral: Vec<Container> = ephemeral.map(EphemeralContainer::to_container).collect();
         let containers =

@@ -116,6 +116,15 @@ impl Stage {
         next.map_or(Self::Main, |(place, _)| Self::Init(place))
     }
 
+    /// The stage of a pod that may be `over`, whatever has become of its spec.
+    #[must_use]
+    pub fn unless_over(self, over: bool) -> Self {
+        match self {
+            Self::Init(_) | Self::Main if over => Self::Over,
+            stage => stage,
+        }
+    }
+
     pub fn may_start(self, role: Role) -> bool {
         match (self, role) {
             (Self::Init(turn), Role::Init(place)) => place == turn,

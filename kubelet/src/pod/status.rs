@@ -10,7 +10,7 @@ use clone8s::v1::{ContainerStatus, PodStatus, container_state::State};
 
 pub use conditions::TERMINATION_BY_KUBELET;
 use conditions::{Facts, conditions};
-use container::{View, container_status};
+use container::{View, container_status, goes_on};
 use ephemeral::ephemeral_statuses;
 
 use super::{
@@ -50,24 +50,24 @@ pub fn status(
     let stopping = want.is_end();
     let nothing_left = !observed.containers.iter().any(|run| run.uid == uid);
     let sandbox = observed.present_sandbox(&uid, &hash::sandbox_hash(pod));
-    let stage = Stage::of(pod, observed, sandbox, context.intervals);
+    let stage = Stage::of(pod, observed, sandbox, context.intervals).unless_over(memory.over);
+    let view = View {
+        pod,
+        uid: &uid,
+        observed,
+        memory,
+        context,
+        sandbox,
+        stage: (!stopping).then_some(stage),
+    };
     let (init_container_statuses, container_statuses, ephemeral_container_statuses) = match previous {
         // How the containers ended is known from before they were removed.
-        Some(previous) if stopping && nothing_left => (
+        Some(previous) if (stopping || memory.over) && nothing_left => (
             unready(&previous.init_container_statuses),
             unready(&previous.container_statuses),
             unready(&previous.ephemeral_container_statuses),
         ),
         _ => {
-            let view = View {
-                pod,
-                uid: &uid,
-                observed,
-                memory,
-                context,
-                sandbox,
-                stage: (!stopping).then_some(stage),
-            };
             let mut init: Vec<_> = roles(pod.spec())
                 .map(|(role, container)| container_status(&view, role, container))
                 .collect();
@@ -75,20 +75,15 @@ pub fn status(
             (init, main, ephemeral_statuses(&view, previous))
         }
     };
-    // What is being stopped is not started again, whatever its policy says.
-    let policy = if stopping {
-        "Never"
-    } else {
-        pod.spec().restart_policy.as_str()
-    };
     let phase = if matches!(want, Want::Evict { .. }) {
         "Failed".to_owned()
-    } else if stopping && nothing_left && was_terminal(previous) {
-        previous
-            .map(|previous| previous.phase.clone())
-            .unwrap_or_default()
+    } else if let Some(previous) = previous
+        .filter(|previous| (memory.over || (stopping && nothing_left)) && is_terminal(&previous.phase))
+    {
+        previous.phase.clone()
     } else {
-        phase(policy, stage, stopping, &container_statuses).to_owned()
+        let goes_on = goes_on(&view);
+        phase(goes_on, stage, stopping, &container_statuses).to_owned()
     };
     let pod_ip = observed
         .address(pod, context.host_ip)
@@ -101,7 +96,12 @@ pub fn status(
         (Want::Refuse { refusal, .. }, _) => (refusal.reason.to_owned(), refusal.message.clone()),
         (Want::Evict { message, .. }, _) => (EVICTED.to_owned(), message.clone()),
         (_, Some(failure)) => ("FailedCreatePodSandBox".to_owned(), failure.message.clone()),
-        _ => failed_init(pod, stage, stopping, observed).unwrap_or_default(),
+        _ => failed_init(pod, stage, stopping, observed)
+            .or_else(|| {
+                let previous = previous.filter(|_| memory.over)?;
+                Some((previous.reason.clone(), previous.message.clone()))
+            })
+            .unwrap_or_default(),
     };
     let start_time = previous.and_then(|previous| previous.start_time).or_else(|| {
         let oldest = observed.sandboxes.iter().filter(|sandbox| sandbox.uid == uid);
@@ -180,12 +180,13 @@ fn failed_init(
     Some(("InitContainerFailed".to_owned(), message))
 }
 
-fn was_terminal(previous: Option<&PodStatus>) -> bool {
-    previous.is_some_and(|previous| matches!(previous.phase.as_str(), "Succeeded" | "Failed"))
+/// True for the phase of a pod that is over.
+pub(super) fn is_terminal(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
 }
 
-/// Kubernetes' phases, from the states of the containers.
-fn phase(policy: &str, stage: Stage, stopping: bool, containers: &[ContainerStatus]) -> &'static str {
+/// Kubernetes' phases, from the states of the containers and whether one that has ended is started again.
+fn phase(goes_on: bool, stage: Stage, stopping: bool, containers: &[ContainerStatus]) -> &'static str {
     match stage {
         Stage::Failed(_) => return "Failed",
         // Containers that ran in a sandbox that is gone wait for another turn.
@@ -210,10 +211,11 @@ fn phase(policy: &str, stage: Stage, stopping: bool, containers: &[ContainerStat
     if never_ran > 0 || ended == 0 {
         return "Pending";
     }
-    match policy {
-        "Always" => "Running",
-        _ if succeeded == ended => "Succeeded",
-        "Never" => "Failed",
-        _ => "Running",
+    if goes_on {
+        "Running"
+    } else if succeeded == ended {
+        "Succeeded"
+    } else {
+        "Failed"
     }
 }

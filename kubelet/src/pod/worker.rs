@@ -23,7 +23,7 @@ use super::{
     observe::Observer,
     observed::Observed,
     plan::{Action, StopCause, Want, plan},
-    status::{StatusContext, status},
+    status::{StatusContext, is_terminal, status},
 };
 use crate::{
     clock::Clock,
@@ -155,6 +155,7 @@ impl Worker {
             self.probes.annotate(pod, &mut observed);
             hook::annotate(pod, &self.memory, &mut observed);
             self.memory.look_at_ephemeral(pod, &observed);
+            self.memory.over = self.is_over(pod, &observed);
             self.pod = Some(pod.clone());
         }
         let observed = &observed;
@@ -180,6 +181,24 @@ impl Worker {
             return Step::Ended;
         }
         Step::Sleep { until: plan.wake_at }
+    }
+
+    /// What was told of the pod last.
+    fn told<'a>(&'a self, pod: &'a DesiredPod) -> Option<&'a PodStatus> {
+        match &self.told {
+            Some((told, status)) if *told == pod.uid() => Some(status),
+            // Before the kubelet's restart.
+            _ => pod.pod.status.as_ref(),
+        }
+    }
+
+    /// A pod of the API that is over stays so, whatever becomes of its spec and of what is left of it here. One of the
+    /// node's own has a new life with each change.
+    fn is_over(&self, pod: &DesiredPod, observed: &Observed) -> bool {
+        let mut runs = observed.containers.iter().filter(|run| run.uid == pod.uid());
+        !pod.source.is_nodes_own()
+            && self.told(pod).is_some_and(|told| is_terminal(&told.phase))
+            && !runs.any(|run| run.state.may_run())
     }
 
     /// What an earlier kubelet has recorded of the pod's hooks. A preStop hook was the beginning of a stop, for whatever
@@ -239,11 +258,7 @@ impl Worker {
     fn tell(&mut self, want: &Want, observed: &Observed, gone: bool, now: SystemTime) {
         let Some(pod) = self.pod.clone() else { return };
         let uid = pod.uid();
-        let previous = match &self.told {
-            Some((told, status)) if *told == uid => Some(status.clone()),
-            // What was told before the kubelet's restart.
-            _ => pod.pod.status.clone(),
-        };
+        let previous = self.told(&pod).cloned();
         let health = self.context.runtime_health.borrow().version.clone();
         let context = StatusContext {
             intervals: &self.context.intervals,

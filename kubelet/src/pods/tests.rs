@@ -5,6 +5,7 @@ mod ephemeral;
 mod evictions;
 mod hooks;
 mod lifecycle;
+mod over;
 mod probes;
 mod resize;
 

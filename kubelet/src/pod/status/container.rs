@@ -166,6 +166,29 @@ fn terminated(run: &Run, exit: &Exit, context: &StatusContext<'_>) -> State {
     })
 }
 
+/// Whether one of the pod's main containers that have ended will run again.
+pub(super) fn goes_on(view: &View<'_>) -> bool {
+    let policy = Role::Main.restart_policy(view.pod.spec());
+    let may_start = view.stage.is_some_and(|stage| stage.may_start(Role::Main));
+    let mut containers = view.pod.spec().containers.iter();
+    containers.any(|container| {
+        let newest = view.observed.runs_of(view.uid, &container.name).first().copied();
+        match newest.map(|run| (run, &run.state)) {
+            Some((run, RunState::Exited(exit))) => {
+                let spec_hash = hash::container_hash(view.pod, container);
+                !matches!(
+                    after_exit(view, Role::Main, run, exit, &spec_hash),
+                    AfterExit::Done
+                )
+            }
+            Some((_, RunState::Created)) => may_start,
+            // It is stopped first.
+            Some((_, RunState::Unknown)) => may_start && policy != "Never",
+            _ => false,
+        }
+    })
+}
+
 enum AfterExit {
     Done,
     /// The next run is on its way.
@@ -184,7 +207,7 @@ fn after_exit(view: &View<'_>, role: Role, run: &Run, exit: &Exit, spec_hash: &s
         Role::Ephemeral => true,
         Role::Sidecar(_) | Role::Main => false,
     };
-    if has_done_its_work || matches!(stage, Stage::Failed(_)) {
+    if has_done_its_work || matches!(stage, Stage::Over | Stage::Failed(_)) {
         return AfterExit::Done;
     }
     if run.spec_hash != spec_hash {
