@@ -158,13 +158,31 @@ impl fmt::Debug for Apiserver {
 impl Apiserver {
     /// Opens the certificates and the store, waiting for one that is not reachable yet, and binds the sockets.
     pub async fn start(config: Config, bus: Arc<dyn EventBus>, shutdown: Shutdown) -> Result<Self, Error> {
-        let pki = Arc::new(Pki::open(&config.data_dir, config.tls.as_ref(), clock::now())?);
-        let identity = identity::load_or_make(&config.data_dir).map_err(|cause| Error::Identity {
-            folder: config.data_dir.clone(),
-            cause,
-        })?;
+        let own = Own::open(&config)?;
         let history = config.history.of(&config.store);
         let (store, etcd) = open_store(&config.store, history).await?;
+        let compaction = etcd.map(|etcd| (etcd, history));
+        Self::open(own, store, compaction, config, bus, shutdown).await
+    }
+
+    /// The same on any store that bounds its history itself.
+    pub async fn start_on(
+        store: Arc<dyn Store>,
+        config: Config,
+        bus: Arc<dyn EventBus>,
+        shutdown: Shutdown,
+    ) -> Result<Self, Error> {
+        Self::open(Own::open(&config)?, store, None, config, bus, shutdown).await
+    }
+
+    async fn open(
+        Own { pki, identity }: Own,
+        store: Arc<dyn Store>,
+        compaction: Option<(EtcdStore, History)>,
+        config: Config,
+        bus: Arc<dyn EventBus>,
+        shutdown: Shutdown,
+    ) -> Result<Self, Error> {
         let (member, store) = shared(store, &identity);
         let registry = Registry::new(store, shutdown.clone());
         let session = wait_for_store(&registry, member.as_ref(), &shutdown).await?;
@@ -191,7 +209,7 @@ impl Apiserver {
         Ok(Self {
             registry,
             session,
-            compaction: etcd.map(|etcd| (etcd, history)),
+            compaction,
             backend,
             pki,
             bus,
@@ -306,6 +324,23 @@ impl Apiserver {
             let _ = timeout(LEAVE, member.leave()).await;
         }
         Ok(())
+    }
+}
+
+/// What an apiserver keeps in its folder.
+struct Own {
+    pki: Arc<Pki>,
+    identity: String,
+}
+
+impl Own {
+    fn open(config: &Config) -> Result<Self, Error> {
+        let pki = Arc::new(Pki::open(&config.data_dir, config.tls.as_ref(), clock::now())?);
+        let identity = identity::load_or_make(&config.data_dir).map_err(|cause| Error::Identity {
+            folder: config.data_dir.clone(),
+            cause,
+        })?;
+        Ok(Self { pki, identity })
     }
 }
 

@@ -9,7 +9,6 @@
 //! ```
 
 mod bus;
-pub(crate) mod store;
 
 use std::{
     io,
@@ -41,10 +40,20 @@ use tonic::transport::{
     server::{Connected, UdsConnectInfo},
 };
 
-use self::{bus::FlakyBus, store::FarStore};
+use self::bus::FlakyBus;
 use crate::{
-    cache, member, metrics::Metrics, namespaces, outbox, ownership, pki::Pki, registration::Registrar,
-    registry::Registry, server, services::Backend, shared, tunnel::Tunnels, wait_for_store,
+    cache, member,
+    metrics::Metrics,
+    namespaces, outbox, ownership,
+    pki::Pki,
+    registration::Registrar,
+    registry::Registry,
+    server,
+    services::Backend,
+    shared,
+    store::{Revision, far::FarStore},
+    tunnel::Tunnels,
+    wait_for_store,
 };
 
 const APISERVERS: usize = 3;
@@ -290,7 +299,11 @@ fn order(store: &FarStore) -> Vec<Change> {
             state: State::of(&Pod::decode(value).ok()?),
         })
     };
-    store.changes().into_iter().filter_map(of_pods).collect()
+    store
+        .changes_after(Revision(0))
+        .into_iter()
+        .filter_map(of_pods)
+        .collect()
 }
 
 /// Seconds of a machine are minutes of the simulation.

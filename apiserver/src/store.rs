@@ -8,6 +8,7 @@
 
 pub mod embedded;
 pub mod etcd;
+pub mod far;
 
 use std::{fmt, time::Duration};
 

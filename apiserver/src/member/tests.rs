@@ -5,7 +5,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::simulation::store::FarStore;
+use crate::store::far::FarStore;
 
 mod view;
 

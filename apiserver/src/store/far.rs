@@ -1,4 +1,5 @@
-//! A store in memory for several apiservers, far away: what goes there and comes back takes a while or is lost.
+//! A store in memory for several apiservers, far away: what goes there and comes back takes a while or is lost. For
+//! simulations, which read its log to know what is true.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,7 @@ use futures::{StreamExt as _, stream};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{sync::watch, time::sleep};
 
-use crate::store::{
+use super::{
     Change, Dump, KeyValue, Listing, Page, Precondition, Record, Revision, Size, Store, StoreError,
     Unchanged, Watch, WatchItem,
 };
@@ -29,9 +30,9 @@ const BROKEN: u32 = 20;
 /// As in etcd: an empty store is at revision 1.
 const FIRST: Revision = Revision(1);
 
-/// Clones share it.
+/// A store that is empty at first. Clones share it.
 #[derive(Clone)]
-pub(crate) struct FarStore(Arc<Inner>);
+pub struct FarStore(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
@@ -48,7 +49,8 @@ struct State {
 }
 
 impl FarStore {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The seed decides how long each way takes, and what is lost.
+    pub fn new(seed: u64) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::default(),
             newest: watch::Sender::new(FIRST),
@@ -59,18 +61,20 @@ impl FarStore {
     }
 
     /// While it is away, nothing reaches it.
-    pub(crate) fn set_away(&self, away: bool) {
+    pub fn set_away(&self, away: bool) {
         self.0.away.store(away, Ordering::Relaxed);
     }
 
     /// From now on nothing is lost.
-    pub(crate) fn calm(&self) {
+    pub fn calm(&self) {
         self.0.calm.store(true, Ordering::Relaxed);
         self.set_away(false);
     }
 
-    pub(crate) fn changes(&self) -> Vec<Change> {
-        self.0.state().changes.clone()
+    /// Every write after a revision, in order; after the first (0), every write.
+    pub fn changes_after(&self, revision: Revision) -> Vec<Change> {
+        let state = self.0.state();
+        state.changes[state.first_after(revision)..].to_vec()
     }
 }
 
@@ -137,17 +141,14 @@ impl Inner {
 
     fn change_after(&self, prefix: &str, after: Revision) -> Option<Change> {
         let state = self.state();
-        let begin = state.changes.partition_point(|change| change.revision <= after);
-        let mut later = state.changes[begin..].iter();
+        let mut later = state.changes[state.first_after(after)..].iter();
         later.find(|change| change.key.starts_with(prefix)).cloned()
     }
 }
 
 impl State {
-    fn check_unchanged(&self, unchanged: &[Unchanged]) -> Result<(), StoreError> {
-        unchanged
-            .iter()
-            .try_for_each(|other| self.check(&other.key, Precondition::Revision(other.revision)))
+    fn first_after(&self, revision: Revision) -> usize {
+        self.changes.partition_point(|change| change.revision <= revision)
     }
 
     fn check(&self, key: &str, precondition: Precondition) -> Result<(), StoreError> {
