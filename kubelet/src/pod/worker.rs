@@ -183,6 +183,25 @@ impl Worker {
         Step::Sleep { until: plan.wake_at }
     }
 
+    /// An earlier kubelet has taken the pod down, and told of that what it knew: that stands, and may be more than what is on
+    /// this node's disk.
+    fn knows_no_end(&self, want: &Want, uid: &PodUid, observed: &Observed) -> bool {
+        matches!(want, Want::Stop { .. })
+            && self.told.as_ref().is_none_or(|(told, _)| told != uid)
+            && !observed.containers.iter().any(|run| run.uid == *uid)
+    }
+
+    fn status(&self, want: &Want, pod: &DesiredPod, observed: &Observed, now: SystemTime) -> PodStatus {
+        let health = self.context.runtime_health.borrow().version.clone();
+        let context = StatusContext {
+            intervals: &self.context.intervals,
+            host_ip: &self.context.host_ip,
+            runtime_name: health.split_once("://").map_or("cri", |(name, _)| name),
+            now,
+        };
+        status(want, pod, observed, &self.memory, self.told(pod), &context)
+    }
+
     /// What was told of the pod last.
     fn told<'a>(&'a self, pod: &'a DesiredPod) -> Option<&'a PodStatus> {
         match &self.told {
@@ -258,17 +277,15 @@ impl Worker {
     fn tell(&mut self, want: &Want, observed: &Observed, gone: bool, now: SystemTime) {
         let Some(pod) = self.pod.clone() else { return };
         let uid = pod.uid();
-        let previous = self.told(&pod).cloned();
-        let health = self.context.runtime_health.borrow().version.clone();
-        let context = StatusContext {
-            intervals: &self.context.intervals,
-            host_ip: &self.context.host_ip,
-            runtime_name: health.split_once("://").map_or("cri", |(name, _)| name),
-            now,
+        let status = match &pod.pod.status {
+            Some(before) if self.knows_no_end(want, &uid, observed) => before.clone(),
+            _ => {
+                let status = self.status(want, &pod, observed, now);
+                self.news.told(&self.context.events, &pod, want, &status);
+                self.told = Some((uid.clone(), status.clone()));
+                status
+            }
         };
-        let status = status(want, &pod, observed, &self.memory, previous.as_ref(), &context);
-        self.news.told(&self.context.events, &pod, want, &status);
-        self.told = Some((uid.clone(), status.clone()));
         self.context.board.publish(
             &self.key,
             PodEntry {

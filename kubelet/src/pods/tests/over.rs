@@ -1,5 +1,7 @@
 //! The end of pods of the API: when a pod is over, and that it stays so.
 
+use clone8s::object::Object as _;
+
 use super::*;
 
 fn never(pod: &DesiredPod) -> DesiredPod {
@@ -86,4 +88,29 @@ async fn a_pod_of_the_nodes_own_that_is_over_runs_anew_when_it_changes() {
     settle().await;
     node.want(&[&updated(&pod)]);
     node.until_running(&["p/web#1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_kubelet_has_told_of_a_pods_end_stands() {
+    let mut node = Node::start();
+    node.stop_kubelet().await;
+    let before = PodStatus {
+        phase: "Pending".to_owned(),
+        ..PodStatus::default()
+    };
+    let ending = edited(&web(), |pod| {
+        pod.status = Some(before.clone());
+        pod.metadata_mut().deletion_timestamp = Some(pbjson_types::Timestamp::default());
+    });
+    node.want(&[&ending]);
+    node.start_kubelet();
+    let entry = |node: &Node| {
+        let key = PodKey::new("default", "p");
+        node.board.subscribe().borrow().get(&key).cloned()
+    };
+    node.until("the pod is told to be gone", |node| {
+        entry(node).is_some_and(|entry| entry.gone)
+    })
+    .await;
+    assert_eq!(*entry(&node).unwrap().status, before);
 }
