@@ -2,6 +2,7 @@
 
 mod contract {
     mod broker_outages;
+    mod frames;
     pub(crate) mod suite;
     mod users;
 }

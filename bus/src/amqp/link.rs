@@ -34,6 +34,11 @@ use crate::BusError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes, as brokers propose. Asked for from the start: where lapin learns it from the broker, it grows its two rings of 32
+/// frames and fills them with zeros, so that each connection has 8 MiB resident before anything has gone through them.
+/// Shorter frames are no way out: the headers of a message that somebody else has sent come in one.
+const FRAME_MAX: u32 = 128 << 10;
+
 /// The broker, and what is needed to reach it.
 pub(super) struct Target {
     uri: AMQPUri,
@@ -46,7 +51,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(uri: AMQPUri, tls: Option<RustlsConnector>) -> Self {
+    pub(super) fn new(mut uri: AMQPUri, tls: Option<RustlsConnector>) -> Self {
+        uri.query.frame_max.get_or_insert(FRAME_MAX);
         let address = format!("{}://{}:{}", uri.scheme, uri.authority.host, uri.authority.port);
         Self {
             uri,
@@ -305,5 +311,17 @@ fn classify(error: &lapin::Error) -> Failure {
             ))
         }
         AMQPErrorKind::Soft(_) => Failure::Refused(words.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_frames_is_asked_for_unless_the_address_says_it() {
+        let frame_max = |url: &str| Target::new(url.parse().unwrap(), None).uri.query.frame_max;
+        assert_eq!(frame_max("amqp://localhost/shop"), Some(131_072));
+        assert_eq!(frame_max("amqp://localhost/shop?frame_max=16384"), Some(16_384));
     }
 }
