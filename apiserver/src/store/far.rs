@@ -147,6 +147,12 @@ impl Inner {
 }
 
 impl State {
+    fn check_unchanged(&self, unchanged: &[Unchanged]) -> Result<(), StoreError> {
+        unchanged
+            .iter()
+            .try_for_each(|other| self.check(&other.key, Precondition::Revision(other.revision)))
+    }
+
     fn first_after(&self, revision: Revision) -> usize {
         self.changes.partition_point(|change| change.revision <= revision)
     }

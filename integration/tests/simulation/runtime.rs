@@ -19,8 +19,8 @@ use clone8s_kubelet::{
     desired::PodKey,
     identity,
     runtime::{
-        ContainerId, ExecOutput, ImageRef, Inputs, Outputs, Runtime, RuntimeError, RuntimeErrorReason,
-        SandboxId, Session,
+        ContainerId, ExecOutput, ImageRef, Inputs, Outputs, PullProgress, Runtime, RuntimeError,
+        RuntimeErrorReason, SandboxId, Session,
         fake::{FakeRuntime, ImageBehavior},
     },
 };
@@ -391,6 +391,10 @@ impl Runtime for FlakyRuntime {
     ) -> Result<ImageRef, RuntimeError> {
         let pulling = self.runtime.pull_image(image, sandbox_config, credentials);
         self.ask("PullImage", pulling).await
+    }
+
+    async fn pull_progress(&self, image: &str) -> Result<Option<PullProgress>, RuntimeError> {
+        self.ask("PullProgress", self.runtime.pull_progress(image)).await
     }
 
     async fn import_image_archive(&self, path: &Path) -> Result<Vec<String>, RuntimeError> {
