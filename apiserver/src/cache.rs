@@ -135,6 +135,7 @@ macro_rules! caches {
         #[derive(Debug)]
         pub(crate) struct Caches {
             $($plural: Cache<v1::$kind>,)*
+            store: Arc<dyn Store>,
             newest: Newest,
             /// Every write up to here is in every cache; None until all that is stored was read.
             complete: watch::Sender<Option<Revision>>,
@@ -150,7 +151,8 @@ macro_rules! caches {
             pub(crate) fn new(store: Arc<dyn Store>) -> Self {
                 Self {
                     $($plural: Cache::new(),)*
-                    newest: Newest::new(store),
+                    newest: Newest::new(Arc::clone(&store)),
+                    store,
                     complete: watch::Sender::new(None),
                 }
             }
@@ -221,13 +223,17 @@ impl Caches {
         if self.complete().is_none() {
             return Ok(None);
         }
-        let newest = self.newest.get().await?;
+        let newest = self.newest().await?;
         Ok(timeout(LAG, self.reach(newest)).await.ok())
     }
 
     /// The store's newest revision, as a read begun now sees it.
     pub(crate) async fn newest(&self) -> Result<Revision, ApiError> {
-        self.newest.get().await
+        match self.store.newest_known() {
+            // The caches may be further: what the store has written need not be acknowledged to be seen.
+            Some(known) => Ok(self.complete().map_or(known, |complete| complete.max(known))),
+            None => self.newest.get().await,
+        }
     }
 
     /// Waits until the caches have come to a revision, and says how far they are then.

@@ -48,9 +48,6 @@ impl Newest {
 
     /// A revision that was the newest at some moment after this call.
     pub(super) async fn get(&self) -> Result<Revision, ApiError> {
-        if let Some(known) = self.store.newest_known() {
-            return Ok(known);
-        }
         self.join().await.map_err(|error| match &*error {
             StoreError::Unavailable(_) => ApiError::StoreUnavailable(Box::new(error)),
             _ => ApiError::internal("store", error),

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// A store whose watches end after so many items, and can be held back.
+/// A store whose watches end after so many items, and can be held back, and that may know its newest revision.
 #[derive(Debug)]
 struct Breaking {
     inner: EmbeddedStore,
@@ -31,6 +31,8 @@ struct Breaking {
     items: usize,
     watches: AtomicUsize,
     held: watch::Sender<bool>,
+    /// 0 for unknown.
+    known: AtomicI64,
 }
 
 impl Breaking {
@@ -42,6 +44,7 @@ impl Breaking {
             items,
             watches: AtomicUsize::new(0),
             held: watch::Sender::new(false),
+            known: AtomicI64::new(0),
         })
     }
 
@@ -103,6 +106,10 @@ impl Store for Breaking {
         precondition: Precondition,
     ) -> Result<Revision, StoreError> {
         self.inner.put_while(unchanged, key, value, precondition).await
+    }
+    fn newest_known(&self) -> Option<Revision> {
+        let known = self.known.load(Ordering::SeqCst);
+        (known > 0).then_some(Revision(known))
     }
 }
 
@@ -224,4 +231,18 @@ async fn a_gap_in_the_stores_history_is_told_and_then_all_goes_on() {
     let mut events = watch_pods(&registry, page.revision).await;
     let next = store.write("next").await;
     assert_eq!(events.next().await.unwrap().unwrap().resource_version, next.0);
+}
+
+#[tokio::test]
+async fn what_the_caches_have_is_as_new_though_nobody_was_told_of_its_write() {
+    let store = Breaking::new(usize::MAX, &Options::default());
+    let acknowledged = store.write("a").await;
+    let unanswered = store.write("b").await;
+    let (registry, _running) = kept(&store);
+    registry.caches().reach(unanswered).await;
+    store.known.store(acknowledged.0, Ordering::SeqCst);
+    // Or else nobody could watch from the revision of a list.
+    assert_eq!(registry.caches().newest().await.unwrap(), unanswered);
+    assert_eq!(registry.caches().current().await.unwrap(), Some(unanswered));
+    watch_pods(&registry, unanswered).await;
 }
