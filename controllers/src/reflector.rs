@@ -61,7 +61,8 @@ async fn follow_for_ever<O: Resource>(channel: &Channel, query: &Query, updates:
         }
         match ended {
             Ended::NobodyListens => return,
-            Ended::Broken(status) if status.code() == Code::OutOfRange => {
+            // One that was to begin with the present state cannot be too late: asked again at once, it would be told the same.
+            Ended::Broken(status) if status.code() == Code::OutOfRange && seen.is_some() => {
                 tracing::info!(
                     kind = O::KIND,
                     "the watch fell out of the server's history: listing again"

@@ -121,7 +121,8 @@ impl ApiSource {
     /// One list, where one is needed, and one watch. Returns well when the next one is to follow at once.
     async fn follow(&mut self, channel: Channel) -> Result<(), Status> {
         let mut client = PodServiceClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE);
-        let position = match self.pods.resume_from() {
+        let resumed = self.pods.resume_from();
+        let position = match resumed {
             Some(position) => position,
             None => self.list(&mut client).await?,
         };
@@ -132,6 +133,11 @@ impl ApiSource {
         };
         let mut events = match timeout(LIST_DEADLINE, client.watch_pods(request)).await {
             Ok(Ok(events)) => events.into_inner(),
+            // After what was listed just now nothing can be lost: listed again at once, it would be told the same.
+            Ok(Err(status)) if status.code() == Code::OutOfRange && resumed.is_none() => {
+                self.pods.forget_position();
+                return Err(status);
+            }
             Ok(Err(status)) => return self.watch_failed(status),
             Err(_) => {
                 return Err(Status::deadline_exceeded(

@@ -219,6 +219,21 @@ async fn started(revision: i64, pods: &[(&str, &str, i64)]) -> Fixture {
 }
 
 #[tokio::test]
+async fn a_list_that_no_watch_can_follow_is_not_made_without_end() {
+    let fixture = started(7, &[("a", "one", 2)]).await;
+    fixture.apiserver.lock().compacted = i64::MAX;
+    let listed = async {
+        while fixture.apiserver.lock().lists < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, listed).await.expect("it is tried again");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lists = fixture.apiserver.lock().lists;
+    assert!(lists <= 10, "{lists} lists within a second");
+}
+
+#[tokio::test]
 async fn a_pod_that_cannot_be_this_nodes_is_passed_over_and_disturbs_no_other() {
     let strange = [
         edited(|pod| pod.metadata_mut().name = "../../etc".to_owned()),
