@@ -13,7 +13,12 @@ use std::future::Future;
 
 use pbjson_types::FieldMask;
 use prost::Message;
-use tonic::{Request, Status, Streaming, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+use tonic::{
+    Request, Status, Streaming,
+    body::Body,
+    client::{Grpc, GrpcService},
+    codegen::{StdError, http::uri::PathAndQuery},
+};
 use tonic_prost::ProstCodec;
 
 use crate::{object::Object, v1, wire};
@@ -100,9 +105,28 @@ pub struct List<O> {
     pub revision: i64,
 }
 
+/// What calls go through: tonic's `Channel`, or a service around one.
+pub trait Transport:
+    GrpcService<Body, ResponseBody = Body, Error: Into<StdError> + Send, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<T> Transport for T where
+    T: GrpcService<Body, ResponseBody = Body, Error: Into<StdError> + Send, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// A kind with its service.
 pub trait Resource: Object {
-    fn create(channel: &Channel, object: Self) -> impl Future<Output = Result<Self, Status>> + Send {
+    fn create(channel: &impl Transport, object: Self) -> impl Future<Output = Result<Self, Status>> + Send {
         let request = wire::CreateRequest {
             object: Some(object),
             ..Default::default()
@@ -111,7 +135,7 @@ pub trait Resource: Object {
     }
 
     fn get(
-        channel: &Channel,
+        channel: &impl Transport,
         namespace: &str,
         name: &str,
     ) -> impl Future<Output = Result<Self, Status>> + Send {
@@ -124,7 +148,7 @@ pub trait Resource: Object {
 
     /// One page, after `page_token` ("" for the first).
     fn list(
-        channel: &Channel,
+        channel: &impl Transport,
         query: &Query,
         page_token: String,
     ) -> impl Future<Output = Result<List<Self>, Status>> + Send {
@@ -146,7 +170,7 @@ pub trait Resource: Object {
     }
 
     /// Replaces metadata and spec; a `resource_version` in the metadata must be the stored one.
-    fn update(channel: &Channel, object: Self) -> impl Future<Output = Result<Self, Status>> + Send {
+    fn update(channel: &impl Transport, object: Self) -> impl Future<Output = Result<Self, Status>> + Send {
         let request = wire::UpdateRequest {
             object: Some(object),
             ..Default::default()
@@ -156,7 +180,7 @@ pub trait Resource: Object {
 
     /// Replaces the fields with these paths, such as "spec.unschedulable", and no others.
     fn update_fields(
-        channel: &Channel,
+        channel: &impl Transport,
         object: Self,
         paths: &[&str],
         field_manager: &str,
@@ -174,7 +198,7 @@ pub trait Resource: Object {
 
     /// Returns the object's last state.
     fn delete(
-        channel: &Channel,
+        channel: &impl Transport,
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
@@ -195,7 +219,7 @@ pub trait Resource: Object {
     /// One page of what a query chooses, after `page_token` ("" for the first). A uid in the options means nothing here,
     /// and a revision leaves alone what has changed after it.
     fn delete_many(
-        channel: &Channel,
+        channel: &impl Transport,
         query: &Query,
         options: &DeleteOptions,
         page_token: String,
@@ -219,7 +243,7 @@ pub trait Resource: Object {
 
     /// Makes the object have the fields that are named here, and says what that took.
     fn apply(
-        channel: &Channel,
+        channel: &impl Transport,
         object: Self,
         options: &ApplyOptions,
     ) -> impl Future<Output = Result<(Self, v1::ApplyOutcome), Status>> + Send {
@@ -238,7 +262,7 @@ pub trait Resource: Object {
     }
 
     fn watch(
-        channel: &Channel,
+        channel: &impl Transport,
         query: &Query,
         from: From,
     ) -> impl Future<Output = Result<Watch<Self>, Status>> + Send {
@@ -267,7 +291,7 @@ pub trait Resource: Object {
 
     /// Every page of a list, and the revision that all of them show.
     fn list_all(
-        channel: &Channel,
+        channel: &impl Transport,
         query: &Query,
     ) -> impl Future<Output = Result<(Vec<Self>, i64), Status>> + Send {
         async move {
@@ -298,7 +322,7 @@ fn scope<O: Object>(namespace: &str) -> String {
 
 /// A call that answers with an object.
 async fn one<O: Object>(
-    channel: &Channel,
+    channel: &impl Transport,
     path: &'static str,
     request: impl Message + 'static,
 ) -> Result<O, Status> {
@@ -312,7 +336,7 @@ fn present<O: Object>(object: Option<O>) -> Result<O, Status> {
 }
 
 async fn unary<Answer: Message + Default + 'static>(
-    channel: &Channel,
+    channel: &impl Transport,
     path: &'static str,
     request: impl Message + 'static,
 ) -> Result<Answer, Status> {
@@ -324,10 +348,10 @@ async fn unary<Answer: Message + Default + 'static>(
     Ok(response.into_inner())
 }
 
-async fn ready(channel: &Channel) -> Result<Grpc<Channel>, Status> {
+async fn ready<T: Transport>(channel: &T) -> Result<Grpc<T>, Status> {
     let mut grpc = Grpc::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
     grpc.ready()
         .await
-        .map_err(|error| Status::unavailable(format!("the connection is not ready: {error}")))?;
+        .map_err(|error| Status::unavailable(format!("the connection is not ready: {}", error.into())))?;
     Ok(grpc)
 }

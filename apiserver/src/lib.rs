@@ -56,6 +56,7 @@ use clone8s_daemon::{
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic_health::ServingStatus;
+use tracing::Instrument as _;
 
 pub use self::{
     config::{Config, HistoryArgs, KeyPairFiles, StoreConfig, TlsConfig},
@@ -75,6 +76,7 @@ use self::{
         History, Store,
         embedded::{self, EmbeddedStore},
         etcd::{EtcdStore, compaction},
+        traced,
     },
     tls::TlsListener,
     tunnel::Tunnels,
@@ -160,7 +162,11 @@ impl Apiserver {
     pub async fn start(config: Config, bus: Arc<dyn EventBus>, shutdown: Shutdown) -> Result<Self, Error> {
         let own = Own::open(&config)?;
         let history = config.history.of(&config.store);
-        let (store, etcd) = open_store(&config.store, history).await?;
+        let opening = traced::opening();
+        let (store, etcd) = open_store(&config.store, history)
+            .instrument(opening.clone())
+            .await?;
+        let store = traced::traced(store, &opening);
         let compaction = etcd.map(|etcd| (etcd, history));
         Self::open(own, store, compaction, config, bus, shutdown).await
     }

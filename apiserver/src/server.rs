@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use clone8s_daemon::Shutdown;
+use clone8s_daemon::{Shutdown, traces::server::TraceLayer};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tokio::{
@@ -82,6 +82,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(GrpcWebLayer::new())
+        .layer(TraceLayer)
         .layer(DoorLayer::new(metrics))
         .add_routes(routes)
         .serve_with_incoming_shutdown(gathering::all(incoming), shutdown.cancelled_owned())

@@ -9,6 +9,7 @@
 pub mod embedded;
 pub mod etcd;
 pub mod far;
+pub(crate) mod traced;
 
 use std::{fmt, time::Duration};
 

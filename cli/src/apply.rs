@@ -10,7 +10,8 @@ use clone8s::{
     object::AnyObject,
     v1::ApplyOutcome,
 };
-use tonic::{Status, transport::Channel};
+use clone8s_daemon::channel::Channel;
+use tonic::Status;
 
 use crate::{
     files::{Declared, FileArgs},

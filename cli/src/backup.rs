@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use clone8s::v1::{BackUpStoreRequest, maintenance_service_client::MaintenanceServiceClient};
 use clone8s_apiserver::backup::BackupFile;
+use clone8s_daemon::channel::Channel;
 use tempfile::NamedTempFile;
-use tonic::transport::Channel;
 
 use crate::status::explain;
 

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use clone8s_daemon::{endpoint::Endpoint, unix};
-use tonic::transport::Channel;
+use clone8s_daemon::{channel::Channel, endpoint::Endpoint, unix};
 
 /// The socket that `c8s up` serves.
 pub const DEFAULT_SOCKET: &str = "unix:///run/clone8s/apiserver.sock";
@@ -56,7 +55,7 @@ impl ConnectionArgs {
             if !PathBuf::from(path).exists() {
                 bail!("no apiserver at {path}: start one with `c8s up`, or name another with --server");
             }
-            return Ok(unix::channel(path));
+            return Ok(unix::channel(path).into());
         }
         let endpoint = Endpoint {
             server: self.server.clone(),

@@ -8,7 +8,7 @@ use clone8s::{
     client::Resource as _,
     v1::{Node, NodeSpec, ObjectMeta},
 };
-use tonic::transport::Channel;
+use clone8s_daemon::channel::Channel;
 
 use crate::{apply::FIELD_MANAGER, status::explain};
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use tonic::transport::Channel;
+use clone8s_daemon::channel::Channel;
 
 use self::{operand::Operand, tar_call::Container};
 use crate::namespace::NamespaceArgs;

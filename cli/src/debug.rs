@@ -19,7 +19,7 @@ use clone8s::{
         container_state::State, pod_service_client::PodServiceClient,
     },
 };
-use tonic::transport::Channel;
+use clone8s_daemon::channel::Channel;
 
 use crate::{
     attach, logs,

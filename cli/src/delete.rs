@@ -11,7 +11,8 @@ use clone8s::{
     client::{DeleteOptions, Query, Resource},
     object::AnyObject,
 };
-use tonic::{Code, transport::Channel};
+use clone8s_daemon::channel::Channel;
+use tonic::Code;
 
 use crate::{
     files::FileArgs,

@@ -18,8 +18,7 @@ use clone8s::{
         SecretReference, ServiceAccount,
     },
 };
-use clone8s_daemon::clock;
-use tonic::transport::Channel;
+use clone8s_daemon::{channel::Channel, clock};
 
 use crate::{
     kind::{ObjectArgs, with_kind, with_kind_of},

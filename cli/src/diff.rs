@@ -5,10 +5,11 @@ use std::{io::Write, process::ExitCode};
 use anyhow::{Result, anyhow};
 use clap::Args;
 use clone8s::{client::Resource, for_each_kind, manifest, object::AnyObject, v1::Pod};
+use clone8s_daemon::channel::Channel;
 use clone8s_kubelet::pod::update;
 use serde_yaml::{Mapping, Value};
 use similar::TextDiff;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use crate::{
     apply::{ManifestArgs, explain_at},

@@ -11,7 +11,7 @@ use std::{io::Write, time::Duration};
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use tonic::transport::Channel;
+use clone8s_daemon::channel::Channel;
 
 use self::node::Draining;
 use crate::cordon::{self, Taking};

@@ -8,8 +8,9 @@ use clone8s::v1::{
     ExecPodRequest, ExecPodResponse, ExecPodStart, PodStdinEnd, exec_pod_request, exec_pod_response,
     pod_service_client::PodServiceClient,
 };
+use clone8s_daemon::channel::Channel;
 use futures::{Stream, StreamExt as _, stream};
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming};
 
 use crate::{
     session::{self, FromPod, SessionArgs, ToPod},

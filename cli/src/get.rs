@@ -5,8 +5,8 @@ use std::io::Write;
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use clone8s::client::Resource;
-use clone8s_daemon::clock;
-use tonic::{Status, transport::Channel};
+use clone8s_daemon::{channel::Channel, clock};
+use tonic::Status;
 
 use crate::{
     kind::{ObjectArgs, with_kind, with_kind_of},

@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use clap::Args;
 use clone8s::v1::{GetPodLogsRequest, pod_service_client::PodServiceClient};
-use tonic::transport::Channel;
+use clone8s_daemon::channel::Channel;
 
 use crate::{
     namespace::NamespaceArgs,

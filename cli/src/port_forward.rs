@@ -17,6 +17,7 @@ use clone8s::{
         port_forward_pod_request, port_forward_pod_response,
     },
 };
+use clone8s_daemon::channel::Channel;
 use futures::{StreamExt as _, stream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -25,7 +26,6 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::transport::Channel;
 
 use crate::{
     connection::ConnectionArgs,

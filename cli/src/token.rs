@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 use clone8s::v1::{CreateJoinTokenRequest, registration_service_client::RegistrationServiceClient};
-use tonic::transport::Channel;
+use clone8s_daemon::channel::Channel;
 
 use crate::status::explain;
 

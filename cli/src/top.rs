@@ -10,8 +10,7 @@ use clone8s::{
     object::Object as _,
     v1::{ContainerStats, Node, NodeStats, Pod},
 };
-use clone8s_daemon::clock;
-use tonic::transport::Channel;
+use clone8s_daemon::{channel::Channel, clock};
 
 use crate::{
     output::{Scope, age, new_table, write_table},

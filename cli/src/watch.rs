@@ -16,8 +16,8 @@ use clone8s::{
     client::{From, Query, Resource, Watch},
     v1::WatchEventType,
 };
-use clone8s_daemon::backoff;
-use tonic::{Code, Status, transport::Channel};
+use clone8s_daemon::{backoff, channel::Channel};
+use tonic::{Code, Status};
 
 use crate::{
     kind::{ObjectArgs, with_kind, with_kind_of},

@@ -9,8 +9,9 @@ use clone8s::{
     object::Object as _,
     v1::{Event, EventSource, ObjectMeta, ObjectReference},
 };
+use clone8s_daemon::channel::Channel;
 use tokio::time::timeout;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use crate::time;
 

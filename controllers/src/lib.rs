@@ -17,8 +17,7 @@ mod time;
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
-use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError};
-use tonic::transport::Channel;
+use clone8s_daemon::{Shutdown, Supervisor, channel::Channel, supervisor::SupervisorError};
 
 /// What the controllers need.
 #[derive(Debug, Clone)]

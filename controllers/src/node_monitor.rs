@@ -19,13 +19,13 @@ use clone8s::{
     rules::NODE_LEASE_NAMESPACE,
     v1::{Lease, Node},
 };
-use clone8s_daemon::Shutdown;
+use clone8s_daemon::{Shutdown, channel::Channel};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
     time::{Instant, Interval, MissedTickBehavior, interval},
 };
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use self::silence::Silence;
 use crate::reflector::{Update, reflect};

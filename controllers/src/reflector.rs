@@ -15,9 +15,9 @@ use clone8s::{
     client::{From, Query, Resource, Watch},
     v1::WatchEventType,
 };
-use clone8s_daemon::{Shutdown, backoff};
+use clone8s_daemon::{Shutdown, backoff, channel::Channel};
 use tokio::{sync::mpsc, time::sleep};
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 /// A step of a consumer's picture.
 #[derive(Debug, Clone, PartialEq)]

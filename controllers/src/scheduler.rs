@@ -13,14 +13,14 @@ use clone8s::{
     client::Query,
     v1::{BindPodRequest, Node, Pod, UpdatePodStatusRequest, pod_service_client::PodServiceClient},
 };
-use clone8s_daemon::Shutdown;
+use clone8s_daemon::{Shutdown, channel::Channel};
 use futures::future::OptionFuture;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use self::state::{Action, State};
 pub use self::{

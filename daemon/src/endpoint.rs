@@ -7,9 +7,9 @@ use std::{
 };
 
 use clap::Args;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tonic::transport::{self, Certificate, ClientTlsConfig, Identity};
 
-use crate::unix;
+use crate::{channel::Channel, unix};
 
 /// The flags that name an apiserver.
 #[derive(Debug, Clone, Args)]
@@ -67,7 +67,7 @@ impl Endpoint {
             .strip_prefix("unix://")
             .filter(|path| path.starts_with('/'))
         {
-            return Ok(unix::channel(path));
+            return Ok(unix::channel(path).into());
         }
         if !self.server.starts_with("https://") {
             return Err(EndpointError::Scheme(self.server.clone()));
@@ -84,7 +84,7 @@ impl Endpoint {
             server: self.server.clone(),
             cause,
         };
-        Ok(Channel::from_shared(self.server.clone())
+        Ok(transport::Channel::from_shared(self.server.clone())
             .map_err(|_| EndpointError::Scheme(self.server.clone()))?
             .tls_config(tls)
             .map_err(unusable)?
@@ -92,7 +92,8 @@ impl Endpoint {
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
-            .connect_lazy())
+            .connect_lazy()
+            .into())
     }
 }
 

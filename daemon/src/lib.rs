@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod cgroups;
+pub mod channel;
 pub mod clock;
 pub mod endpoint;
 pub mod etcd;
@@ -13,6 +14,7 @@ mod memory;
 pub mod process;
 pub mod supervisor;
 pub mod telemetry;
+pub mod traces;
 pub mod unix;
 
 pub use supervisor::Supervisor;

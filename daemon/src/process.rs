@@ -30,7 +30,6 @@ where
     F: Future<Output = Result<(), E>>,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    telemetry::init(telemetry);
     install_tls_provider();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = threads {
@@ -40,9 +39,14 @@ where
     let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, "cannot start the async runtime");
+            // There are no logs yet: they begin within the runtime.
+            eprintln!("error: cannot start the async runtime: {error}");
             return ExitCode::FAILURE;
         }
+    };
+    let traces = {
+        let _within = runtime.enter();
+        telemetry::init(telemetry)
     };
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::new();
@@ -50,7 +54,9 @@ where
         let mut aside = JoinSet::new();
         aside.spawn(cancel_on_signal(shutdown.clone()));
         aside.spawn(memory::give_back());
-        service(shutdown).await.map_err(Into::into)
+        let outcome = service(shutdown).await.map_err(Into::into);
+        traces.flush().await;
+        outcome
     });
     // Blocking calls that ignore the shutdown must not hold the process.
     runtime.shutdown_background();

@@ -18,6 +18,7 @@ pub mod image;
 pub mod leak;
 pub mod network;
 pub mod node;
+pub mod otlp;
 pub mod pki;
 pub mod pods;
 pub mod process;

@@ -24,6 +24,7 @@ pub struct Sandbox {
 struct Inner {
     id: String,
     dir: TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Default for Sandbox {
@@ -34,6 +35,11 @@ impl Default for Sandbox {
 
 impl Sandbox {
     pub fn new() -> Self {
+        Self::with_environment([])
+    }
+
+    /// One whose processes have these variables.
+    pub fn with_environment(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         clone8s_daemon::process::install_tls_provider();
         // Short: a unix socket's path holds 107 bytes.
         let dir = tempfile::Builder::new()
@@ -42,7 +48,11 @@ impl Sandbox {
             .expect("a temporary folder");
         let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
         Self {
-            inner: Arc::new(Inner { id, dir }),
+            inner: Arc::new(Inner {
+                id,
+                dir,
+                environment: variables.into_iter().collect(),
+            }),
         }
     }
 
@@ -64,7 +74,9 @@ impl Sandbox {
 
     /// A process that carries the test's mark and logs to the test's folder.
     pub fn process(&self, name: &str, program: impl Into<std::ffi::OsString>) -> Process {
-        Process::new(self.dir(), name, program).env(MARK, self.id())
+        Process::new(self.dir(), name, program)
+            .env(MARK, self.id())
+            .envs(self.inner.environment.iter().cloned())
     }
 
     /// Panics when anything of this test is left: a process, a mount, a network namespace.

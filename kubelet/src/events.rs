@@ -10,9 +10,9 @@ use clone8s::{
     mirror,
     v1::{CreateEventRequest, Event, UpdateEventRequest, event_service_client::EventServiceClient},
 };
-use clone8s_daemon::Shutdown;
+use clone8s_daemon::{Shutdown, channel::Channel};
 use tokio::sync::mpsc;
-use tonic::{Code, transport::Channel};
+use tonic::Code;
 
 use crate::{ApiChannel, clock::Clock, desired::DesiredPod};
 use aggregate::{Aggregator, Write};

@@ -44,9 +44,8 @@ mod watched_folder;
 use std::{sync::Arc, time::Duration};
 
 use clone8s_bus::EventBus;
-use clone8s_daemon::{Shutdown, Supervisor, supervisor::SupervisorError};
+use clone8s_daemon::{Shutdown, Supervisor, channel::Channel, supervisor::SupervisorError};
 use tokio::sync::watch;
-use tonic::transport::Channel;
 
 use clock::Clock;
 pub use config::Config;

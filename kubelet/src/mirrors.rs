@@ -14,12 +14,12 @@ use clone8s::{
     object::Object as _,
     v1::{Node, OwnerReference, Pod},
 };
-use clone8s_daemon::{Shutdown, supervisor::chain};
+use clone8s_daemon::{Shutdown, channel::Channel, supervisor::chain};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use self::plan::{Plan, Step, plan};
 use crate::{

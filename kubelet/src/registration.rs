@@ -26,12 +26,12 @@ use std::{
 use clone8s::v1::{
     RegisterNodeRequest, RenewNodeCertificateRequest, registration_service_client::RegistrationServiceClient,
 };
-use clone8s_daemon::{Shutdown, backoff, clock, supervisor::chain, unix};
+use clone8s_daemon::{Shutdown, backoff, channel::Channel, clock, supervisor::chain, unix};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use self::{
     address::Address,
@@ -168,7 +168,7 @@ impl Registration {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), RegistrationError> {
         match self.way {
             Way::Socket(path) => {
-                self.api.send_replace(Some(unix::channel(path)));
+                self.api.send_replace(Some(unix::channel(path).into()));
                 shutdown.cancelled().await;
                 Ok(())
             }

@@ -17,12 +17,12 @@ use clone8s::v1::{
     WatchNodeCallsRequest, WatchNodeCallsResponse, tunnel_service_client::TunnelServiceClient,
     watch_node_calls_response::Call,
 };
-use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
+use clone8s_daemon::{Shutdown, backoff, channel::Channel, supervisor::chain};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use self::{
     answer::{Frames, Inputs, Reply},

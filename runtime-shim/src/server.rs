@@ -15,7 +15,7 @@ use clone8s::{
         image_pull_service_server::ImagePullServiceServer, streaming_service_server::StreamingServiceServer,
     },
 };
-use clone8s_daemon::Shutdown;
+use clone8s_daemon::{Shutdown, traces::server::TraceLayer};
 use futures::stream::BoxStream;
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -47,6 +47,7 @@ pub(crate) async fn serve(
         shutdown: shutdown.clone(),
     };
     Server::builder()
+        .layer(TraceLayer)
         .add_service(
             RuntimeServiceServer::new(service.clone())
                 .max_decoding_message_size(MAX_MESSAGE)

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clone8s_daemon::Shutdown;
+use clone8s_daemon::{Shutdown, traces};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -107,8 +107,10 @@ impl Shim {
         operation: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
         self.ready()?;
+        // Made here, where the span of the call is known: it may end before the operation does.
+        let span = tracing::trace_span!(target: traces::TARGET, "operation");
         self.operations
-            .spawn(operation.in_current_span())
+            .spawn(operation.instrument(span).in_current_span())
             .await
             .unwrap_or(Err(Error::Stopping))
     }

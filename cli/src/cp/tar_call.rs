@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow, bail};
 use bytes::Bytes;
 use clone8s::v1::ExecPodStart;
+use clone8s_daemon::channel::Channel;
 use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use super::{archive, extract};
 use crate::{

@@ -7,7 +7,7 @@ use clone8s::{
     client::{Query, Resource},
     v1::ObjectDeletion,
 };
-use tonic::transport::Channel;
+use clone8s_daemon::channel::Channel;
 
 use super::{DeleteArgs, wait};
 use crate::status::explain;

@@ -7,7 +7,8 @@ use clone8s::{
     client::{From, Query, Resource},
     v1::WatchEventType,
 };
-use tonic::{Status, transport::Channel};
+use clone8s_daemon::channel::Channel;
+use tonic::Status;
 
 use crate::status::explain;
 

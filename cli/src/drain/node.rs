@@ -14,9 +14,9 @@ use clone8s::{
     object::Object as _,
     v1::{EvictPodRequest, Node, Pod, WatchEventType, pod_service_client::PodServiceClient},
 };
-use clone8s_daemon::backoff;
+use clone8s_daemon::{backoff, channel::Channel};
 use tokio::time::sleep;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use super::DrainArgs;
 use crate::status::explain;

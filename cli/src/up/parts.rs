@@ -32,7 +32,7 @@ pub(super) async fn start(
     .await?;
     supervisor.spawn("apiserver", apiserver.serve());
     let controllers = clone8s_controllers::Config {
-        channel: unix::channel(cluster.layout().apiserver_socket()),
+        channel: unix::channel(cluster.layout().apiserver_socket()).into(),
         node_grace_period: clone8s_controllers::NODE_GRACE_PERIOD,
     };
     supervisor.spawn(

@@ -12,7 +12,8 @@ use clone8s::{
         node_service_client::NodeServiceClient, pod_service_client::PodServiceClient,
     },
 };
-use tonic::{Code, Status, transport::Channel};
+use clone8s_daemon::channel::Channel;
+use tonic::{Code, Status};
 
 use crate::{
     conditions::{READY, is_terminal, set_condition},

@@ -89,7 +89,7 @@ async fn reflected(scripts: Vec<Script>, count: usize) -> (Vec<Update<Pod>>, Vec
     let (updates, mut received) = mpsc::channel(1);
     let shutdown = Shutdown::new();
     tasks.spawn(reflect::<Pod>(
-        channel,
+        channel.into(),
         Query::default(),
         updates,
         shutdown.clone(),

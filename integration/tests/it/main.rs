@@ -29,6 +29,7 @@ mod security;
 mod soak;
 mod sources;
 mod store_moves;
+mod traces;
 mod up;
 mod volumes;
 mod walk_through;

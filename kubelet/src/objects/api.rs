@@ -11,13 +11,13 @@ use clone8s::{
     references::References,
     v1::{ConfigMap, Secret, WatchEventType},
 };
-use clone8s_daemon::{Shutdown, backoff};
+use clone8s_daemon::{Shutdown, backoff, channel::Channel};
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep},
 };
-use tonic::{Status, transport::Channel};
+use tonic::Status;
 
 use super::{Entries, Known, ObjectKind, ObjectRef, ObjectsSender};
 use crate::{

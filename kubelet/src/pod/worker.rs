@@ -6,12 +6,13 @@ mod calls;
 use std::{collections::HashMap, path::Path, sync::Arc, time::SystemTime};
 
 use clone8s::v1::PodStatus;
-use clone8s_daemon::{Shutdown, backoff};
+use clone8s_daemon::{Shutdown, backoff, traces};
 use tokio::{
     sync::{Notify, watch},
     task::{Id, JoinSet},
     time::{Duration, timeout},
 };
+use tracing::{Instrument as _, Span};
 
 use calls::InFlight;
 
@@ -104,14 +105,15 @@ impl Worker {
         let shutdown = self.context.shutdown.clone();
         let mut outage = backoff::reconnect();
         loop {
+            let round = self.round();
             let observed = tokio::select! {
-                observed = self.observer.observe() => observed,
+                observed = self.observer.observe().instrument(round.clone()) => observed,
                 () = shutdown.cancelled() => return self.drain().await,
             };
             let wake_at = match observed {
                 Ok(observed) => {
                     outage = backoff::reconnect();
-                    match self.reconcile(observed).await {
+                    match self.reconcile(observed).instrument(round).await {
                         Step::Ended => return,
                         Step::Sleep { until } => until,
                     }
@@ -136,6 +138,17 @@ impl Worker {
                 () = shutdown.cancelled() => return self.drain().await,
             }
         }
+    }
+
+    /// The span of one reconcile, over what it asks of the runtime and, to their ends, the calls that it begins.
+    fn round(&self) -> Span {
+        tracing::trace_span!(
+            target: traces::TARGET,
+            "pod",
+            namespace = self.key.namespace,
+            name = self.key.name,
+            uid = self.want.borrow().pod().or(self.pod.as_ref()).map(|pod| pod.uid().to_string()),
+        )
     }
 
     /// Plans on what was observed, starts what the plan asks for, and tells the status.

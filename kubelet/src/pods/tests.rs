@@ -44,7 +44,7 @@ struct Node {
     dir: tempfile::TempDir,
     shutdown: Shutdown,
     kubelet: JoinSet<Result<(), SupervisorError>>,
-    api: watch::Sender<Option<tonic::transport::Channel>>,
+    api: watch::Sender<Option<clone8s_daemon::channel::Channel>>,
     objects: watch::Sender<Objects>,
     evictions: watch::Sender<Evictions>,
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use clone8s_daemon::channel::Channel;
 use rustls_pki_types::CertificateDer;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as ClientIdentity};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity as ClientIdentity};
 
 use super::{address::Address, identity::Identity};
 
@@ -52,7 +53,7 @@ fn channel(address: &Address, tls: ClientTlsConfig) -> Result<Channel, ChannelEr
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
+    Ok(endpoint.connect_lazy().into())
 }
 
 /// A certificate in PEM.

@@ -22,8 +22,9 @@ use clone8s::cri::{
     StopPodSandboxRequest, UpdateContainerResourcesRequest, VersionRequest, VersionResponse,
     image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
+use clone8s_daemon::{channel::Channel, unix};
 use futures::{StreamExt as _, stream::BoxStream};
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Response, Status};
 
 use self::own::OwnCalls;
 use super::{
@@ -52,7 +53,7 @@ pub struct CriRuntime {
 
 impl CriRuntime {
     pub fn new(socket: &Path) -> Self {
-        let channel = clone8s_daemon::unix::channel(socket);
+        let channel = Channel::from(unix::channel(socket));
         Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST_REPLY),
             own: OwnCalls::new(channel.clone()),

@@ -19,12 +19,12 @@ use clone8s::{
         pod_service_client::PodServiceClient,
     },
 };
-use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
+use clone8s_daemon::{Shutdown, backoff, channel::Channel, supervisor::chain};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout},
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use self::view::{ApiView, Next};
 pub(crate) use self::view::{Hint, HintedChange};

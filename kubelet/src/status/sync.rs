@@ -22,13 +22,13 @@ use clone8s::{
         pod_service_client::PodServiceClient,
     },
 };
-use clone8s_daemon::Shutdown;
+use clone8s_daemon::{Shutdown, channel::Channel};
 use tokio::{
     sync::watch,
     task::{Id, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use super::{PodEntry, PodStatuses};
 use crate::{

@@ -6,10 +6,11 @@ use clone8s::v1::{
     answer_node_call_request::Frame, answer_node_call_response::Frame as InputFrame,
     tunnel_service_client::TunnelServiceClient,
 };
+use clone8s_daemon::channel::Channel;
 use futures::{Stream, stream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming};
 
 use crate::runtime::Input;
 

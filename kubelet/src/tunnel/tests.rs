@@ -121,7 +121,7 @@ impl Node {
             complete: true,
         });
         let (statuses, status_receiver) = watch::channel(PodStatuses::default());
-        let (api, api_receiver) = watch::channel(Some(clone8s_daemon::unix::channel(socket)));
+        let (api, api_receiver) = watch::channel(Some(clone8s_daemon::unix::channel(socket).into()));
         let runtime = FakeRuntime::new(Clock::Wall);
         let pods = Pods {
             node: "node-1".to_owned(),
@@ -351,7 +351,7 @@ async fn an_answer_ends_when_its_caller_goes() {
     let channel = clone8s_daemon::unix::channel(node.dir.path().join("api.sock"));
     let mut answer = JoinSet::new();
     answer.spawn(
-        Reply::new(channel, "call-1".to_owned()).send(async |frames, _inputs| {
+        Reply::new(channel.into(), "call-1".to_owned()).send(async |frames, _inputs| {
             frames.data("one".into()).await?;
             std::future::pending().await
         }),

@@ -8,6 +8,7 @@ mod tasks;
 
 use std::{fmt, future::Future, path::PathBuf, time::Duration};
 
+use clone8s_daemon::{channel::Channel, unix};
 use containerd_client::{
     events::TaskExit,
     services::v1::{
@@ -27,7 +28,6 @@ use tonic::{
     Code, Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
 };
 
 use super::{Containerd, ContainerdError, ErrorKind, Event, Plugin, ProcessExit, Result};
@@ -85,7 +85,7 @@ impl Grpc {
             message: "not a containerd namespace; use letters, digits and dashes".into(),
         })?;
         Ok(Self {
-            service: InterceptedService::new(clone8s_daemon::unix::channel(socket), AddNamespace(value)),
+            service: InterceptedService::new(unix::channel(socket).into(), AddNamespace(value)),
             namespace: namespace.to_owned(),
         })
     }

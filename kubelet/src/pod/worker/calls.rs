@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use tokio::task::{AbortHandle, Id, JoinError};
+use tracing::Instrument as _;
 
 use super::{
     super::{
@@ -124,7 +125,7 @@ impl Worker {
         let call = action.clone();
         let abort = self
             .calls
-            .spawn(async move { executor.execute(subject, call).await });
+            .spawn(async move { executor.execute(subject, call).await }.in_current_span());
         let in_flight = InFlight {
             action,
             spec_hash,

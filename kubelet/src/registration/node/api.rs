@@ -11,9 +11,9 @@ use clone8s::{
         UpdateNodeStatusRequest, node_service_client::NodeServiceClient,
     },
 };
-use clone8s_daemon::{clock, supervisor::chain};
+use clone8s_daemon::{channel::Channel, clock, supervisor::chain};
 use tokio::time::timeout;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 
 use crate::{ApiChannel, timestamp::timestamp};
 

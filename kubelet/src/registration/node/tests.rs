@@ -136,7 +136,7 @@ struct Fixture {
     health: watch::Sender<RuntimeHealth>,
     queue: watch::Sender<QueueHealth>,
     _samples: watch::Sender<Option<Arc<crate::stats::Sample>>>,
-    _api: watch::Sender<Option<tonic::transport::Channel>>,
+    _api: watch::Sender<Option<clone8s_daemon::channel::Channel>>,
     _dir: tempfile::TempDir,
     _tasks: JoinSet<()>,
 }
@@ -170,7 +170,7 @@ async fn reporter(heartbeat: Duration, stored: Option<Node>) -> Fixture {
         reason: "QueueMissing",
         message: "no queue".to_owned(),
     });
-    let (api, api_receiver) = watch::channel(Some(clone8s_daemon::unix::channel(socket)));
+    let (api, api_receiver) = watch::channel(Some(clone8s_daemon::unix::channel(socket).into()));
     let reporter = NodeReporter::new(
         Arc::new(config),
         health_receiver,

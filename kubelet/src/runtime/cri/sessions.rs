@@ -14,11 +14,12 @@ use clone8s::runtime::{
     exec_response, port_forward_request, port_forward_response,
     streaming_service_client::StreamingServiceClient,
 };
+use clone8s_daemon::{channel::Channel, unix};
 use futures::{
     Stream, StreamExt as _,
     stream::{self, BoxStream},
 };
-use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming};
 
 use crate::runtime::session::{Input, Inputs, Output, Outputs, Session, TerminalSize};
 
@@ -28,7 +29,8 @@ const WINDOW: u32 = 256 << 10;
 /// Opens a session on a connection of its own: what a slow caller leaves unread must hold up nothing else, least of all
 /// the calls of CRI.
 pub(super) async fn open(socket: &Path, session: Session, input: Inputs) -> Result<Outputs, Status> {
-    let client = StreamingServiceClient::new(clone8s_daemon::unix::channel_of_window(socket, WINDOW));
+    let channel = Channel::from(unix::channel_of_window(socket, WINDOW));
+    let client = StreamingServiceClient::new(channel);
     match session {
         Session::Exec {
             container,

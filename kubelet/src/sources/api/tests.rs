@@ -132,7 +132,8 @@ impl Fixture {
         let (sender, views) = watch::channel(Views::of(&[Source::Api]));
         let view = ViewSender::new(Source::Api, Arc::new(sender));
         let (hints, hinted) = mpsc::channel(1);
-        let (api, api_receiver) = watch::channel(Some(clone8s_daemon::unix::channel(socket(dir.path()))));
+        let (api, api_receiver) =
+            watch::channel(Some(clone8s_daemon::unix::channel(socket(dir.path())).into()));
         let (mirrors_sender, mirrors) = watch::channel(None);
         let source = ApiSource::new(NODE, api_receiver, Some(hinted), checkpoint, view, mirrors_sender);
         let mut tasks = JoinSet::new();

@@ -96,7 +96,7 @@ impl Bench {
             .await
             .unwrap();
         let board = StatusBoard::new();
-        let api = watch::Sender::new(Some(channel));
+        let api = watch::Sender::new(Some(channel.into()));
         let desired = watch::Sender::new(Desired::default());
         let mirrors = watch::Sender::new(None);
         let sync = StatusSync::new(

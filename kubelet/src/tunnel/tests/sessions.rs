@@ -187,7 +187,8 @@ async fn a_caller_that_goes_is_seen_while_nothing_takes_its_input() {
     let channel = clone8s_daemon::unix::channel(node.dir.path().join("api.sock"));
     let mut answer = JoinSet::new();
     answer.spawn(
-        Reply::new(channel, "call-1".to_owned()).send(async |_frames, _inputs| std::future::pending().await),
+        Reply::new(channel.into(), "call-1".to_owned())
+            .send(async |_frames, _inputs| std::future::pending().await),
     );
     for _ in 0..8 {
         node.send(Input::Input("x".into())).await;
