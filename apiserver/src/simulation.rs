@@ -18,15 +18,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use clone8s::v1::Pod;
 use clone8s_daemon::{Shutdown, clock};
 use clone8s_integration::robustness::{
     Players,
-    history::{Change, History, State, Verb},
+    history::{Change, History, Verb},
     verify::verify,
 };
 use hyper_util::rt::TokioIo;
-use prost::Message as _;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
@@ -59,7 +57,6 @@ use crate::{
 const APISERVERS: usize = 3;
 const SPAN: Duration = Duration::from_secs(40);
 const SEED: &str = "CLONE8S_ROBUSTNESS_SEED";
-const PODS: &str = "/clone8s/objects/pods/default/";
 
 /// One apiserver, or the place of one that has crashed.
 struct Server {
@@ -285,24 +282,19 @@ async fn play(seed: u64) -> History {
 }
 
 fn order(store: &FarStore) -> Vec<Change> {
-    let of_pods = |change: crate::store::Change| {
-        let name = change.key.strip_prefix(PODS)?.to_owned();
+    let of_a_run = |change: crate::store::Change| {
         let (verb, value) = match (change.value, change.previous) {
             (Some(value), None) => (Verb::Added, value),
             (Some(value), Some(_)) => (Verb::Modified, value),
             (None, previous) => (Verb::Deleted, previous?.value),
         };
-        Some(Change {
-            revision: change.revision.0,
-            name,
-            verb,
-            state: State::of(&Pod::decode(value).ok()?),
-        })
+        let change = Change::of(&change.key, change.revision.0, verb, &value);
+        change.expect("a stored object is readable")
     };
     store
         .changes_after(Revision(0))
         .into_iter()
-        .filter_map(of_pods)
+        .filter_map(of_a_run)
         .collect()
 }
 

@@ -1,5 +1,6 @@
 //! A checker in the spirit of etcd's robustness tests: random clients write, read, watch and listen while apiservers,
-//! etcd members and the broker are killed, paused and cut off; then what they were told is held to what the API promises.
+//! etcd members and the broker are killed, paused and cut off, and the store forgets its past; then what they were told is held
+//! to what the API promises.
 //!
 //! ```text
 //! seed ─► schedule of faults ─► cluster (three apiservers, three etcd members, a broker, each in a network namespace)
@@ -12,6 +13,8 @@ pub mod cluster;
 pub mod faults;
 pub mod history;
 mod listener;
+mod log;
+pub mod objects;
 pub mod verify;
 mod watchers;
 
@@ -30,15 +33,15 @@ use self::{
     clients::{Client, Record, rng, selector},
     cluster::Cluster,
     faults::Schedule,
-    history::{Change, History, Revision, Span, Start, Watch},
+    history::{Change, History, Kind, Revision, Span, Start, Watch},
     listener::Inbox,
+    log::Log,
     watchers::Watcher,
 };
 use crate::{Sandbox, network::Network, programs::program};
 
 const CLIENTS: usize = 12;
 const WATCHERS: usize = 8;
-const PODS: &str = "/clone8s/objects/pods/default/";
 
 /// How long watchers and messages may take to come to the end once everything is well again: longer than the outbox needs
 /// to be taken over after a crash.
@@ -83,23 +86,28 @@ impl Run {
     async fn on(&self, cluster: &mut Cluster) -> anyhow::Result<History> {
         let access = cluster.access.clone();
         let inbox = Inbox::open(&access.amqp).await;
-        let mut listener = JoinSet::new();
-        listener.spawn(inbox.clone().fill(access.amqp.clone()));
+        let log = Log::new(access.etcd.clone());
+        let mut aside = JoinSet::new();
+        aside.spawn(inbox.clone().fill(access.amqp.clone()));
+        aside.spawn(log.clone().follow());
         let mut players = Players::start(self.seed, self.span, || access.channels());
         let clock = players.clock;
 
-        self.faults.run(cluster, clock).await?;
+        self.faults.run(cluster, &log, clock).await?;
         let mut history = players.written().await?;
         eprintln!("{clock} the clients have ended");
         access.ready().await;
-        history.order = access.order(PODS).await?;
+        (history.order, history.failures) = log.whole().await?;
+        // The apiservers forget by themselves what is older than they are told to keep.
+        let newest = history.order.last().map_or(0, |change| change.revision);
+        history.compacted = log.compacted().max(newest - cluster::HISTORY);
         history.watches = players.watched(&history.order).await?;
         eprintln!("{clock} the watchers have ended");
         all_arrived(&inbox, &history.order).await;
         eprintln!("{clock} the messages have come");
         let arrived = inbox.arrived();
         history.messages = arrived.messages;
-        history.failures = arrived.failures;
+        history.failures.extend(arrived.failures);
         Ok(history)
     }
 }
@@ -123,12 +131,15 @@ impl Players {
         let mut watchers = JoinSet::new();
         for number in CLIENTS..CLIENTS + WATCHERS {
             let mut choices = rng(seed, number, u64::MAX);
+            let kind = Kind::ALL[number % Kind::ALL.len()];
             let watcher = Watcher {
                 number,
                 seed,
                 channels: channels(),
                 clock,
-                selector: selector(&mut choices),
+                kind,
+                selector: selector(&mut choices, kind),
+                stays_away: choices.random_bool(0.4),
                 // The revision of an empty store: all that a run does comes after it.
                 start: if choices.random_bool(0.3) {
                     Start::State

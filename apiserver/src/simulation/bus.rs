@@ -7,10 +7,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use clone8s::v1::Pod;
 use clone8s_bus::{BusError, EventBus, Message, Queue, Receipt, Subscription};
-use clone8s_integration::robustness::history::{Change, State, Verb};
-use prost::Message as _;
+use clone8s_integration::robustness::history::{Change, Kind, Verb};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::sleep;
 
@@ -42,7 +40,7 @@ impl FlakyBus {
         self.with(|inner| inner.calm = true);
     }
 
-    /// What it has taken of pods.
+    /// What it has taken of a run's objects.
     pub(super) fn told(&self) -> Vec<Change> {
         self.with(|inner| inner.told.clone())
     }
@@ -85,12 +83,10 @@ impl EventBus for FlakyBus {
     }
 }
 
-/// None for what is not about pods.
+/// None for what is not about an object of a run.
 fn change(message: &Message) -> Option<Change> {
-    if message.kind != "clone8s.v1.Pod" {
-        return None;
-    }
-    let pod = Pod::decode(message.body.clone()).ok()?;
+    let (name, version) = Kind::of_message(&message.kind)?.decode(&message.body).ok()?;
+    Kind::of(&name)?;
     Some(Change {
         revision: message.headers.get("revision")?.parse().ok()?,
         verb: match message.headers.get("verb")?.as_str() {
@@ -98,7 +94,7 @@ fn change(message: &Message) -> Option<Change> {
             "modified" => Verb::Modified,
             _ => Verb::Deleted,
         },
-        state: State::of(&pod),
-        name: pod.metadata?.name,
+        state: version.state,
+        name,
     })
 }

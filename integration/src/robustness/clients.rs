@@ -1,16 +1,9 @@
-//! Clients that write and read pods at random through all apiservers, and keep a record of what they were told.
+//! Clients that write and read objects of several kinds at random through all apiservers, and keep a record of what they were told.
 //!
 //! What a client's nth call is comes from the seed alone; only what it has seen by then depends on the run.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
-use clone8s::v1::{
-    ApplyPodRequest, CreatePodRequest, DeletePodRequest, GetPodRequest, ListPodsRequest, Pod, PodStatus,
-    UpdatePodRequest, UpdatePodStatusRequest, pod_service_client::PodServiceClient,
-};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status, transport::Channel};
@@ -18,21 +11,19 @@ use tonic_types::StatusExt as _;
 
 use super::{
     Clock,
-    history::{
-        COLOR, Outcome, Read, Refusal, Revision, Selector, Shown, Span, TOKEN, Version, Write, WriteKind,
-    },
+    history::{Kind, Outcome, Read, Refusal, Revision, Selector, Shown, Span, Write, WriteKind},
+    objects,
 };
-use crate::pods;
 
-/// Few, so that clients meet.
-const NAMES: usize = 8;
+/// Of each kind. Few, so that clients meet.
+const NAMES: usize = 3;
 pub(super) const COLORS: [&str; 3] = ["red", "green", "blue"];
 
 /// Shorter than the apiserver's patience with its store, so that some calls end before they are answered.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How often a call with a request_id is sent.
 const TRIES: usize = 4;
-const PAGE: i32 = 3;
+const PAGE: usize = 2;
 
 /// One client.
 pub(super) struct Client {
@@ -40,7 +31,7 @@ pub(super) struct Client {
     pub(super) seed: u64,
     pub(super) channels: Vec<Channel>,
     pub(super) clock: Clock,
-    /// The last revision that it has seen of each pod.
+    /// The last revision that it has seen of each object.
     seen: HashMap<String, Revision>,
     record: Record,
 }
@@ -86,16 +77,20 @@ impl Client {
             WriteKind::Create,
             WriteKind::Update,
             WriteKind::Update,
-            WriteKind::UpdateStatus,
             WriteKind::Apply,
             WriteKind::Delete,
+            WriteKind::UpdateStatus,
         ];
-        let kind = kinds[rng.random_range(0..kinds.len())];
-        let name = pod_name(rng);
+        let of = kind(rng);
+        let name = name(rng, of);
+        // The last is for pods alone.
+        let possible = kinds.len() - usize::from(of != Kind::Pod);
+        let kind = kinds[rng.random_range(0..possible)];
         let careful = rng.random_bool(0.5) && kind != WriteKind::Create;
         let writes_color = matches!(kind, WriteKind::Create | WriteKind::Update | WriteKind::Apply);
         let color = COLORS[rng.random_range(0..COLORS.len())];
         let mut write = Write {
+            of,
             kind,
             token: format!("{}-{count}", self.number),
             color: if writes_color { color } else { "" }.to_owned(),
@@ -108,10 +103,10 @@ impl Client {
         let tries = if write.named { TRIES } else { 1 };
         for number in 0..tries {
             let channel = self.channel(rng);
-            let answer = timeout(PATIENCE, send(&write, channel)).await;
+            let answer = timeout(PATIENCE, objects::send(&write, channel)).await;
             write.outcome = match answer.map(|answer| answer.map_err(|status| refusal(&status))) {
-                Ok(Ok(pod)) => {
-                    let revision = Version::of(&pod).revision;
+                Ok(Ok(version)) => {
+                    let revision = version.revision;
                     self.seen.insert(write.name.clone(), revision);
                     // A repetition is answered with the object as it is by then.
                     if number == 0 {
@@ -135,19 +130,15 @@ impl Client {
     }
 
     async fn get(&mut self, rng: &mut StdRng) {
-        let name = pod_name(rng);
+        let kind = kind(rng);
+        let name = name(rng, kind);
         let begun = self.clock.now();
-        let request = GetPodRequest {
-            namespace: "default".to_owned(),
-            name: name.clone(),
-        };
-        let mut service = PodServiceClient::new(self.channel(rng));
-        let Ok(answer) = timeout(PATIENCE, service.get_pod(request)).await else {
+        let channel = self.channel(rng);
+        let Ok(answer) = timeout(PATIENCE, objects::get(&name, kind, channel)).await else {
             return;
         };
         let shown = match answer {
-            Ok(response) => {
-                let version = response.into_inner().pod.as_ref().map(Version::of);
+            Ok(version) => {
                 let revision = version.as_ref().map_or(0, |version| version.revision);
                 self.seen.insert(name.clone(), revision);
                 Shown::Object { name, version }
@@ -163,46 +154,44 @@ impl Client {
 
     /// All pages, each from whatever apiserver.
     async fn list(&mut self, rng: &mut StdRng) {
-        let selector = selector(rng);
+        let kind = kind(rng);
+        let selector = selector(rng, kind);
         let begun = self.clock.now();
-        let mut request = ListPodsRequest {
-            namespace: "default".to_owned(),
-            page_size: PAGE,
-            ..selector.request()
-        };
+        let mut token = String::new();
         let mut revision = None;
         let mut items = Vec::new();
         loop {
-            let mut service = PodServiceClient::new(self.channel(rng));
-            let Ok(answer) = timeout(PATIENCE, service.list_pods(request.clone())).await else {
+            let page_size = i32::try_from(PAGE).unwrap_or(i32::MAX);
+            let page = objects::list(kind, &selector, page_size, token, self.channel(rng));
+            let Ok(answer) = timeout(PATIENCE, page).await else {
                 return;
             };
             let page = match answer.map_err(|status| refusal(&status)) {
-                Ok(response) => response.into_inner(),
+                Ok(page) => page,
+                // A page of a state that is forgotten by now says so.
+                Err(Some(Refusal::Compacted)) if revision.is_some() => return,
                 Err(Some(other)) => return self.shown(begun, Shown::Failed(format!("{other:?}"))),
                 Err(None) => return,
             };
-            let first = *revision.get_or_insert(page.resource_version);
-            if page.resource_version != first || page.pods.len() > 3 {
+            let first = *revision.get_or_insert(page.revision);
+            if page.revision != first || page.items.len() > PAGE {
                 let wrong = format!(
-                    "a page of {} pods at {}, not {first}",
-                    page.pods.len(),
-                    page.resource_version
+                    "a page of {} objects at {}, not {first}",
+                    page.items.len(),
+                    page.revision
                 );
                 return self.shown(begun, Shown::Failed(wrong));
             }
-            items.extend(page.pods.iter().map(named_version));
-            request.page_token = page.next_page_token;
-            if request.page_token.is_empty() {
-                let revision = first;
-                return self.shown(
-                    begun,
-                    Shown::List {
-                        selector,
-                        revision,
-                        items,
-                    },
-                );
+            items.extend(page.items);
+            token = page.next;
+            if token.is_empty() {
+                let shown = Shown::List {
+                    kind,
+                    selector,
+                    revision: first,
+                    items,
+                };
+                return self.shown(begun, shown);
             }
         }
     }
@@ -220,29 +209,13 @@ impl Client {
     }
 }
 
-impl Selector {
-    pub(super) fn request(&self) -> ListPodsRequest {
-        let (label_selector, field_selector) = match self {
-            Self::All => Default::default(),
-            Self::Color(color) => (format!("{COLOR}={color}"), String::new()),
-            Self::NotColor(color) => (format!("{COLOR}!={color}"), String::new()),
-            Self::Name(name) => (String::new(), format!("metadata.name={name}")),
-        };
-        ListPodsRequest {
-            label_selector,
-            field_selector,
-            ..ListPodsRequest::default()
-        }
-    }
-}
-
-pub(super) fn selector(rng: &mut StdRng) -> Selector {
+pub(super) fn selector(rng: &mut StdRng, kind: Kind) -> Selector {
     let color = COLORS[rng.random_range(0..COLORS.len())];
     match rng.random_range(0..4) {
         0 => Selector::All,
         1 => Selector::Color(color),
         2 => Selector::NotColor(color),
-        _ => Selector::Name(pod_name(rng)),
+        _ => Selector::Name(name(rng, kind)),
     }
 }
 
@@ -255,87 +228,12 @@ pub(super) fn rng(seed: u64, client: usize, count: u64) -> StdRng {
     StdRng::from_seed(bytes)
 }
 
-fn pod_name(rng: &mut StdRng) -> String {
-    format!("pod-{}", rng.random_range(0..NAMES))
+fn kind(rng: &mut StdRng) -> Kind {
+    Kind::ALL[rng.random_range(0..Kind::ALL.len())]
 }
 
-pub(super) fn named_version(pod: &Pod) -> (String, Version) {
-    let name = pod.metadata.as_ref().map(|meta| meta.name.clone());
-    (name.unwrap_or_default(), Version::of(pod))
-}
-
-async fn send(write: &Write, channel: Channel) -> Result<Pod, Status> {
-    let mut service = PodServiceClient::new(channel);
-    let request_id = if write.named {
-        write.token.clone()
-    } else {
-        String::new()
-    };
-    let pod = Some(pod(write));
-    let answered = match write.kind {
-        WriteKind::Create => {
-            let request = CreatePodRequest {
-                pod,
-                request_id,
-                ..CreatePodRequest::default()
-            };
-            service.create_pod(request).await?.into_inner().pod
-        }
-        WriteKind::Update => {
-            let request = UpdatePodRequest {
-                pod,
-                request_id,
-                ..UpdatePodRequest::default()
-            };
-            service.update_pod(request).await?.into_inner().pod
-        }
-        WriteKind::UpdateStatus => {
-            let request = UpdatePodStatusRequest {
-                pod,
-                request_id,
-                ..UpdatePodStatusRequest::default()
-            };
-            service.update_pod_status(request).await?.into_inner().pod
-        }
-        WriteKind::Apply => {
-            let request = ApplyPodRequest {
-                pod,
-                request_id,
-                field_manager: "robustness".to_owned(),
-                force: true,
-                ..ApplyPodRequest::default()
-            };
-            service.apply_pod(request).await?.into_inner().pod
-        }
-        WriteKind::Delete => {
-            let request = DeletePodRequest {
-                namespace: "default".to_owned(),
-                name: write.name.clone(),
-                resource_version: write.seen.unwrap_or(0),
-                request_id,
-                ..DeletePodRequest::default()
-            };
-            service.delete_pod(request).await?.into_inner().pod
-        }
-    };
-    answered.ok_or_else(|| Status::invalid_argument("the answer holds no pod"))
-}
-
-fn pod(write: &Write) -> Pod {
-    let mut pod = pods::pod(&write.name, &[("main", "registry.invalid/none:1")]);
-    if let Some(meta) = &mut pod.metadata {
-        meta.resource_version = write.seen.unwrap_or(0);
-        meta.annotations = BTreeMap::from([(TOKEN.to_owned(), write.token.clone())]);
-        meta.labels = BTreeMap::from([(COLOR.to_owned(), write.color.clone())]);
-    }
-    if write.kind == WriteKind::UpdateStatus {
-        pod.status = Some(PodStatus {
-            phase: "Pending".to_owned(),
-            message: write.token.clone(),
-            ..PodStatus::default()
-        });
-    }
-    pod
+fn name(rng: &mut StdRng, kind: Kind) -> String {
+    format!("{}o-{}", kind.prefix(), rng.random_range(0..NAMES))
 }
 
 /// None where nobody can say whether the call was done.
@@ -345,6 +243,7 @@ pub(super) fn refusal(status: &Status) -> Option<Refusal> {
         Code::AlreadyExists => Some(Refusal::Exists),
         Code::NotFound => Some(Refusal::NotFound),
         Code::Aborted => Some(Refusal::Stale),
+        Code::OutOfRange if reason.as_deref() == Some("REVISION_COMPACTED") => Some(Refusal::Compacted),
         Code::Unavailable | Code::DeadlineExceeded => None,
         // Without details it is the connection's end, as the library tells it.
         Code::Cancelled | Code::Unknown | Code::Internal if reason.is_none() => None,

@@ -2,16 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use clone8s::{
     client::{Query, Resource as _},
     v1::Node,
 };
-use etcd_client::{Client, EventType, WatchOptions};
-use prost::Message as _;
 use tonic::transport::Channel;
 
-use super::history::{Change, State, Verb};
 use crate::{
     Process, RabbitMq, Sandbox, etcd,
     network::{Network, Place},
@@ -21,6 +17,9 @@ use crate::{
 
 pub(super) const MEMBERS: usize = 3;
 pub(super) const APISERVERS: usize = 3;
+
+/// How many of its changes the store keeps at least. While the broker is away, what is written has to fit.
+pub(super) const HISTORY: i64 = 5_000;
 
 /// A program at its place.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ pub struct Broker {
 #[derive(Debug, Clone)]
 pub struct Access {
     sockets: Vec<PathBuf>,
-    etcd: Vec<String>,
+    pub(super) etcd: Vec<String>,
     pub amqp: String,
 }
 
@@ -103,45 +102,6 @@ impl Access {
             .await;
         }
     }
-
-    /// Everything that the store took under a prefix, from its own log.
-    pub async fn order(&self, prefix: &str) -> anyhow::Result<Vec<Change>> {
-        const END: &str = "/robustness/end";
-        let client = Client::connect(&self.etcd, None).await?;
-        let newest = client.kv_client().put(END, "", None).await?;
-        let newest = newest.header().context("a header")?.revision();
-        let options = WatchOptions::new()
-            .with_range("\0")
-            .with_start_revision(1)
-            .with_prev_key()
-            .with_fragment();
-        let mut watch = client.watch_client().max_decoding_message_size(usize::MAX);
-        let mut stream = watch.watch("\0", Some(options)).await?;
-        let mut order = Vec::new();
-        loop {
-            let response = stream.message().await?.context("etcd ends the watch")?;
-            for event in response.events() {
-                let kv = event.kv().context("an event without a key")?;
-                if kv.mod_revision() == newest {
-                    return Ok(order);
-                }
-                let Some(name) = kv.key_str()?.strip_prefix(prefix) else {
-                    continue;
-                };
-                let (verb, value) = match event.event_type() {
-                    EventType::Put if kv.version() == 1 => (Verb::Added, kv.value()),
-                    EventType::Put => (Verb::Modified, kv.value()),
-                    EventType::Delete => (Verb::Deleted, event.prev_kv().context("what it was")?.value()),
-                };
-                order.push(Change {
-                    revision: kv.mod_revision(),
-                    name: name.to_owned(),
-                    verb,
-                    state: State::of(&clone8s::v1::Pod::decode(value)?),
-                });
-            }
-        }
-    }
 }
 
 fn members(sandbox: &Sandbox, places: Vec<Place>) -> Vec<Server> {
@@ -175,7 +135,10 @@ fn apiserver(sandbox: &Sandbox, number: usize, place: Place, etcd: &[String], am
         .arg(sandbox.make_dir(&name))
         .arg("--socket")
         .arg(socket(sandbox, number))
-        .args(["--amqp", amqp]);
+        .args(["--amqp", amqp])
+        .args(["--history-changes", &HISTORY.to_string()])
+        // Seconds. The apiserver looks after its history every two.
+        .args(["--history-age", "120"]);
     // Each begins with another member.
     for member in 0..etcd.len() {
         process = process.args(["--etcd", &etcd[(number + member) % etcd.len()]]);

@@ -10,6 +10,7 @@ use tokio::{task::block_in_place, time::sleep_until};
 use super::{
     Clock,
     cluster::{APISERVERS, Cluster, MEMBERS, Server},
+    log::Log,
 };
 use crate::{Process, network::Place};
 
@@ -46,6 +47,8 @@ pub struct Schedule {
     pub etcd: Vec<Step>,
     pub apiservers: Vec<Step>,
     pub broker: Vec<Step>,
+    /// When the store is made to forget, since the start of the run.
+    pub compactions: Vec<Duration>,
 }
 
 impl Schedule {
@@ -58,6 +61,7 @@ impl Schedule {
             etcd: steps(&mut rng, span, MEMBERS, &faults, START),
             apiservers: steps(&mut rng, span, APISERVERS, &more, START),
             broker: steps(&mut rng, span, 1, &faults, BROKER_START),
+            compactions: moments(&mut rng, span),
         }
     }
 
@@ -75,7 +79,7 @@ impl Schedule {
         }
     }
 
-    pub(super) async fn run(&self, cluster: &mut Cluster, clock: Clock) -> anyhow::Result<()> {
+    pub(super) async fn run(&self, cluster: &mut Cluster, log: &Log, clock: Clock) -> anyhow::Result<()> {
         let etcd = cluster.etcd.iter_mut().map(Server::victim).collect();
         let apiservers = cluster.apiservers.iter_mut().map(Server::victim).collect();
         let broker = vec![Victim {
@@ -86,6 +90,7 @@ impl Schedule {
             endure(etcd, &self.etcd, clock),
             endure(apiservers, &self.apiservers, clock),
             endure(broker, &self.broker, clock),
+            forget(log, &self.compactions, clock),
         )?;
         Ok(())
     }
@@ -121,6 +126,17 @@ fn steps(rng: &mut StdRng, span: Duration, servers: usize, faults: &[Fault], sta
             at += start;
         }
     }
+}
+
+/// Again and again, each a while after the other.
+fn moments(rng: &mut StdRng, span: Duration) -> Vec<Duration> {
+    let mut moments = Vec::new();
+    let mut at = millis(rng, 1_000, 3_000);
+    while at < span {
+        moments.push(at);
+        at += millis(rng, 500, 3_000);
+    }
+    moments
 }
 
 fn millis(rng: &mut StdRng, least: u64, most: u64) -> Duration {
@@ -159,6 +175,14 @@ async fn endure(mut victims: Vec<Victim<'_>>, steps: &[Step], clock: Clock) -> a
             let victim = &mut victims[number];
             block_in_place(|| victim.relieve(step.fault)).context(victim.process.name().to_owned())?;
         }
+    }
+    Ok(())
+}
+
+async fn forget(log: &Log, moments: &[Duration], clock: Clock) -> anyhow::Result<()> {
+    for moment in moments {
+        sleep_until(clock.start + *moment).await;
+        log.compact().await;
     }
     Ok(())
 }
@@ -210,5 +234,11 @@ mod tests {
             let one_by_one = |pair: &[Step]| pair[0].at + pair[0].lasts < pair[1].at;
             assert!(steps.windows(2).all(one_by_one), "{steps:?}");
         }
+        let moments = &schedule.compactions;
+        assert!(moments.len() > 10, "{moments:?}");
+        assert!(
+            moments.is_sorted() && moments.iter().all(|at| *at < span),
+            "{moments:?}"
+        );
     }
 }

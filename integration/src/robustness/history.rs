@@ -4,17 +4,28 @@
 
 use std::time::Duration;
 
-use clone8s::v1::Pod;
-
 /// The store's revision.
 pub type Revision = i64;
 
-/// The annotation that says which write made the object what it is.
+/// The kinds of a run's objects: one with a status, two that are read by those who may, and one that is in no namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Pod,
+    ConfigMap,
+    Secret,
+    PriorityClass,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Pod, Self::ConfigMap, Self::Secret, Self::PriorityClass];
+}
+
+/// The label that says which write made the object what it is. No annotation: messages tell none of a secret.
 pub const TOKEN: &str = "robustness/write";
 /// The label that selectors choose by.
 pub const COLOR: &str = "color";
 
-/// What tells one state of a pod from another.
+/// What tells one state of an object from another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     pub uid: String,
@@ -25,38 +36,11 @@ pub struct State {
     pub color: String,
 }
 
-impl State {
-    pub fn of(pod: &Pod) -> Self {
-        let meta = pod.metadata.clone().unwrap_or_default();
-        let take = |from: &std::collections::BTreeMap<String, String>, key: &str| {
-            from.get(key).cloned().unwrap_or_default()
-        };
-        Self {
-            token: take(&meta.annotations, TOKEN),
-            color: take(&meta.labels, COLOR),
-            status_token: pod
-                .status
-                .as_ref()
-                .map_or_else(String::new, |status| status.message.clone()),
-            uid: meta.uid,
-        }
-    }
-}
-
 /// A state and the revision that made it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Version {
     pub revision: Revision,
     pub state: State,
-}
-
-impl Version {
-    pub fn of(pod: &Pod) -> Self {
-        Self {
-            revision: pod.metadata.as_ref().map_or(0, |meta| meta.resource_version),
-            state: State::of(pod),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +54,7 @@ pub enum Verb {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     pub revision: Revision,
+    /// With its kind and its namespace, as in its key: `pods/default/o-1`.
     pub name: String,
     pub verb: Verb,
     /// Of a deletion, the last one.
@@ -87,16 +72,19 @@ pub struct Span {
 pub enum WriteKind {
     Create,
     Update,
+    /// Of a pod.
     UpdateStatus,
     /// By force.
     Apply,
     Delete,
 }
 
-/// A call that changes a pod.
+/// A call that changes an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
+    pub of: Kind,
     pub kind: WriteKind,
+    /// As in [`Change::name`].
     pub name: String,
     /// Unlike that of any other write; a deletion leaves it nowhere.
     pub token: String,
@@ -127,11 +115,13 @@ pub enum Refusal {
     Exists,
     NotFound,
     Stale,
+    /// Of a watch or of a list's later page: what it is to show is forgotten.
+    Compacted,
     /// What no call of a run should be told.
     Other(String),
 }
 
-/// Which pods a list or a watch chooses.
+/// Which objects of its kind a list or a watch chooses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     All,
@@ -151,7 +141,7 @@ impl Selector {
     }
 }
 
-/// A call that shows pods.
+/// A call that shows objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
     pub span: Span,
@@ -164,6 +154,7 @@ pub enum Shown {
     Object { name: String, version: Option<Version> },
     /// By a list, over all its pages.
     List {
+        kind: Kind,
         selector: Selector,
         revision: Revision,
         items: Vec<(String, Version)>,
@@ -176,6 +167,7 @@ pub enum Shown {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
     pub watcher: String,
+    pub kind: Kind,
     pub selector: Selector,
     pub told: Vec<(Duration, Told)>,
 }
@@ -187,8 +179,21 @@ pub enum Told {
     Event(Change),
     Synced(Revision),
     Bookmark(Revision),
+    /// What comes after this revision is forgotten in part: the watcher begins again with the present state.
+    Compacted(Revision),
     /// An end that is no outage.
     Failed(String),
+}
+
+impl Told {
+    /// What a watcher has been told all up to, by this.
+    pub fn revision(&self) -> Option<Revision> {
+        match self {
+            Self::Event(change) => Some(change.revision),
+            Self::Synced(revision) | Self::Bookmark(revision) => Some(*revision),
+            Self::Opened(_) | Self::Compacted(_) | Self::Failed(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +213,8 @@ pub struct History {
     pub writes: Vec<Write>,
     pub reads: Vec<Read>,
     pub watches: Vec<Watch>,
+    /// What comes after this revision was never forgotten.
+    pub compacted: Revision,
     /// In the order of their arrival.
     pub messages: Vec<Message>,
     /// What went wrong beside all that.

@@ -6,14 +6,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clone8s::v1::Pod;
-use prost::Message as _;
 use tokio::time::{sleep, timeout};
 
-use super::{
-    clients::named_version,
-    history::{Message, State, Verb},
-};
+use super::history::{Kind, Message, Verb};
 use crate::{
     Foreign,
     foreign::{self, Received},
@@ -76,16 +71,19 @@ impl Inbox {
     }
 }
 
-/// None for what is not about pods; an error for what breaks the contract of messages.
+/// None for what is of no kind of a run; an error for what breaks the contract of messages.
 fn message(received: &Received) -> anyhow::Result<Option<Message>> {
     if received.header("verb") == "gap" {
         bail!("a gap: {}", String::from_utf8_lossy(&received.body));
     }
-    if received.kind != "clone8s.v1.Pod" {
+    let Some(kind) = Kind::of_message(&received.kind) else {
+        return Ok(None);
+    };
+    let (name, version) = kind.decode(&received.body)?;
+    // Of another namespace.
+    if Kind::of(&name).is_none() {
         return Ok(None);
     }
-    let pod = Pod::decode(received.body.as_slice())?;
-    let (name, version) = named_version(&pod);
     let revision = received.header("revision").parse().context("its revision")?;
     let verb = match received.header("verb") {
         "added" => Verb::Added,
@@ -94,7 +92,7 @@ fn message(received: &Received) -> anyhow::Result<Option<Message>> {
         other => bail!("the verb {other:?}"),
     };
     let id = format!("{}/{revision}", version.state.uid);
-    let key = format!("pods.{}.default.{name}", received.header("verb"));
+    let key = routing_key(&name, received.header("verb"));
     anyhow::ensure!(
         received.message_id == id,
         "message-id {:?}, not {id:?}",
@@ -103,13 +101,23 @@ fn message(received: &Received) -> anyhow::Result<Option<Message>> {
     anyhow::ensure!(received.routing_key == key, "not {key:?}");
     anyhow::ensure!(
         version.revision == revision,
-        "the pod's revision is {}",
+        "the object's revision is {}",
         version.revision
     );
     Ok(Some(Message {
         revision,
         name,
         verb,
-        state: State::of(&pod),
+        state: version.state,
     }))
+}
+
+/// `<plural>.<verb>.<namespace>.<name>`, with a dash for no namespace.
+fn routing_key(name: &str, verb: &str) -> String {
+    let parts: Vec<_> = name.split('/').collect();
+    match parts[..] {
+        [plural, namespace, name] => format!("{plural}.{verb}.{namespace}.{name}"),
+        [plural, name] => format!("{plural}.{verb}.-.{name}"),
+        _ => String::new(),
+    }
 }

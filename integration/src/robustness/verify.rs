@@ -18,7 +18,7 @@ mod writes;
 use std::time::Duration;
 
 use self::order::Order;
-use super::history::{History, Outcome, Revision, Shown, Told};
+use super::history::{History, Outcome, Revision, Shown};
 
 /// A promise of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub fn verify(history: &History) -> Vec<Violation> {
     writes::verify(&history.writes, &mut order, &known, &mut found);
     reads::verify(&history.reads, &order, &known, &mut found);
     for watch in &history.watches {
-        watches::verify(watch, &order, &known, &mut found);
+        watches::verify(watch, &order, &known, history.compacted, &mut found);
     }
     messages::verify(&history.messages, &history.order, &mut found);
     for failure in &history.failures {
@@ -97,11 +97,7 @@ impl Known {
             Shown::Failed(_) => None,
         });
         let watches = history.watches.iter().flat_map(|watch| &watch.told);
-        let watches = watches.filter_map(|(at, told)| match told {
-            Told::Event(change) => Some((*at, change.revision)),
-            Told::Synced(revision) | Told::Bookmark(revision) => Some((*at, *revision)),
-            Told::Opened(_) | Told::Failed(_) => None,
-        });
+        let watches = watches.filter_map(|(at, told)| Some((*at, told.revision()?)));
         let mut told: Vec<_> = writes.chain(reads).chain(watches).collect();
         told.sort_unstable();
         let mut highest = 0;

@@ -2,23 +2,26 @@
 
 use std::time::Duration;
 
-use clone8s::v1::{Pod, WatchEventType, WatchPodsRequest, pod_service_client::PodServiceClient};
+use futures::StreamExt as _;
 use rand::Rng as _;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, transport::Channel};
 
 use super::{
     Clock,
-    clients::{named_version, refusal, rng},
-    history::{Change, Refusal, Revision, Selector, Start, State, Told, Verb, Watch},
+    clients::{refusal, rng},
+    history::{Kind, Refusal, Revision, Selector, Start, Told, Watch},
+    objects,
 };
 
 /// Longer than the time between two bookmarks: who hears nothing for so long is at an apiserver that hangs.
 const SILENCE: Duration = Duration::from_secs(7);
 const OPEN: Duration = Duration::from_secs(4);
+/// How many times longer than others one that stays away pauses.
+const AWAY: u32 = 15;
 
 /// One watcher.
 pub(super) struct Watcher {
@@ -26,7 +29,10 @@ pub(super) struct Watcher {
     pub(super) seed: u64,
     pub(super) channels: Vec<Channel>,
     pub(super) clock: Clock,
+    pub(super) kind: Kind,
     pub(super) selector: Selector,
+    /// Whether it stays away for so long after each break that history may be gone when it comes back.
+    pub(super) stays_away: bool,
     /// Where it begins, and begins again after each break where that is the present state.
     pub(super) start: Start,
     /// Up to where it has to come, once that is known.
@@ -56,20 +62,30 @@ impl Watcher {
             };
             let patience = rng.random_range(1..80);
             let asked = self.clock.now();
-            match timeout(OPEN, open(channel, &self.selector, start)).await {
+            let stream = objects::watch(self.kind, &self.selector, start, channel);
+            match timeout(OPEN, stream).await {
                 Ok(Ok(stream)) => {
                     told.push((asked, Told::Opened(start)));
                     if let Left::Done = self.follow(stream, patience, &mut position, &mut told).await {
                         break;
                     }
                 }
-                Ok(Err(status)) => self.broken(&status, &mut told),
+                Ok(Err(status)) => self.broken(&status, &mut position, &mut told),
                 Err(_) => {}
             }
-            sleep(Duration::from_millis(rng.random_range(10..300))).await;
+            let pause = Duration::from_millis(rng.random_range(10..300));
+            // All that is to come has come once there is a target.
+            let is_over = self.target.borrow().is_some();
+            sleep(if self.stays_away && !is_over {
+                pause * AWAY
+            } else {
+                pause
+            })
+            .await;
         }
         Watch {
-            watcher: format!("{} of {:?}", self.number, self.selector),
+            watcher: format!("{} of {:?}, {:?}", self.number, self.kind, self.selector),
+            kind: self.kind,
             selector: self.selector,
             told,
         }
@@ -78,12 +94,12 @@ impl Watcher {
     /// Reads so many events, or to the stream's end, or until everything was told.
     async fn follow(
         &mut self,
-        mut stream: Streaming<clone8s::v1::WatchPodsResponse>,
+        mut stream: objects::Stream,
         mut patience: usize,
         position: &mut Option<Revision>,
         told: &mut Vec<(Duration, Told)>,
     ) -> Left {
-        let mut initial = self.start == Start::State;
+        let mut initial = position.is_none() || self.start == Start::State;
         loop {
             let target = *self.target.borrow_and_update();
             if !initial && target.is_some_and(|target| position.is_some_and(|position| position >= target)) {
@@ -94,36 +110,27 @@ impl Watcher {
                 return Left::Broken;
             }
             let message = tokio::select! {
-                message = timeout(SILENCE, stream.message()) => message,
+                message = timeout(SILENCE, stream.next()) => message,
                 changed = self.target.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return Left::Done,
                 },
             };
-            let response = match message {
-                Ok(Ok(Some(response))) => response,
-                Ok(Ok(None)) => {
+            let news = match message {
+                Ok(Some(Ok(news))) => news,
+                Ok(None) => {
                     let silent = "the stream ended without an error".to_owned();
                     told.push((self.clock.now(), Told::Failed(silent)));
                     return Left::Broken;
                 }
-                Ok(Err(status)) => {
-                    self.broken(&status, told);
+                Ok(Some(Err(status))) => {
+                    self.broken(&status, position, told);
                     return Left::Broken;
                 }
                 Err(_) => return Left::Broken,
             };
-            let revision = response.resource_version;
-            let news = match (response.r#type(), &response.pod) {
-                (WatchEventType::Bookmark, None) => Told::Bookmark(revision),
-                (WatchEventType::Synced, None) => {
-                    initial = false;
-                    Told::Synced(revision)
-                }
-                (kind, Some(pod)) if let Some(change) = change(kind, revision, pod) => Told::Event(change),
-                other => Told::Failed(format!("{other:?} makes no sense")),
-            };
-            if !initial {
+            initial &= !matches!(news, Told::Synced(_));
+            if !initial && let Some(revision) = news.revision() {
                 *position = Some(revision);
             }
             patience = patience.saturating_sub(1);
@@ -131,50 +138,19 @@ impl Watcher {
         }
     }
 
-    /// A watch may end for an outage, or because it was read too slowly; nothing else happens in a run.
-    fn broken(&self, status: &Status, told: &mut Vec<(Duration, Told)>) {
-        if let Some(other) = refusal(status)
-            && !matches!(&other, Refusal::Other(error) if error.contains("WATCH_TOO_SLOW"))
-        {
-            told.push((self.clock.now(), Told::Failed(format!("{other:?}"))));
+    /// A watch may end for an outage, because it was read too slowly, or because what it is to tell is forgotten; nothing
+    /// else happens in a run.
+    fn broken(&self, status: &Status, position: &mut Option<Revision>, told: &mut Vec<(Duration, Told)>) {
+        let news = match (refusal(status), &position) {
+            (None, _) => return,
+            (Some(Refusal::Other(error)), _) if error.contains("WATCH_TOO_SLOW") => return,
+            (Some(Refusal::Compacted), Some(after)) => Told::Compacted(*after),
+            (Some(other), _) => Told::Failed(format!("{other:?}")),
+        };
+        if let Told::Compacted(_) = news {
+            // From the present state.
+            *position = None;
         }
+        told.push((self.clock.now(), news));
     }
-}
-
-async fn open(
-    channel: Channel,
-    selector: &Selector,
-    start: Start,
-) -> Result<Streaming<clone8s::v1::WatchPodsResponse>, Status> {
-    let chosen = selector.request();
-    let request = WatchPodsRequest {
-        namespace: "default".to_owned(),
-        label_selector: chosen.label_selector,
-        field_selector: chosen.field_selector,
-        resource_version: match start {
-            Start::State => 0,
-            Start::After(revision) => revision,
-        },
-        send_initial_state: start == Start::State,
-        include_previous: false,
-    };
-    Ok(PodServiceClient::new(channel)
-        .watch_pods(request)
-        .await?
-        .into_inner())
-}
-
-fn change(kind: WatchEventType, revision: Revision, pod: &Pod) -> Option<Change> {
-    let verb = match kind {
-        WatchEventType::Added => Verb::Added,
-        WatchEventType::Modified => Verb::Modified,
-        WatchEventType::Deleted => Verb::Deleted,
-        _ => return None,
-    };
-    Some(Change {
-        revision,
-        name: named_version(pod).0,
-        verb,
-        state: State::of(pod),
-    })
 }

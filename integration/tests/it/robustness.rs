@@ -1,4 +1,5 @@
-//! What random clients are told while everything is killed, paused and cut off, held to what the API promises.
+//! What random clients are told while everything is killed, paused, cut off and made to forget, held to what the API
+//! promises.
 //!
 //! A failing seed is printed; `scripts/robustness --seed N --seconds N` replays its choices and its faults.
 
@@ -14,7 +15,7 @@ use clone8s::{
 };
 use clone8s_integration::{
     pods,
-    robustness::{Run, faults::Schedule, verify::verify, with_cluster},
+    robustness::{Run, faults::Schedule, history::Told, verify::verify, with_cluster},
     wait,
 };
 use tonic::{Code, Status};
@@ -42,7 +43,7 @@ fn check(seed: u64, span: Duration, faults: Schedule) {
     let history = Run { seed, span, faults }.play().unwrap();
     let found = verify(&history);
     eprintln!(
-        "{} writes, {} reads, {} changes, {} messages; {} events on watches",
+        "{} writes, {} reads, {} changes, {} messages; {} events on watches, which began again {} times after a compaction",
         history.writes.len(),
         history.reads.len(),
         history.order.len(),
@@ -52,6 +53,12 @@ fn check(seed: u64, span: Duration, faults: Schedule) {
             .iter()
             .map(|watch| watch.told.len())
             .sum::<usize>(),
+        history
+            .watches
+            .iter()
+            .flat_map(|watch| &watch.told)
+            .filter(|(_, told)| matches!(told, Told::Compacted(_)))
+            .count(),
     );
     let shown = found
         .iter()
@@ -68,7 +75,7 @@ fn check(seed: u64, span: Duration, faults: Schedule) {
 }
 
 #[test]
-fn a_cluster_that_is_killed_paused_and_cut_off_keeps_its_promises() {
+fn a_cluster_that_is_killed_paused_cut_off_and_made_to_forget_keeps_its_promises() {
     let (seed, span) = (seed(), Duration::from_secs(15));
     check(seed, span, Schedule::random(seed, span));
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{Rule, Violations};
-use crate::robustness::history::{Change, Revision, Selector, Verb, Version};
+use crate::robustness::history::{Change, Kind, Revision, Selector, Verb, Version};
 
 /// Every object's life, and who made which change.
 pub(super) struct Order<'h> {
@@ -95,19 +95,19 @@ impl<'h> Order<'h> {
     }
 
     /// Everything that a selector chooses at a revision.
-    pub(super) fn selected(&self, selector: &Selector, at: Revision) -> Vec<(&'h str, &Version)> {
+    pub(super) fn selected(&self, kind: Kind, selector: &Selector, at: Revision) -> Vec<(&'h str, &Version)> {
         let present = self
             .lives
             .keys()
             .filter_map(|name| Some((*name, self.at(name, at)?)));
         present
-            .filter(|(name, version)| selector.admits(name, &version.state))
+            .filter(|(name, version)| Kind::of(name) == Some(kind) && selector.admits(name, &version.state))
             .collect()
     }
 
     /// What a watch with a selector is told: what comes into the selection is added, what leaves it is deleted, as it
     /// was last seen.
-    pub(super) fn seen_through(&self, selector: &Selector) -> Vec<Change> {
+    pub(super) fn seen_through(&self, kind: Kind, selector: &Selector) -> Vec<Change> {
         let seen = |change: &Change| {
             let before = self.before(change);
             let was = before.is_some_and(|before| selector.admits(&change.name, &before.state));
@@ -124,7 +124,11 @@ impl<'h> Order<'h> {
                 ..change.clone()
             })
         };
-        self.changes.iter().filter_map(seen).collect()
+        let of_kind = self
+            .changes
+            .iter()
+            .filter(|change| Kind::of(&change.name) == Some(kind));
+        of_kind.filter_map(seen).collect()
     }
 
     /// Whether something held of a name from before a call began until after it ended: at every moment at which the call

@@ -4,7 +4,7 @@ use super::{
     Known, Rule, Violations,
     order::{Epoch, Order},
 };
-use crate::robustness::history::{Read, Revision, Selector, Shown, Version};
+use crate::robustness::history::{Kind, Read, Revision, Selector, Shown, Version};
 
 pub(super) fn verify(reads: &[Read], order: &Order<'_>, known: &Known, found: &mut Violations) {
     for read in reads {
@@ -12,6 +12,7 @@ pub(super) fn verify(reads: &[Read], order: &Order<'_>, known: &Known, found: &m
         match &read.shown {
             Shown::Object { name, version } => check_get(read, name, version.as_ref(), order, known, found),
             Shown::List {
+                kind,
                 selector,
                 revision,
                 items,
@@ -23,7 +24,7 @@ pub(super) fn verify(reads: &[Read], order: &Order<'_>, known: &Known, found: &m
                 }
                 check_state(
                     "a list",
-                    selector,
+                    (*kind, selector),
                     *revision,
                     items,
                     order,
@@ -67,28 +68,28 @@ fn check_get(
 /// Whether these are all that a selector chooses at a revision.
 pub(super) fn check_state(
     what: &str,
-    selector: &Selector,
+    (kind, selector): (Kind, &Selector),
     revision: Revision,
     items: &[(String, Version)],
     order: &Order<'_>,
     rule: Rule,
     found: &mut Violations,
 ) {
-    let mut expected = order.selected(selector, revision);
+    let mut expected = order.selected(kind, selector, revision);
     for (name, version) in items {
         let place = expected.iter().position(|(expected, _)| expected == name);
         match place.map(|place| expected.remove(place).1) {
             Some(present) if present == version => {}
             other => found.add(
                 rule,
-                format!("{what} of {selector:?} at {revision} shows {name} as {version:?}; it was {other:?}"),
+                format!("{what} of {kind:?}, {selector:?} at {revision} shows {name} as {version:?}; it was {other:?}"),
             ),
         }
     }
     for (name, version) in expected {
         found.add(
             rule,
-            format!("{what} of {selector:?} at {revision} lacks {name}, which was {version:?}"),
+            format!("{what} of {kind:?}, {selector:?} at {revision} lacks {name}, which was {version:?}"),
         );
     }
 }

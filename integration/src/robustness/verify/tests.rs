@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use super::{Rule, verify};
 use crate::robustness::history::{
-    Change, History, Outcome, Read, Refusal, Revision, Selector, Shown, Span, Start, State, Told, Verb,
+    Change, History, Kind, Outcome, Read, Refusal, Revision, Selector, Shown, Span, Start, State, Told, Verb,
     Version, Watch, Write, WriteKind,
 };
+
+/// The object that a history is about, unless it says otherwise.
+const POD: &str = "pods/default/o";
 
 fn span(begun: u64, ended: u64) -> Span {
     Span {
@@ -27,7 +30,7 @@ fn state(uid: &str, token: &str, status_token: &str, color: &str) -> State {
 fn change(revision: Revision, verb: Verb, state: State) -> Change {
     Change {
         revision,
-        name: "pod".to_owned(),
+        name: POD.to_owned(),
         verb,
         state,
     }
@@ -35,8 +38,9 @@ fn change(revision: Revision, verb: Verb, state: State) -> Change {
 
 fn write(kind: WriteKind, token: &str, color: &str, span: Span, outcome: Outcome) -> Write {
     Write {
+        of: Kind::Pod,
         kind,
-        name: "pod".to_owned(),
+        name: POD.to_owned(),
         token: token.to_owned(),
         color: color.to_owned(),
         seen: None,
@@ -51,7 +55,7 @@ fn version(revision: Revision, state: State) -> Version {
 }
 
 fn get(span: Span, version: Option<Version>) -> Read {
-    let name = "pod".to_owned();
+    let name = POD.to_owned();
     Read {
         span,
         shown: Shown::Object { name, version },
@@ -63,6 +67,7 @@ fn nothing_at(revision: Revision, span: Span) -> Read {
     Read {
         span,
         shown: Shown::List {
+            kind: Kind::Pod,
             selector: Selector::Name("none".to_owned()),
             revision,
             items: Vec::new(),
@@ -83,6 +88,7 @@ fn watch(selector: Selector, events: Vec<Change>) -> Watch {
     told.push((at(20), Told::Bookmark(20)));
     Watch {
         watcher: "w".to_owned(),
+        kind: Kind::Pod,
         selector,
         told,
     }
@@ -155,9 +161,10 @@ fn good() -> History {
             Read {
                 span: span(121, 124),
                 shown: Shown::List {
+                    kind: Kind::Pod,
                     selector: Selector::Color("blue"),
                     revision: 13,
-                    items: vec![("pod".to_owned(), version(12, blue.clone()))],
+                    items: vec![(POD.to_owned(), version(12, blue.clone()))],
                 },
             },
         ],
@@ -169,6 +176,7 @@ fn good() -> History {
             ),
             Watch {
                 watcher: "state".to_owned(),
+                kind: Kind::Pod,
                 selector: Selector::All,
                 told: vec![
                     (Duration::from_millis(121), Told::Opened(Start::State)),
@@ -186,6 +194,7 @@ fn good() -> History {
         // One repetition, which begins anew.
         messages: [0, 1, 0, 1, 2, 3, 4].map(|place| order[place].clone()).to_vec(),
         failures: Vec::new(),
+        compacted: 0,
         order,
     }
 }
@@ -424,6 +433,69 @@ fn an_initial_state_that_lacks_something_or_is_old_is_found() {
     finds(Rule::ReadsAreCurrent, |history| {
         history.watches[2].told[0].0 = Duration::from_millis(145);
         history.reads.push(nothing_at(14, span(141, 144)));
+    });
+}
+
+/// The first watcher finds at its break that what it has missed is forgotten, and begins again with the present state.
+fn begun_again() -> History {
+    let mut history = good();
+    history.compacted = 13;
+    let at = Duration::from_millis;
+    let present = change(12, Verb::Added, history.order[1].state.clone());
+    let told = events(&mut history);
+    assert_eq!(told[3].1, Told::Opened(Start::After(12)));
+    let again = [
+        (at(130), Told::Compacted(12)),
+        (at(131), Told::Opened(Start::State)),
+        (at(132), Told::Event(present)),
+        (at(133), Told::Synced(13)),
+    ];
+    told.splice(3..4, again);
+    history
+}
+
+#[test]
+fn a_watcher_that_begins_again_where_history_is_forgotten_has_missed_nothing() {
+    assert_eq!(verify(&begun_again()), []);
+}
+
+#[test]
+fn a_watcher_that_is_told_of_a_compaction_that_never_was_is_found() {
+    let mut history = begun_again();
+    history.compacted = 12;
+    let found = verify(&history);
+    assert!(
+        found.len() == 1 && found[0].rule == Rule::RefusalsAreTrue,
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_watcher_that_goes_on_after_a_compaction_as_if_nothing_was_missing_is_found() {
+    let mut history = begun_again();
+    let told = events(&mut history);
+    // From its old place on a new stream, which lacks what is forgotten.
+    told.splice(
+        3..7,
+        [(Duration::from_millis(150), Told::Opened(Start::After(12)))],
+    );
+    drop(told.remove(4));
+    let found = verify(&history);
+    assert!(
+        found.len() == 1 && found[0].rule == Rule::WatchesAreComplete,
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn what_is_of_another_kind_is_found() {
+    finds(Rule::ReadsShowWhatWas, |history| {
+        if let Shown::List { kind, .. } = &mut history.reads[4].shown {
+            *kind = Kind::ConfigMap;
+        }
+    });
+    finds(Rule::WatchesTellWhatWas, |history| {
+        history.watches[2].kind = Kind::Secret;
     });
 }
 

@@ -5,10 +5,16 @@ use std::time::Duration;
 use super::{Known, Rule, Violations, order::Order, reads::check_state};
 use crate::robustness::history::{Change, Revision, Start, Told, Version, Watch};
 
-pub(super) fn verify(watch: &Watch, order: &Order<'_>, known: &Known, found: &mut Violations) {
+pub(super) fn verify(
+    watch: &Watch,
+    order: &Order<'_>,
+    known: &Known,
+    compacted: Revision,
+    found: &mut Violations,
+) {
     let mut follower = Follower {
         watch,
-        expected: order.seen_through(&watch.selector),
+        expected: order.seen_through(watch.kind, &watch.selector),
         position: None,
         initial: None,
     };
@@ -31,6 +37,12 @@ pub(super) fn verify(watch: &Watch, order: &Order<'_>, known: &Known, found: &mu
             },
             Told::Synced(revision) => follower.synced(*revision, order, known, found),
             Told::Bookmark(revision) => follower.come_to(*revision, found),
+            // It begins again with the present state, and what it was not told is in that.
+            Told::Compacted(after) if *after >= compacted => {
+                let what = format!("what comes after {after} was never forgotten, only up to {compacted}");
+                follower.add(Rule::RefusalsAreTrue, &what, found);
+            }
+            Told::Compacted(_) => {}
             Told::Failed(error) => found.add(
                 Rule::NothingElseFails,
                 format!("watcher {}: {error}", watch.watcher),
@@ -108,9 +120,9 @@ impl Follower<'_> {
             let what = format!("the state is of {revision}; {known} was known before it was asked for");
             self.add(Rule::ReadsAreCurrent, &what, found);
         }
-        let selector = &self.watch.selector;
+        let selection = (self.watch.kind, &self.watch.selector);
         let rule = Rule::WatchesTellWhatWas;
-        check_state("a watch", selector, revision, &items, order, rule, found);
+        check_state("a watch", selection, revision, &items, order, rule, found);
         self.position = Some(revision);
     }
 

@@ -225,6 +225,11 @@ fn check_refusal(write: &Write, refusal: &Refusal, order: &Order<'_>, known: &Kn
         Refusal::Stale => write
             .seen
             .is_some_and(|seen| wrong(&|version| version.is_some_and(|version| version.revision == seen))),
+        Refusal::Compacted => {
+            let detail = format!("{write:?}: a write needs no history");
+            found.add(Rule::NothingElseFails, detail);
+            false
+        }
         Refusal::Other(error) => {
             found.add(Rule::NothingElseFails, format!("{write:?}: {error}"));
             false

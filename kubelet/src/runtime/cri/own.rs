@@ -7,7 +7,7 @@ use clone8s::runtime::{
     image_archive_service_client::ImageArchiveServiceClient,
     image_pull_service_client::ImagePullServiceClient,
 };
-use tonic::transport::Channel;
+use clone8s_daemon::channel::Channel;
 
 use super::{PULL, QUICK, call};
 use crate::runtime::{PullProgress, RuntimeError};
