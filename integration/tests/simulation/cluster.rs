@@ -281,7 +281,7 @@ impl Cluster {
 
     fn controllers(&self) -> Process {
         let config = clone8s_controllers::Config {
-            channel: unix::channel(self.links[0].path()),
+            channel: unix::channel(self.links[0].path()).into(),
             node_grace_period: NODE_GRACE_PERIOD,
         };
         Process::start(async move {
