@@ -244,5 +244,5 @@ async fn what_the_caches_have_is_as_new_though_nobody_was_told_of_its_write() {
     // Or else nobody could watch from the revision of a list.
     assert_eq!(registry.caches().newest().await.unwrap(), unanswered);
     assert_eq!(registry.caches().current().await.unwrap(), Some(unanswered));
-    watch_pods(&registry, unanswered).await;
+    let _watch = watch_pods(&registry, unanswered).await;
 }
