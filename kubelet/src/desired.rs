@@ -25,6 +25,11 @@ pub(crate) fn conditions_of_others(pod: &Pod) -> impl Iterator<Item = &Condition
     conditions.filter(|one| !NODE_CONDITIONS.contains(&one.r#type.as_str()))
 }
 
+/// Whether two pods are equal: those that are one in memory, as most are, without a look at what is in them.
+pub(crate) fn are_equal(one: &Arc<Pod>, other: &Arc<Pod>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
+}
+
 /// A pod's place: one pod at a time has it, whatever its uid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodKey {
@@ -116,10 +121,16 @@ impl Source {
 ///
 /// Its metadata holds a uid: the apiserver's, or one that the source derives from the pod's name, so that it is the
 /// same after a restart of the kubelet.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct DesiredPod {
     pub pod: Arc<Pod>,
     pub source: Source,
+}
+
+impl PartialEq for DesiredPod {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source && are_equal(&self.pod, &other.pod)
+    }
 }
 
 impl DesiredPod {

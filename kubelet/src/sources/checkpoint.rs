@@ -20,7 +20,7 @@ use clone8s::{object::Object as _, v1::Pod};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
-use crate::desired::PodKey;
+use crate::desired::{PodKey, are_equal};
 
 const EXTENSION: &str = "pb";
 const SET_ASIDE: &str = "corrupt";
@@ -38,11 +38,17 @@ pub(super) struct Checkpoint {
 }
 
 /// A pod on disk.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct Saved {
     pub(super) pod: Arc<Pod>,
     /// Where the source had it from, such as the name of a manifest file; may be empty.
     pub(super) origin: String,
+}
+
+impl PartialEq for Saved {
+    fn eq(&self, other: &Self) -> bool {
+        self.origin == other.origin && are_equal(&self.pod, &other.pod)
+    }
 }
 
 pub(super) type SavedPods = BTreeMap<PodKey, Saved>;

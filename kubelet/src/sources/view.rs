@@ -5,15 +5,24 @@ use std::{collections::BTreeMap, sync::Arc};
 use clone8s::v1::Pod;
 use tokio::sync::watch;
 
-use crate::desired::{PodKey, Source};
+use crate::desired::{PodKey, Source, are_equal};
 
 /// What one source wants.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct View {
     pub(super) pods: BTreeMap<PodKey, Arc<Pod>>,
     /// False until the source has said, now or in an intact checkpoint, all that it wants: until then a pod that
     /// is not in `pods` may be wanted all the same.
     pub(super) spoken: bool,
+}
+
+impl PartialEq for View {
+    fn eq(&self, other: &Self) -> bool {
+        let is_one = |((key, pod), (other_key, other_pod))| key == other_key && are_equal(pod, other_pod);
+        self.spoken == other.spoken
+            && self.pods.len() == other.pods.len()
+            && self.pods.iter().zip(&other.pods).all(is_one)
+    }
 }
 
 /// The views of all sources. A source that is not configured has spoken, and wants nothing.
