@@ -301,17 +301,21 @@ async fn etcd_may_stop_and_come_back_and_neither_the_apiserver_nor_a_watch_is_lo
     watches.spawn(watch_added(plane.channel(), revision, PODS));
 
     plane.etcd.process.kill();
-    let refused = wait::until("a call says that the store is away", || async {
-        match tokio::time::timeout(Duration::from_secs(20), plane.pod("any")).await? {
-            Err(error) => Ok(error.downcast::<tonic::Status>()?),
-            Ok(_) => anyhow::bail!("the call succeeded"),
-        }
+    let is_away =
+        |status: &tonic::Status| matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+    let refused = pods::pod("refused", &[("main", "registry.invalid/none:1")]);
+    let refused = Pod::create(&plane.channel(), refused).await.unwrap_err();
+    assert!(is_away(&refused), "{refused:?}");
+    // The only apiserver knows for some seconds that nobody else can have written.
+    let channel = plane.channel();
+    wait::until("a read says that the store is away", || async {
+        let read = Pod::get(&channel, "default", "any");
+        let status = tokio::time::timeout(Duration::from_secs(20), read).await?;
+        let status = status.expect_err("there is no such pod");
+        anyhow::ensure!(is_away(&status), "{status:?}");
+        Ok(())
     })
     .await;
-    assert!(
-        matches!(refused.code(), Code::Unavailable | Code::DeadlineExceeded),
-        "{refused:?}"
-    );
     readiness(&plane, "readiness.store", "NOT_SERVING").await;
     plane.etcd.start_again().await;
     readiness(&plane, "readiness", "SERVING").await;
