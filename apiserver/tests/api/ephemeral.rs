@@ -41,15 +41,6 @@ fn bad_field(status: &Status) -> (String, String) {
     (violation.field, violation.description)
 }
 
-/// A server with node n1 and a pod "web" on it.
-async fn running() -> (Server, Channel, Pod) {
-    let server = Server::start().await;
-    let root = server.root();
-    create_node(&root, "n1").await;
-    let pod = create_pod(&root, pod_on("web", "n1")).await;
-    (server, root, pod)
-}
-
 #[tokio::test]
 async fn one_is_added_to_what_there_is_with_its_defaults() {
     let (_server, root, before) = running().await;

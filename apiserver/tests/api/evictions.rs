@@ -35,15 +35,6 @@ async fn write_status(channel: &Channel, pod: &Pod, phase: &str) -> Pod {
     written.into_inner().pod.unwrap()
 }
 
-/// A server with node n1 and a pod "web" on it.
-async fn running() -> (Server, Channel, Pod) {
-    let server = Server::start().await;
-    let root = server.root();
-    create_node(&root, "n1").await;
-    let pod = create_pod(&root, pod_on("web", "n1")).await;
-    (server, root, pod)
-}
-
 #[tokio::test]
 async fn an_evicted_pod_ends_gracefully_and_says_why_until_it_is_gone() {
     let (server, root, _) = running().await;

@@ -279,3 +279,12 @@ pub(crate) fn told(status: &Status) -> (Code, String) {
 pub(crate) fn details(status: &Status) -> ErrorDetails {
     status.check_error_details().unwrap()
 }
+
+/// A server with node n1 and a pod "web" on it.
+pub(crate) async fn running() -> (Server, Channel, Pod) {
+    let server = Server::start().await;
+    let root = server.root();
+    create_node(&root, "n1").await;
+    let pod = create_pod(&root, pod_on("web", "n1")).await;
+    (server, root, pod)
+}
