@@ -7,8 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Request, Response};
-use http_body_util::BodyExt as _;
+use clone8s_daemon::outcome;
+use http::{Request, Response};
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
@@ -86,29 +86,13 @@ where
     }
 }
 
-/// A call ends with its headers, where they carry a status already, or else with the trailers of its body.
-fn followed(response: Response<Body>, mut call: OpenCall, span: tracing::Span) -> Response<Body> {
-    if let Some(code) = code(response.headers()) {
-        call.ends_with(code);
-        span.in_scope(|| drop(call));
-        return response;
-    }
+/// A call ends as its answer says.
+fn followed(response: Response<Body>, call: OpenCall, span: tracing::Span) -> Response<Body> {
     let mut open = Ending {
         call: Some(call),
         span,
     };
-    response.map(move |body| {
-        Body::new(body.map_frame(move |frame| {
-            if let Some(code) = frame.trailers_ref().and_then(code) {
-                open.ends_with(code);
-            }
-            frame
-        }))
-    })
-}
-
-fn code(headers: &HeaderMap) -> Option<Code> {
-    Status::from_header_map(headers).map(|status| status.code())
+    outcome::followed(response, move |code| open.ends_with(code))
 }
 
 /// Ends its call in the call's span, with the trailers or, where none come, when the body is dropped.

@@ -1,11 +1,8 @@
 //! The programs' way to gRPC servers: tonic's channel, whose calls are spans where there is a collector for them.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use futures::future::Either;
+use futures::future::{BoxFuture, Either};
 use http::{Request, Response};
 use tonic::{
     Code,
@@ -26,13 +23,11 @@ impl From<transport::Channel> for Channel {
     }
 }
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
 impl Service<Request<Body>> for Channel {
     type Response = Response<Body>;
     type Error = transport::Error;
     /// tonic's own where the call is no span: then nothing is paid for it.
-    type Future = Either<ResponseFuture, Boxed<Result<Self::Response, Self::Error>>>;
+    type Future = Either<ResponseFuture, BoxFuture<'static, Result<Self::Response, Self::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.0.poll_ready(context)
@@ -41,7 +36,7 @@ impl Service<Request<Body>> for Channel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let call = Call::made(&mut request);
         let answer = self.0.call(request);
-        let Some(call) = call else {
+        let Some(mut call) = call else {
             return Either::Left(answer);
         };
         Either::Right(Box::pin(async move {

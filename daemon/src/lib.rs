@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod etcd;
 pub mod log_file;
 mod memory;
+pub mod outcome;
 pub mod process;
 pub mod supervisor;
 pub mod telemetry;

@@ -1,16 +1,16 @@
 //! The span of a gRPC call, as OpenTelemetry's conventions for RPC have it, and its way from process to process: the
 //! header `traceparent` of W3C's Trace Context.
 
-use http::{HeaderMap, Request, Response};
-use http_body_util::BodyExt as _;
+use http::{Request, Response};
 use opentelemetry::{propagation::TextMapPropagator as _, trace::TraceContextExt as _};
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, body::Body};
 use tracing::{Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::TARGET;
+use crate::outcome;
 
 /// Which end of a call a span is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,29 +75,14 @@ impl Call {
         &self.span
     }
 
-    pub(crate) fn ends_with(mut self, code: Code) {
-        self.note(code);
-    }
-
-    fn note(&mut self, code: Code) {
+    pub(crate) fn ends_with(&mut self, code: Code) {
         self.code = Some(code);
     }
 
-    /// Ends with the headers, where they carry a status already, or else with the trailers of the body.
+    /// Ends as its answer says.
     pub(crate) fn followed(mut self, response: Response<Body>) -> Response<Body> {
-        if let Some(code) = code(response.headers()) {
-            self.ends_with(code);
-            return response;
-        }
-        response.map(move |body| {
-            Body::new(body.map_frame(move |frame| {
-                if let Some(code) = frame.trailers_ref().and_then(code) {
-                    // By a method: an assignment here would be one to a copy of the field.
-                    self.note(code);
-                }
-                frame
-            }))
-        })
+        // By a method: an assignment here would be one to a copy of the field.
+        outcome::followed(response, move |code| self.ends_with(code))
     }
 }
 
@@ -110,10 +95,6 @@ impl Drop for Call {
             self.span.record("otel.status_code", "ERROR");
         }
     }
-}
-
-fn code(headers: &HeaderMap) -> Option<Code> {
-    Status::from_header_map(headers).map(|status| status.code())
 }
 
 /// The service and the method of a path.

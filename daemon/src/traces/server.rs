@@ -1,11 +1,8 @@
 //! The layer that makes a span of every call that a server answers.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
-use futures::future::Either;
+use futures::future::{BoxFuture, Either};
 use http::{Request, Response};
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -31,8 +28,6 @@ pub struct Traced<S> {
     inner: S,
 }
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
 impl<S> Service<Request<Body>> for Traced<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
@@ -42,7 +37,7 @@ where
     type Response = Response<Body>;
     type Error = S::Error;
     /// The service's own where the call is no span: then nothing is paid for it.
-    type Future = Either<S::Future, Boxed<Result<Self::Response, Self::Error>>>;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Self::Response, Self::Error>>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(context)
