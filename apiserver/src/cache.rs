@@ -135,7 +135,6 @@ macro_rules! caches {
         #[derive(Debug)]
         pub(crate) struct Caches {
             $($plural: Cache<v1::$kind>,)*
-            store: Arc<dyn Store>,
             newest: Newest,
             /// Every write up to here is in every cache; None until all that is stored was read.
             complete: watch::Sender<Option<Revision>>,
@@ -151,8 +150,7 @@ macro_rules! caches {
             pub(crate) fn new(store: Arc<dyn Store>) -> Self {
                 Self {
                     $($plural: Cache::new(),)*
-                    newest: Newest::new(Arc::clone(&store)),
-                    store,
+                    newest: Newest::new(store),
                     complete: watch::Sender::new(None),
                 }
             }
@@ -229,7 +227,7 @@ impl Caches {
 
     /// The store's newest revision, as a read begun now sees it.
     pub(crate) async fn newest(&self) -> Result<Revision, ApiError> {
-        match self.store.newest_known() {
+        match self.newest.known() {
             // The caches may be further: what the store has written need not be acknowledged to be seen.
             Some(known) => Ok(self.complete().map_or(known, |complete| complete.max(known))),
             None => self.newest.get().await,

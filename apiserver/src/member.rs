@@ -97,12 +97,12 @@ impl Member {
     }
 
     /// From now on and for a while all that will be acknowledged is this apiserver's own.
-    fn is_alone(&self, since: Instant, newest: Revision) {
+    fn be_alone(&self, since: Instant, newest: Revision) {
         self.written.fetch_max(newest.0, Ordering::AcqRel);
         self.place().alone_until = Some(since + BELIEVE);
     }
 
-    fn is_among_others(&self) {
+    fn be_among_others(&self) {
         self.place().alone_until = None;
     }
 

@@ -46,6 +46,11 @@ impl Newest {
         }
     }
 
+    /// What needs no asking.
+    pub(super) fn known(&self) -> Option<Revision> {
+        self.store.newest_known()
+    }
+
     /// A revision that was the newest at some moment after this call.
     pub(super) async fn get(&self) -> Result<Revision, ApiError> {
         self.join().await.map_err(|error| match &*error {

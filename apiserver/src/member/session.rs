@@ -15,7 +15,7 @@ use super::{
 use crate::store::{Page, Precondition, Revision, StoreError, Unchanged, Watch, WatchItem};
 
 /// The value of a lease.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Lease {
     alone: bool,
 }
@@ -89,7 +89,7 @@ impl Session {
 
     async fn lease(&mut self, alone: bool) -> Result<(), StoreError> {
         if !alone {
-            self.member.is_among_others();
+            self.member.be_among_others();
         }
         let sent = Instant::now();
         let outcome = self
@@ -108,7 +108,7 @@ impl Session {
             // Who has come before this look is seen by it; who comes after it sees the lease.
             let newest = look(&self.member, &mut self.view).await?;
             if self.view.is_alone() {
-                self.member.is_alone(sent, newest);
+                self.member.be_alone(sent, newest);
             }
         }
         Ok(())
@@ -121,32 +121,19 @@ impl Session {
             revision,
         });
         if let Some(revision) = other.membership {
-            let membership = key(identity, MEMBERSHIP);
-            let precondition = Precondition::Revision(revision);
-            let taken = self
-                .member
-                .store
-                .delete_while(lease.as_slice(), None, &membership, precondition)
-                .await;
-            match taken {
-                Ok(_) => tracing::warn!(
+            let membership = Unchanged {
+                key: key(identity, MEMBERSHIP),
+                revision,
+            };
+            if remove(&self.member, &membership, lease.as_slice()).await? {
+                tracing::warn!(
                     identity,
                     "an apiserver shows no sign of life: it may not write any more"
-                ),
-                Err(StoreError::Stale { .. } | StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
+                );
             }
         }
-        if let Some(Unchanged { key, revision }) = lease {
-            match self
-                .member
-                .store
-                .delete(&key, Precondition::Revision(revision))
-                .await
-            {
-                Ok(_) | Err(StoreError::Stale { .. } | StoreError::NotFound { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        if let Some(lease) = &lease {
+            remove(&self.member, lease, &[]).await?;
         }
         look(&self.member, &mut self.view).await.map(drop)
     }
@@ -184,6 +171,20 @@ async fn register(member: &Member) -> Result<Unchanged, StoreError> {
     }
     let revision = store.put(&key, Bytes::new(), Precondition::Absent).await?;
     Ok(Unchanged { key, revision })
+}
+
+/// Removes a key as it was seen, while others are as they were. False where something has changed.
+async fn remove(member: &Member, seen: &Unchanged, unchanged: &[Unchanged]) -> Result<bool, StoreError> {
+    let precondition = Precondition::Revision(seen.revision);
+    let removed = member
+        .store
+        .delete_while(unchanged, None, &seen.key, precondition)
+        .await;
+    match removed {
+        Ok(_) => Ok(true),
+        Err(StoreError::Stale { .. } | StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Sees who else there is, and gives the revision at which it was so.
@@ -232,13 +233,13 @@ pub(crate) async fn keep(mut session: Session, shutdown: Shutdown) -> Result<(),
             "joining the other apiservers of the store again"
         );
         session = loop {
+            let again = async {
+                sleep(retries.next().unwrap_or(RENEW)).await;
+                Session::join(&member).await
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                () = sleep(retries.next().unwrap_or(RENEW)) => {}
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                joined = Session::join(&member) => match joined {
+                joined = again => match joined {
                     Ok(session) => break session,
                     Err(error) => tracing::debug!(error = chain(&error), "not joined yet"),
                 },
