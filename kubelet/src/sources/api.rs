@@ -133,12 +133,7 @@ impl ApiSource {
         };
         let mut events = match timeout(LIST_DEADLINE, client.watch_pods(request)).await {
             Ok(Ok(events)) => events.into_inner(),
-            // After what was listed just now nothing can be lost: listed again at once, it would be told the same.
-            Ok(Err(status)) if status.code() == Code::OutOfRange && resumed.is_none() => {
-                self.pods.forget_position();
-                return Err(status);
-            }
-            Ok(Err(status)) => return self.watch_failed(status),
+            Ok(Err(status)) => return self.watch_failed(status, resumed),
             Err(_) => {
                 return Err(Status::deadline_exceeded(
                     "the watch of pods took too long to start",
@@ -154,7 +149,7 @@ impl ApiSource {
                         return Ok(());
                     },
                     Ok(None) => return Err(Status::unavailable("the apiserver ended the watch")),
-                    Err(status) => return self.watch_failed(status),
+                    Err(status) => return self.watch_failed(status, Some(position)),
                 },
                 hint = hint => self.take_hint(hint).await,
                 // A new certificate, or another way to the apiserver.
@@ -179,15 +174,16 @@ impl ApiSource {
         Ok(revision)
     }
 
-    fn watch_failed(&mut self, status: Status) -> Result<(), Status> {
+    /// `from` is where the watch went on, or was to; None for one that could not follow the list just before it.
+    fn watch_failed(&mut self, status: Status, from: Option<i64>) -> Result<(), Status> {
         match status.code() {
-            Code::OutOfRange => {
+            Code::OutOfRange if from.is_some() => {
                 tracing::info!(reason = status.message(), "the watch cannot go on; listing again");
                 self.pods.forget_position();
                 Ok(())
             }
             // Not an outage, and asking the same again would bring the same answer.
-            Code::InvalidArgument | Code::FailedPrecondition => {
+            Code::OutOfRange | Code::InvalidArgument | Code::FailedPrecondition => {
                 self.pods.forget_position();
                 Err(status)
             }
