@@ -9,6 +9,7 @@
 //! is answered once the caches have come to a revision that was the store's newest after the read began, so it is as
 //! current as a read of the store itself.
 
+mod changes;
 mod entry;
 mod event;
 mod feed;
@@ -23,12 +24,12 @@ use std::{
 use clone8s::{for_each_kind, object::OBJECTS_PREFIX, v1};
 use tokio::{sync::watch, time::timeout};
 
+use self::{changes::Batch, newest::Newest, state::State};
 pub(crate) use self::{entry::Entry, event::ObjectEvent, feed::feed, state::Part};
-use self::{newest::Newest, state::State};
 use crate::{
     error::ApiError,
     kind::Kind,
-    store::{Change, Revision, Store, StoreError},
+    store::{Change, Revision, Store, StoreError, Watch},
 };
 
 /// How long a read waits for the caches to come to the store's revision before it asks the store itself.
@@ -179,6 +180,18 @@ macro_rules! caches {
                 [$(self.$plural.state().ended()),*].into_iter().max().unwrap_or(Revision(0))
             }
 
+            /// Some changes after one revision and up to another; None when they are no longer in memory.
+            fn changes_between(&self, after: Revision, up_to: Revision) -> Option<Batch> {
+                let mut batch = Batch::new(up_to);
+                $(batch.take(&self.$plural.events(after, up_to)?);)*
+                Some(batch)
+            }
+
+            /// Whether everything that happened after a revision is in memory.
+            fn reach_back_to(&self, revision: Revision) -> bool {
+                $(self.$plural.reaches_back_to(revision))&&*
+            }
+
             fn wake(&self) {
                 $(self.$plural.wake();)*
             }
@@ -199,6 +212,12 @@ impl Caches {
         let complete = self.load(store).await?;
         self.publish(complete);
         Ok(())
+    }
+
+    /// Every change of an object after a revision, as the store's own watch would give it: from memory as far as that
+    /// reaches back.
+    pub(crate) fn changes(self: &Arc<Self>, after: Revision) -> Watch {
+        changes::follow(Arc::clone(self), after)
     }
 
     /// Tells of everything that is written.

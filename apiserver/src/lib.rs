@@ -26,7 +26,7 @@ mod member;
 mod metrics;
 mod namespaces;
 mod on_first_call;
-pub mod outbox;
+mod outbox;
 mod ownership;
 mod page_token;
 mod pki;
@@ -294,6 +294,7 @@ impl Apiserver {
             "outbox",
             outbox::run(
                 Arc::clone(self.registry.store()),
+                Arc::clone(self.registry.caches()),
                 self.bus,
                 self.identity,
                 bus_takes,

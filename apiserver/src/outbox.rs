@@ -1,13 +1,14 @@
 //! Carries each change of the store to the bus, at least once and in order per object.
 //!
-//! The store's own log is the outbox: there is nothing to write twice. One apiserver at a time tails it:
+//! The store's own log is the outbox: there is nothing to write twice. One apiserver at a time tails it, in its caches,
+//! which follow the store anyway, and from the store itself where they do not reach back:
 //!
 //! ```text
 //! follower ──(the lease is free, its holder silent, or our own from before)──► leader
 //!    ▲                                                                           │
 //!    └──(the lease is another's, or could not be renewed in time; store down)────┘
 //!
-//! leader: watch after the cursor ─► route (pure) ─► window: publish, confirmed ─► cursor moves ─► saved from time to time
+//! leader: changes after the cursor ─► route (pure) ─► window: publish, confirmed ─► cursor moves ─► saved from time to time
 //!              │
 //!              └─(the cursor is older than the history: a gap)─► publish what there is now, go on from there
 //! ```
@@ -29,7 +30,10 @@ use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
 use tokio::sync::watch;
 
 use self::{lease::Lease, publish::Publisher, tail::Tail};
-use crate::store::{Store, StoreError};
+use crate::{
+    cache::Caches,
+    store::{Store, StoreError},
+};
 
 pub(crate) const LEADER_KEY: &str = "/clone8s/system/outbox/leader";
 const CURSOR_KEY: &str = "/clone8s/system/outbox/cursor";
@@ -73,8 +77,9 @@ impl Timing {
 ///
 /// `identity` names this apiserver among those of the same store. After a restart under the same identity it goes
 /// on at once; no two that run may share one. `takes` is told whether the bus takes messages, as far as it is given any.
-pub async fn run(
+pub(crate) async fn run(
     store: Arc<dyn Store>,
+    caches: Arc<Caches>,
     bus: Arc<dyn EventBus>,
     identity: String,
     takes: watch::Sender<bool>,
@@ -83,6 +88,7 @@ pub async fn run(
     let outbox = Outbox {
         timing: Timing::of(&*store),
         store,
+        caches,
         publisher: Publisher::new(bus, takes),
         identity,
     };
@@ -92,6 +98,7 @@ pub async fn run(
 
 struct Outbox {
     store: Arc<dyn Store>,
+    caches: Arc<Caches>,
     publisher: Publisher,
     identity: String,
     timing: Timing,
@@ -125,7 +132,8 @@ impl Outbox {
             lease = Lease::acquire(&*self.store, &self.identity, self.timing) => lease?,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let mut tail = Tail::start(&*self.store, &self.publisher, lease.term(), self.timing.save).await?;
+        let (store, caches) = (&*self.store, &self.caches);
+        let mut tail = Tail::start(store, caches, &self.publisher, lease.term(), self.timing.save).await?;
         tracing::info!(
             term = lease.term(),
             cursor = tail.cursor().0,

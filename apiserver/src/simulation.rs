@@ -106,16 +106,14 @@ impl Server {
         let connections = ReceiverStream::new(connections);
         let metrics = Arc::new(Metrics::new());
         let serving = server::serve(routes, connections, metrics, shutdown.clone());
-        let feeding = cache::feed(
-            Arc::clone(registry.caches()),
-            Arc::clone(&store),
-            shutdown.clone(),
-        );
+        let caches = Arc::clone(registry.caches());
+        let feeding = cache::feed(Arc::clone(&caches), Arc::clone(&store), shutdown.clone());
         let emptying = namespaces::empty_ending(registry.clone(), shutdown.clone());
         let owning = ownership::keep(registry, shutdown.clone());
         let staying = member::keep(session, shutdown.clone());
         let (takes, _) = watch::channel(true);
-        let publishing = outbox::run(store, Arc::new(self.bus.clone()), identity, takes, shutdown);
+        let bus = Arc::new(self.bus.clone());
+        let publishing = outbox::run(store, caches, bus, identity, takes, shutdown);
         self.spawn(async { serving.await.unwrap() });
         self.spawn(async { feeding.await.unwrap() });
         self.spawn(async { emptying.await.unwrap() });

@@ -107,6 +107,16 @@ pub enum WatchItem {
     Progress(Revision),
 }
 
+impl WatchItem {
+    /// Every change up to here has come before this: of a change's own revision more may follow.
+    pub(crate) fn complete(&self) -> Revision {
+        match self {
+            Self::Progress(revision) => *revision,
+            Self::Change(change) => Revision(change.revision.0 - 1),
+        }
+    }
+}
+
 /// How much of its past a store keeps: for watches that resume, lists at earlier revisions, and changes that the bus
 /// has not taken yet. What is older by either is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

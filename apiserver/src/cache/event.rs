@@ -88,6 +88,24 @@ impl<K: Kind> ObjectEvent<K> {
         Ok(Some(self.last_state.get_or_init(|| encoded(&object)).clone()))
     }
 
+    /// The event as the store's watch tells it.
+    pub(super) fn change(&self) -> Result<Change, ApiError> {
+        let bytes = |entry: &Entry| entry.encoded::<K>().map(|Encoded(bytes)| bytes);
+        let stored = |entry: &Entry| {
+            bytes(entry).map(|value| KeyValue {
+                key: entry.key().to_string(),
+                value,
+                revision: entry.revision(),
+            })
+        };
+        Ok(Change {
+            key: self.key.to_string(),
+            value: self.after.as_ref().map(bytes).transpose()?,
+            previous: self.before.as_ref().map(stored).transpose()?,
+            revision: self.revision,
+        })
+    }
+
     pub(crate) fn objects(&self) -> Result<Arc<Objects<K>>, ApiError> {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(objects) = &*objects {

@@ -46,6 +46,10 @@ impl Newest {
         }
     }
 
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// What needs no asking.
     pub(super) fn known(&self) -> Option<Revision> {
         self.store.newest_known()

@@ -22,8 +22,8 @@ const MIN_EVENT_BYTES: usize = 4 << 20;
 /// So many of the newest events stay decoded, for the selectors of the watchers that are about to look.
 const DECODED_EVENTS: usize = 64;
 
-/// Events that a watcher is given at a time.
-const BATCH: usize = 64;
+/// Events that a watcher is given at a time; with fewer, there are no more.
+pub(super) const BATCH: usize = 64;
 
 /// How many keys the store is asked for at a time.
 const CHUNK: usize = 500;

@@ -25,18 +25,18 @@ use crate::{
 
 /// A store whose watches end after so many items, and can be held back, and that may know its newest revision.
 #[derive(Debug)]
-struct Breaking {
+pub(super) struct Breaking {
     inner: EmbeddedStore,
     _dir: tempfile::TempDir,
     items: usize,
-    watches: AtomicUsize,
+    pub(super) watches: AtomicUsize,
     held: watch::Sender<bool>,
     /// 0 for unknown.
     known: AtomicI64,
 }
 
 impl Breaking {
-    fn new(items: usize, options: &Options) -> Arc<Self> {
+    pub(super) fn new(items: usize, options: &Options) -> Arc<Self> {
         let dir = tempfile::tempdir().unwrap();
         Arc::new(Self {
             inner: EmbeddedStore::open_with(dir.path().join("store"), options).unwrap(),
@@ -48,7 +48,7 @@ impl Breaking {
         })
     }
 
-    async fn write(&self, name: &str) -> Revision {
+    pub(super) async fn write(&self, name: &str) -> Revision {
         let pod = Pod {
             metadata: Some(ObjectMeta {
                 name: name.into(),
@@ -114,7 +114,7 @@ impl Store for Breaking {
 }
 
 /// A registry whose caches are kept.
-fn kept(store: &Arc<Breaking>) -> (Registry, JoinSet<Result<(), ApiError>>) {
+pub(super) fn kept(store: &Arc<Breaking>) -> (Registry, JoinSet<Result<(), ApiError>>) {
     let registry = Registry::new(Arc::clone(store) as Arc<dyn Store>, Shutdown::new());
     let mut running = JoinSet::new();
     running.spawn(feed(

@@ -1,6 +1,6 @@
 //! The leader's work: follow the store's changes from the cursor and publish each.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use clone8s::object::OBJECTS_PREFIX;
@@ -14,7 +14,10 @@ use super::{
     route::{self, Unreadable},
     window::Window,
 };
-use crate::store::{Change, KeyValue, Page, Precondition, Revision, Store, StoreError, Watch, WatchItem};
+use crate::{
+    cache::Caches,
+    store::{Change, KeyValue, Page, Precondition, Revision, Store, StoreError, Watch, WatchItem},
+};
 
 /// Objects of a page when everything is published.
 const PAGE: usize = 500;
@@ -35,6 +38,7 @@ struct Saved {
 
 pub(super) struct Tail<'s> {
     store: &'s dyn Store,
+    caches: &'s Arc<Caches>,
     publisher: &'s Publisher,
     term: u64,
     save_every: Duration,
@@ -57,6 +61,7 @@ impl<'s> Tail<'s> {
     /// Reads the cursor and makes it this leader's: from here on, no earlier leader can move it.
     pub(super) async fn start(
         store: &'s dyn Store,
+        caches: &'s Arc<Caches>,
         publisher: &'s Publisher,
         term: u64,
         save_every: Duration,
@@ -69,6 +74,7 @@ impl<'s> Tail<'s> {
         let saved_at = store.put(CURSOR_KEY, encode(cursor, term), precondition).await?;
         Ok(Self {
             store,
+            caches,
             publisher,
             term,
             save_every,
@@ -88,26 +94,18 @@ impl<'s> Tail<'s> {
     /// Publishes until the store fails.
     pub(super) async fn run(&mut self) -> Result<Infallible, StoreError> {
         loop {
-            let watch = self.store.watch(OBJECTS_PREFIX, self.cursor).await;
-            let ended = match watch {
-                Ok(watch) => self.follow(watch).await,
-                Err(error) => Err(error),
+            let changes = self.caches.changes(self.cursor);
+            let Err(ended) = self.follow(changes).await;
+            let gap = match ended {
+                StoreError::Compacted { oldest, .. } => format!("history begins at {oldest}"),
+                StoreError::Future { newest, .. } => format!("the store went back to {newest}"),
+                error => return Err(error),
             };
-            match ended {
-                Ok(never) => match never {},
-                Err(StoreError::Compacted { oldest, .. }) => {
-                    self.bridge_gap(&format!("history begins at {oldest}")).await?;
-                }
-                Err(StoreError::Future { newest, .. }) => {
-                    self.bridge_gap(&format!("the store went back to {newest}"))
-                        .await?;
-                }
-                Err(error) => return Err(error),
-            }
+            self.bridge_gap(&gap).await?;
         }
     }
 
-    async fn follow(&mut self, mut watch: Watch) -> Result<Infallible, StoreError> {
+    async fn follow(&mut self, mut changes: Watch) -> Result<Infallible, StoreError> {
         let mut window = Window::new(self.publisher, self.cursor);
         let mut ended = None;
         loop {
@@ -119,7 +117,7 @@ impl<'s> Tail<'s> {
             }
             let next_save = self.next_save.filter(|_| self.saving.is_none());
             tokio::select! {
-                item = watch.next(), if ended.is_none() && window.has_room() => match item {
+                item = changes.next(), if ended.is_none() && window.has_room() => match item {
                     Some(Ok(WatchItem::Change(change))) => window.take(change.revision, routed(&change)),
                     Some(Ok(WatchItem::Progress(revision))) => window.take(revision, None),
                     Some(Err(error)) => ended = Some(error),

@@ -13,7 +13,10 @@ use tokio::time::timeout;
 
 use self::cluster::Cluster;
 use super::*;
-use crate::store::{History, Precondition, Revision, embedded::Options};
+use crate::{
+    cache,
+    store::{History, Precondition, Revision, embedded::Options},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 /// A lease that no slow machine loses: without a loss, nothing is told twice.
@@ -314,11 +317,16 @@ async fn a_leader_that_was_overtaken_can_move_neither_lease_nor_cursor() {
         Arc::clone(&cluster.bus) as Arc<dyn EventBus>,
         watch::Sender::new(true),
     );
+    let caches = &cluster.caches();
+    let feeding = cache::feed(Arc::clone(caches), Arc::clone(&cluster.store), Shutdown::new());
     let mut old = Lease::acquire(store, "old", QUICK).await.unwrap();
-    let mut old_tail = Tail::start(store, &publisher, old.term(), SOON).await.unwrap();
+    let mut old_tail = Tail::start(store, caches, &publisher, old.term(), SOON)
+        .await
+        .unwrap();
     let told = cluster.put("web", "").await;
     tokio::select! {
         Err(error) = old_tail.run() => panic!("{error}"),
+        fed = feeding => panic!("{fed:?}"),
         () = async {
             cluster.until_told(told).await;
             tokio::time::sleep(QUICK.renew).await;
@@ -328,7 +336,9 @@ async fn a_leader_that_was_overtaken_can_move_neither_lease_nor_cursor() {
 
     let new = Lease::acquire(store, "new", QUICK).await.unwrap();
     assert_eq!(new.term(), 2);
-    let new_tail = Tail::start(store, &publisher, new.term(), SOON).await.unwrap();
+    let new_tail = Tail::start(store, caches, &publisher, new.term(), SOON)
+        .await
+        .unwrap();
     // By its clock or by the key, whichever tells it first.
     let _ = timeout(SOON, old.hold())
         .await

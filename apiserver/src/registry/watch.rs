@@ -211,11 +211,7 @@ async fn next<K: Kind>(
             }
             Phase::History { changes, latest } => {
                 let item = next_item(changes).await?;
-                // All up to here has come, and been seen: of a change's own revision more may follow.
-                let complete = match &item {
-                    WatchItem::Progress(revision) => *revision,
-                    WatchItem::Change(change) => Revision(change.revision.0 - 1),
-                };
+                let complete = item.complete();
                 let known = registry.caches.complete().is_some_and(|known| complete <= known);
                 if known && complete >= *latest && K::cache(&registry.caches).reaches_back_to(complete) {
                     *phase = Phase::Live(registry.live(complete));

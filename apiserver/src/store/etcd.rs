@@ -315,7 +315,7 @@ impl Store for EtcdStore {
         let base = self.base().await?;
         let mut conditions = match precondition {
             Precondition::Any => vec![Compare::version(key, CompareOp::Greater, 0)],
-            Precondition::Revision(seen) => exists_at(key, base.of_etcd(seen)),
+            Precondition::Revision(seen) => vec![exists_at(key, base.of_etcd(seen))],
             // Cannot hold for a key that is there to be deleted: the reply only tells which of the two it is.
             Precondition::Absent => vec![Compare::version(key, CompareOp::Less, 0)],
         };
@@ -370,14 +370,14 @@ fn conditions(key: &str, precondition: Precondition, base: Base) -> Vec<Compare>
     match precondition {
         Precondition::Any => Vec::new(),
         Precondition::Absent => vec![absent(key)],
-        Precondition::Revision(seen) => exists_at(key, base.of_etcd(seen)),
+        Precondition::Revision(seen) => vec![exists_at(key, base.of_etcd(seen))],
     }
 }
 
 /// Adds what must hold of other keys, and looks at them for where it does not.
 fn require(unchanged: &[Unchanged], conditions: &mut Vec<Compare>, looks: &mut Vec<TxnOp>, base: Base) {
     for Unchanged { key, revision } in unchanged {
-        conditions.extend(exists_at(key, base.of_etcd(*revision)));
+        conditions.push(exists_at(key, base.of_etcd(*revision)));
         looks.push(look(key));
     }
 }
@@ -399,12 +399,13 @@ fn look(key: &str) -> TxnOp {
     TxnOp::get(key, Some(GetOptions::new().with_keys_only()))
 }
 
-/// A revision alone would not do: to etcd, a key that is absent has revision 0.
-fn exists_at(key: &str, revision: i64) -> Vec<Compare> {
-    vec![
-        Compare::version(key, CompareOp::Greater, 0),
-        Compare::mod_revision(key, CompareOp::Equal, revision),
-    ]
+/// That a key is there, and its last write is this one.
+fn exists_at(key: &str, revision: i64) -> Compare {
+    if revision > 0 {
+        return Compare::mod_revision(key, CompareOp::Equal, revision);
+    }
+    // No write has such a revision, but to etcd a key that is absent has revision 0.
+    Compare::version(key, CompareOp::Less, 0)
 }
 
 fn refused(key: &str, precondition: Precondition, found: Option<Revision>) -> StoreError {

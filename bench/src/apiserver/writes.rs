@@ -1,5 +1,5 @@
-//! Creates through the apiserver, beside plain puts of the same bytes to the same etcd, and through an apiserver on its
-//! embedded store on the same disk.
+//! Creates through the apiserver, beside plain puts of the same bytes to the same etcd, the same where the key is not there
+//! yet, which is what a create is to etcd, and creates through an apiserver on its embedded store on the same disk.
 
 use std::{
     fmt::Write as _,
@@ -16,7 +16,7 @@ use clone8s::{
     wire::{CreateRequest, Encoded, ObjectResponse},
 };
 use clone8s_integration::{ControlPlane, Process, Sandbox, programs::program, wait};
-use etcd_client::KvClient;
+use etcd_client::{Compare, CompareOp, KvClient, Txn, TxnOp};
 use tonic::transport::Channel;
 
 use super::{call, load, pod};
@@ -46,8 +46,9 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
     };
     let mut report = format!(
         "Pods of {} stored bytes, on: {}\n\n| callers | apiserver on etcd, creates/s | etcd, puts/s | ratio \
-         | apiserver, embedded store, creates/s | ratio | CPU a create, µs: apiserver and etcd | etcd alone | embedded \
-         |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+         | etcd, puts of absent keys/s | ratio | apiserver, embedded store, creates/s | ratio to puts \
+         | CPU a create, µs: apiserver and etcd | etcd alone, a put | a put of an absent key | embedded \
+         |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         sides.stored.len(),
         machine::describe()
     );
@@ -59,6 +60,7 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
         // One right after the other, so that whatever else the machine does meets all.
         let api = load(callers, time, &both, |_| sides.create(&sides.api)).await?;
         let alone = load(callers, time, &[etcd], |_| sides.put()).await?;
+        let absent = load(callers, time, &[etcd], |_| sides.put_absent()).await?;
         let own = load(callers, time, &[embedded.apiserver.pid()], |_| {
             sides.create(&sides.embedded)
         })
@@ -66,14 +68,17 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
         // Writing to a string cannot fail.
         let _ = writeln!(
             report,
-            "| {callers} | {:.0} | {:.0} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} | {:.0} |",
+            "| {callers} | {:.0} | {:.0} | {:.2} | {:.0} | {:.2} | {:.0} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} |",
             api.rate,
             alone.rate,
             api.rate / alone.rate,
+            absent.rate,
+            api.rate / absent.rate,
             own.rate,
             own.rate / alone.rate,
             api.cpu,
             alone.cpu,
+            absent.cpu,
             own.cpu,
         );
     }
@@ -112,9 +117,23 @@ impl Sides {
         answer.object.context("no pod").map(drop)
     }
 
+    fn bench_key(&self) -> String {
+        format!("/bench{}", store_key::<Pod>("default", &self.name()))
+    }
+
     async fn put(&self) -> anyhow::Result<()> {
-        let key = format!("/bench{}", store_key::<Pod>("default", &self.name()));
-        self.etcd.clone().put(key, self.stored.clone(), None).await?;
+        let (key, value) = (self.bench_key(), self.stored.clone());
+        self.etcd.clone().put(key, value, None).await?;
+        Ok(())
+    }
+
+    async fn put_absent(&self) -> anyhow::Result<()> {
+        let key = self.bench_key();
+        let absent = Compare::version(key.as_str(), CompareOp::Equal, 0);
+        let put = TxnOp::put(key, self.stored.clone(), None);
+        let txn = Txn::new().when([absent]).and_then([put]);
+        let answer = self.etcd.clone().txn(txn).await?;
+        ensure!(answer.succeeded(), "a key that nobody wrote is there");
         Ok(())
     }
 }

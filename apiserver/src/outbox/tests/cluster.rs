@@ -18,9 +18,12 @@ use prost::Message as _;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{super::*, SOON};
-use crate::store::{
-    Precondition, Revision,
-    embedded::{EmbeddedStore, Options},
+use crate::{
+    cache,
+    store::{
+        Precondition, Revision,
+        embedded::{EmbeddedStore, Options},
+    },
 };
 
 /// A store in a folder of its own.
@@ -108,9 +111,14 @@ impl Cluster {
         }
     }
 
+    pub(super) fn caches(&self) -> Arc<Caches> {
+        Arc::new(Caches::new(Arc::clone(&self.store)))
+    }
+
     pub(super) fn outbox(&self, identity: &str, timing: Timing) -> Outbox {
         Outbox {
             store: Arc::clone(&self.store),
+            caches: self.caches(),
             publisher: Publisher::new(
                 Arc::clone(&self.bus) as Arc<dyn EventBus>,
                 watch::Sender::new(true),
@@ -122,8 +130,15 @@ impl Cluster {
 
     /// Runs an outbox until the set is dropped, which is its crash, or until shutdown.
     pub(super) fn start(&self, identity: &str, timing: Timing, shutdown: &Shutdown) -> JoinSet<()> {
+        let outbox = self.outbox(identity, timing);
+        let (caches, store) = (Arc::clone(&outbox.caches), Arc::clone(&self.store));
+        let feeding = cache::feed(caches, store, shutdown.clone());
+        let publishing = outbox.run(shutdown.clone());
         let mut running = JoinSet::new();
-        running.spawn(self.outbox(identity, timing).run(shutdown.clone()));
+        running.spawn(async {
+            let (fed, ()) = tokio::join!(feeding, publishing);
+            fed.unwrap();
+        });
         running
     }
 
