@@ -1,7 +1,7 @@
 //! The kinds that say what others may be: priority classes, limit ranges and quotas; and that every kind is served.
 
 use clone8s::{
-    client::{DeleteOptions, From, Query, Resource},
+    client::{ApplyOptions, DeleteOptions, From, Query, Resource},
     for_each_kind,
     v1::*,
 };
@@ -111,6 +111,29 @@ async fn lives<O: Sample>(channel: &Channel) {
         ..DeleteOptions::default()
     };
     O::delete(channel, &namespace, &name, &options).await.unwrap();
+
+    let mut second = O::sample();
+    second.metadata_mut().name = "second".into();
+    second.metadata_mut().labels.insert("second".into(), "yes".into());
+    let applying = ApplyOptions {
+        field_manager: "test".into(),
+        ..ApplyOptions::default()
+    };
+    for expected in [ApplyOutcome::Created, ApplyOutcome::Unchanged] {
+        let (_, outcome) = O::apply(channel, second.clone(), &applying).await.unwrap();
+        assert_eq!(outcome, expected);
+    }
+    let selected = Query {
+        label_selector: "second=yes".into(),
+        ..Query::default()
+    };
+    let page = O::delete_many(channel, &selected, &options, String::new())
+        .await
+        .unwrap();
+    assert_eq!(
+        (page.deleted_count + page.ending_count, page.failed_count),
+        (1, 0)
+    );
     loop {
         let event = timeout(PATIENCE, events.next()).await.unwrap().unwrap().unwrap();
         if event.kind == WatchEventType::Deleted && event.object.unwrap().name() == name {
@@ -126,7 +149,7 @@ macro_rules! every_kind_lives {
 }
 
 #[tokio::test]
-async fn every_kind_is_created_read_changed_selected_watched_and_deleted() {
+async fn every_kind_is_created_read_changed_applied_selected_watched_and_deleted() {
     let server = Server::start().await;
     let root = server.root();
     for_each_kind!(every_kind_lives[&root]);
