@@ -46,9 +46,3 @@ pub(crate) fn from_nanos(nanos: i64) -> Option<SystemTime> {
         _ => None,
     }
 }
-
-pub(crate) fn from_timestamp(timestamp: &pbjson_types::Timestamp) -> SystemTime {
-    let seconds = u64::try_from(timestamp.seconds).unwrap_or(0);
-    let nanos = u32::try_from(timestamp.nanos).unwrap_or(0);
-    SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
-}

@@ -197,12 +197,17 @@ impl Planner<'_> {
         let Some(failure) = self.memory.failure(target, spec_hash) else {
             return false;
         };
-        let retry_at = failure.retry_at(self.intervals);
-        if retry_at <= self.now {
-            return false;
+        !self.is_due(failure.at, failure.retry_at(self.intervals))
+    }
+
+    /// Whether it is time for what waits from one moment to another; where it is not, it is planned again then. A moment
+    /// that is to come was told by a clock that was set back since, which must not make anything wait.
+    fn is_due(&mut self, since: SystemTime, at: SystemTime) -> bool {
+        if at <= self.now || since > self.now {
+            return true;
         }
-        self.wake_at(retry_at);
-        true
+        self.wake_at(at);
+        false
     }
 
     fn wake_at(&mut self, at: SystemTime) {

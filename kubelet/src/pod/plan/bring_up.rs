@@ -77,11 +77,10 @@ impl<'a> Planner<'a> {
             RunState::Exited(exit) => {
                 match next_run(role.restart_policy(pod.spec()), newest, exit, self.intervals) {
                     Next::Done => Need::Nothing,
-                    Next::RestartAt { at, backoff_step } if at <= self.now => successor(backoff_step),
-                    Next::RestartAt { at, .. } => {
-                        self.wake_at(at);
-                        Need::Nothing
+                    Next::RestartAt { at, backoff_step } if self.is_due(exit.finished_at, at) => {
+                        successor(backoff_step)
                     }
+                    Next::RestartAt { .. } => Need::Nothing,
                 }
             }
         }
@@ -178,9 +177,7 @@ impl<'a> Planner<'a> {
         let action = match (needed.pull_policy, known) {
             // A person may still import the image: look again from time to time.
             ("Never", Some(ImageKnowledge::Absent { at })) => {
-                let again_at = *at + self.intervals.backoff_base;
-                if again_at > self.now {
-                    self.wake_at(again_at);
+                if !self.is_due(*at, *at + self.intervals.backoff_base) {
                     return;
                 }
                 Action::InspectImage {

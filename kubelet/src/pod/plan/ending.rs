@@ -14,11 +14,22 @@ use super::{
     },
     Action, Planner, StopCause,
 };
-use crate::{clock::from_timestamp, desired::DesiredPod, probe::Place};
+use crate::{desired::DesiredPod, probe::Place};
 
 const DEFAULT_GRACE: Duration = Duration::from_secs(cri::DEFAULT_GRACE_SECONDS as u64);
 /// What every run has to end by itself, even when its turn comes late, unless it is to end at once.
 const MOMENT: Duration = Duration::from_secs(2);
+
+/// How long a pod that is being deleted has to end; None for one that is not.
+pub(super) fn deletion_grace(pod: &DesiredPod) -> Option<Duration> {
+    let metadata = pod.pod.metadata.as_ref()?;
+    metadata.deletion_timestamp.as_ref()?;
+    let seconds = metadata.deletion_grace_period_seconds.map_or_else(
+        || u64::from(grace_seconds(pod.spec())),
+        |seconds| u64::try_from(seconds).unwrap_or(0),
+    );
+    Some(Duration::from_secs(seconds))
+}
 
 /// When a run is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,28 +39,6 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
-    fn new(from: SystemTime, grace: Duration) -> Self {
-        Self {
-            at: from + grace,
-            moment: MOMENT.min(grace),
-        }
-    }
-
-    pub(super) fn at_once(now: SystemTime) -> Self {
-        Self::new(now, Duration::ZERO)
-    }
-
-    /// Of a pod that is being deleted.
-    pub(super) fn of_deletion(pod: &DesiredPod) -> Option<Self> {
-        let metadata = pod.pod.metadata.as_ref()?;
-        let asked = from_timestamp(metadata.deletion_timestamp.as_ref()?);
-        let grace = metadata.deletion_grace_period_seconds.map_or_else(
-            || u64::from(grace_seconds(pod.spec())),
-            |seconds| u64::try_from(seconds).unwrap_or(0),
-        );
-        Some(Self::new(asked, Duration::from_secs(grace)))
-    }
-
     fn counted_from(self, now: SystemTime) -> SystemTime {
         if self.moment.is_zero() {
             now
@@ -81,22 +70,20 @@ impl<'a> Planner<'a> {
         // Sidecars share what is left of the pod's time.
         over_since.map_or_else(
             || self.deadline_of(run, grace),
-            |since| Deadline::new(since.min(self.now), grace),
+            |since| self.deadline_from(Some(since), grace),
         )
     }
 
     pub(super) fn deadline_of(&self, run: &Run, grace: Duration) -> Deadline {
         let begun = self.memory.stops.get(&run.id).map(|stop| stop.begun_at);
-        Deadline::new(begun.unwrap_or(self.now), grace)
+        self.deadline_from(begun, grace)
     }
 
-    /// Of a run whose pod nobody names any more: its runs share the time from the first stop on.
-    pub(super) fn teardown_deadline(&self, run: &Run) -> Deadline {
-        let grace = self
-            .observed
-            .sandbox(&run.sandbox)
-            .and_then(|sandbox| sandbox.grace)
-            .unwrap_or(DEFAULT_GRACE);
+    /// Of a run whose pod goes: the pod's runs share the time from the first stop on. Not from when the deletion was asked
+    /// for, which another clock has said. Where nobody says how long, what the sandbox was made with counts.
+    pub(super) fn teardown_deadline(&self, run: &Run, grace: Option<Duration>) -> Deadline {
+        let of_sandbox = || self.observed.sandbox(&run.sandbox)?.grace;
+        let grace = grace.or_else(of_sandbox).unwrap_or(DEFAULT_GRACE);
         let of_pod = self
             .observed
             .containers
@@ -107,7 +94,15 @@ impl<'a> Planner<'a> {
             .filter(|(id, stop)| **id == run.id || stop.cause == StopCause::PodDeleted)
             .map(|(_, stop)| stop.begun_at)
             .min();
-        Deadline::new(begun.unwrap_or(self.now), grace)
+        self.deadline_from(begun, grace)
+    }
+
+    /// What begun in the future, by a clock that was set back since, begins now.
+    fn deadline_from(&self, begun: Option<SystemTime>, grace: Duration) -> Deadline {
+        Deadline {
+            at: begun.map_or(self.now, |begun| begun.min(self.now)) + grace,
+            moment: MOMENT.min(grace),
+        }
     }
 
     /// Stops runs that may go on, all at once or in the order in which a pod ends, and removes those that do not.
@@ -154,7 +149,8 @@ impl<'a> Planner<'a> {
         if is_over || !may_answer || deadline.moment.is_zero() {
             return None;
         }
-        let until = deadline.counted_from(record.map_or(self.now, |record| record.begun_at));
+        let begun = record.map_or(self.now, |record| record.begun_at.min(self.now));
+        let until = deadline.counted_from(begun);
         if until <= self.now {
             return None;
         }

@@ -12,14 +12,14 @@ use super::{
         stages::first_to_end,
     },
     Action, Planner, StopCause,
-    ending::Deadline,
+    ending::{Deadline, deletion_grace},
 };
 use crate::desired::{DesiredPod, PodUid};
 
 impl<'a> Planner<'a> {
     pub(super) fn stop(&mut self, pod: Option<&DesiredPod>) {
-        let deadline = pod.and_then(Deadline::of_deletion);
-        if self.tear_down(|_| true, deadline, StopCause::PodDeleted) {
+        let grace = pod.and_then(deletion_grace);
+        if self.tear_down(|_| true, grace, StopCause::PodDeleted) {
             return;
         }
         self.plan.gone = true;
@@ -27,8 +27,7 @@ impl<'a> Planner<'a> {
 
     /// At once, as Kubernetes does for the disk's sake; the pod stays known.
     pub(super) fn evict(&mut self) {
-        let at_once = Deadline::at_once(self.now);
-        self.tear_down(|_| true, Some(at_once), StopCause::Evicted);
+        self.tear_down(|_| true, Some(Duration::ZERO), StopCause::Evicted);
     }
 
     /// Runs that must not go on beside the newest of their container, and runs of containers that the spec no longer
@@ -95,7 +94,7 @@ impl<'a> Planner<'a> {
     pub(super) fn tear_down(
         &mut self,
         doomed: impl Fn(&PodUid) -> bool,
-        deadline: Option<Deadline>,
+        grace: Option<Duration>,
         cause: StopCause,
     ) -> bool {
         let runs: Vec<_> = self
@@ -118,7 +117,7 @@ impl<'a> Planner<'a> {
             .collect();
         if !ending.is_empty() {
             for run in first_to_end(&ending) {
-                let deadline = deadline.unwrap_or_else(|| self.teardown_deadline(run));
+                let deadline = self.teardown_deadline(run, grace);
                 self.stop_run(run, deadline, cause);
             }
             return true;

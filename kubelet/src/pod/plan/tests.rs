@@ -1,5 +1,6 @@
 //! What plans look like, and what holds for every plan.
 
+mod clock;
 mod ephemeral;
 mod order;
 mod order_properties;

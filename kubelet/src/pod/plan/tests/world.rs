@@ -123,7 +123,7 @@ impl World {
         format!("{kind}{}", self.serial)
     }
 
-    fn end(&mut self, run: usize, code: i32) {
+    pub(super) fn end(&mut self, run: usize, code: i32) {
         let started_at = match self.observed.containers[run].state {
             RunState::Running { started_at } => Some(started_at),
             RunState::Unknown => None,
