@@ -58,7 +58,8 @@ pub(super) struct Manifests {
 struct ManifestFile {
     /// Of the content that was last looked at.
     digest: Option<[u8; 32]>,
-    last_good: Vec<Pod>,
+    /// Those that run are the ones in memory that are shown.
+    last_good: Vec<Arc<Pod>>,
     fault: Option<String>,
 }
 
@@ -71,7 +72,7 @@ impl Manifests {
         let mut files: BTreeMap<FileName, ManifestFile> = BTreeMap::new();
         for saved in restored.values() {
             let file = files.entry(saved.origin.clone()).or_default();
-            file.last_good.push(Pod::clone(&saved.pod));
+            file.last_good.push(Arc::clone(&saved.pod));
         }
         Self {
             node: node.to_owned(),
@@ -116,7 +117,9 @@ impl Manifests {
         file.digest = Some(digest);
         match door::manifest_pods(&name, &bytes, &self.node) {
             Ok(pods) => {
-                file.last_good = pods;
+                file.last_good = pods.into_iter().map(Arc::new).collect();
+                // Else it would keep the room that the pods themselves had.
+                file.last_good.shrink_to_fit();
                 file.fault.take().map(|_| Notice::Mended { file: name })
             }
             Err(reason) => {
@@ -128,10 +131,10 @@ impl Manifests {
     }
 
     fn resolve(&mut self, now: SystemTime) -> Vec<Notice> {
-        let mut named: BTreeMap<PodKey, (&FileName, &Pod)> = BTreeMap::new();
+        let mut named: BTreeMap<PodKey, (&FileName, &mut Arc<Pod>)> = BTreeMap::new();
         let mut duplicates = BTreeSet::new();
-        for (name, file) in &self.files {
-            for pod in &file.last_good {
+        for (name, file) in &mut self.files {
+            for pod in &mut file.last_good {
                 let key = PodKey::of(pod);
                 if let Some((first, _)) = named.get(&key) {
                     duplicates.insert(Notice::Duplicate {
@@ -153,14 +156,15 @@ impl Manifests {
         }
         self.pods = named
             .into_iter()
-            .map(|(key, (file, pod))| {
+            .map(|(key, (file, manifest))| {
                 let pod = self.pods.get(&key).map_or_else(
                     || {
                         let removals = self.removals.get(&key).copied().unwrap_or(0);
-                        Arc::new(added(pod, uid(&self.node, &key, removals), now))
+                        Arc::new(added(manifest, uid(&self.node, &key, removals), now))
                     },
-                    |before| updated(&before.pod, pod),
+                    |before| updated(&before.pod, manifest),
                 );
+                manifest.clone_from(&pod);
                 let origin = file.clone();
                 (key, Saved { pod, origin })
             })
@@ -184,8 +188,11 @@ impl ManifestFile {
 }
 
 /// A pod that stays keeps its identity, so that a changed manifest is an update in place.
-fn updated(before: &Arc<Pod>, manifest: &Pod) -> Arc<Pod> {
-    let mut pod = manifest.clone();
+fn updated(before: &Arc<Pod>, manifest: &Arc<Pod>) -> Arc<Pod> {
+    if Arc::ptr_eq(before, manifest) {
+        return Arc::clone(before);
+    }
+    let mut pod = Pod::clone(manifest);
     let meta = pod.metadata_mut();
     if let Some(known) = before.metadata() {
         meta.uid.clone_from(&known.uid);
