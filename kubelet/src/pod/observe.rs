@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use clone8s::cri::{ContainerState, ContainerStatus};
+use clone8s::cri::ContainerState;
 
-use super::observed::{Observed, Run, Sandbox};
+use super::observed::{Details, Observed, Run, Sandbox};
 use crate::{
     desired::PodKey,
     logs,
@@ -16,7 +16,8 @@ use crate::{
 pub(super) struct Observer {
     runtime: Arc<dyn Runtime>,
     key: PodKey,
-    statuses: BTreeMap<ContainerId, ContainerStatus>,
+    /// Of those that run or are over.
+    details: BTreeMap<ContainerId, Box<Details>>,
     addresses: BTreeMap<SandboxId, String>,
 }
 
@@ -25,7 +26,7 @@ impl Observer {
         Self {
             runtime,
             key,
-            statuses: BTreeMap::new(),
+            details: BTreeMap::new(),
             addresses: BTreeMap::new(),
         }
     }
@@ -54,10 +55,10 @@ impl Observer {
             if Run::parse(listed, None).is_none_or(|(key, _)| key != self.key) {
                 continue;
             }
-            let status = match listed.state() {
+            let details = match listed.state() {
                 ContainerState::ContainerCreated | ContainerState::ContainerUnknown => None,
-                state => match self.container_status(&id, state).await {
-                    Ok(status) => Some(status),
+                state => match self.details(&id, state).await {
+                    Ok(details) => Some(details),
                     // Removed since the list was made.
                     Err(error) if error.is_not_found() => continue,
                     Err(error) => return Err(error),
@@ -65,10 +66,10 @@ impl Observer {
             };
             observed
                 .containers
-                .extend(Run::parse(listed, status).map(|(_, run)| run));
+                .extend(Run::parse(listed, details).map(|(_, run)| run));
         }
         self.addresses.retain(|id, _| observed.sandbox(id).is_some());
-        self.statuses
+        self.details
             .retain(|id, _| observed.containers.iter().any(|run| run.id == *id));
         Ok(observed)
     }
@@ -92,24 +93,20 @@ impl Observer {
         Ok(ip)
     }
 
-    async fn container_status(
-        &mut self,
-        id: &ContainerId,
-        state: ContainerState,
-    ) -> Result<&ContainerStatus, RuntimeError> {
+    async fn details(&mut self, id: &ContainerId, state: ContainerState) -> Result<&Details, RuntimeError> {
         let is_fresh = self
-            .statuses
+            .details
             .get(id)
-            .is_some_and(|status| status.state() == state);
+            .is_some_and(|details| details.state.listed() == state);
         if !is_fresh {
             let mut status = self.runtime.container_status(id).await?;
             if state == ContainerState::ContainerExited && status.exit_code != 0 && status.message.is_empty()
             {
                 status.message = last_words(&status.log_path).await;
             }
-            self.statuses.insert(id.clone(), status);
+            self.details.insert(id.clone(), Box::new(Details::of(&status)));
         }
-        Ok(&self.statuses[id])
+        Ok(&self.details[id])
     }
 }
 

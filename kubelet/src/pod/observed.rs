@@ -81,6 +81,13 @@ pub enum PostStart {
     Failed,
 }
 
+/// What a status tells of a run, and a list does not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Details {
+    pub state: RunState,
+    pub allocation: Option<Allocation>,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum RunState {
     Created,
@@ -107,6 +114,26 @@ impl RunState {
     /// Running, or perhaps so.
     pub fn may_run(&self) -> bool {
         matches!(self, Self::Running { .. } | Self::Unknown)
+    }
+
+    /// The state in a list.
+    pub fn listed(&self) -> ContainerState {
+        match self {
+            Self::Created => ContainerState::ContainerCreated,
+            Self::Running { .. } => ContainerState::ContainerRunning,
+            Self::Exited(_) => ContainerState::ContainerExited,
+            Self::Unknown => ContainerState::ContainerUnknown,
+        }
+    }
+}
+
+impl Details {
+    pub fn of(status: &ContainerStatus) -> Self {
+        let linux = status.resources.as_ref().and_then(|told| told.linux.as_ref());
+        Self {
+            state: full_state(status),
+            allocation: linux.map(Allocation::told),
+        }
     }
 }
 
@@ -197,8 +224,8 @@ impl Sandbox {
 }
 
 impl Run {
-    /// None for a container that is not ours. A run that is over, or is running, needs its status too.
-    pub fn parse(listed: &Container, status: Option<&ContainerStatus>) -> Option<(PodKey, Self)> {
+    /// None for a container that is not ours. A run that is over, or is running, needs its details too.
+    pub fn parse(listed: &Container, details: Option<&Details>) -> Option<(PodKey, Self)> {
         let (key, uid) = owner(&listed.labels)?;
         let name = listed.labels.get(identity::CONTAINER_NAME)?.clone();
         let created_at = from_nanos(listed.created_at).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -213,9 +240,9 @@ impl Run {
                 sandbox: SandboxId::new(&listed.pod_sandbox_id),
                 uid,
                 name,
-                state: status.map_or_else(
+                state: details.map_or_else(
                     || bare_state(listed.state(), created_at),
-                    |status| full_state(status, created_at),
+                    |details| details.state.clone(),
                 ),
                 created_at,
                 spec_hash: annotation(&listed.annotations, identity::SPEC_HASH),
@@ -233,9 +260,8 @@ impl Run {
                     .get(identity::PRE_STOP)
                     .and_then(|hook| serde_json::from_str(hook).ok()),
                 post_start: PostStart::Over,
-                allocation: status
-                    .and_then(|status| status.resources.as_ref()?.linux.as_ref())
-                    .map(Allocation::told)
+                allocation: details
+                    .and_then(|details| details.allocation)
                     .or_else(|| Allocation::parse(listed.annotations.get(identity::ALLOCATION)?)),
             },
         ))
@@ -276,7 +302,8 @@ fn bare_state(state: ContainerState, created_at: SystemTime) -> RunState {
 /// As a process that was killed.
 pub const LOST_EXIT_CODE: i32 = 137;
 
-fn full_state(status: &ContainerStatus, created_at: SystemTime) -> RunState {
+fn full_state(status: &ContainerStatus) -> RunState {
+    let created_at = from_nanos(status.created_at).unwrap_or(SystemTime::UNIX_EPOCH);
     let started_at = from_nanos(status.started_at);
     match status.state() {
         ContainerState::ContainerCreated => RunState::Created,
