@@ -147,8 +147,8 @@ pub(crate) struct Probes {
     adopted: BTreeSet<ContainerId>,
     tasks: JoinSet<()>,
     active: BTreeMap<(ContainerId, ProbeKind), Active>,
-    reports: mpsc::Receiver<Report>,
-    reporter: mpsc::Sender<Report>,
+    /// Made with the first probe: most pods have none.
+    reports: Option<(mpsc::Sender<Report>, mpsc::Receiver<Report>)>,
 }
 
 struct Active {
@@ -159,7 +159,6 @@ struct Active {
 
 impl Probes {
     pub(crate) fn new(context: ProbeContext) -> Self {
-        let (reporter, reports) = mpsc::channel(REPORTS);
         Self {
             context,
             health: BTreeMap::new(),
@@ -167,8 +166,7 @@ impl Probes {
             adopted: BTreeSet::new(),
             tasks: JoinSet::new(),
             active: BTreeMap::new(),
-            reports,
-            reporter,
+            reports: None,
         }
     }
 
@@ -183,11 +181,13 @@ impl Probes {
 
     /// The next verdict that changes. Safe to give up.
     pub(crate) async fn next(&mut self) -> Report {
-        match self.reports.recv().await {
-            Some(report) => report,
-            // We hold a sender ourselves.
-            None => std::future::pending().await,
+        if let Some((_, reports)) = &mut self.reports
+            && let Some(report) = reports.recv().await
+        {
+            return report;
         }
+        // No probe has begun; of one that has, we hold a sender ourselves.
+        std::future::pending().await
     }
 
     /// Takes a verdict, on disk before anybody is told.
@@ -274,6 +274,7 @@ impl Probes {
         place: Place,
         started_at: SystemTime,
     ) {
+        let (reporter, _) = self.reports.get_or_insert_with(|| mpsc::channel(REPORTS));
         let ready = self.health.get(&run).is_some_and(|health| health.ready);
         let prober = Prober {
             pod: pod.clone(),
@@ -284,7 +285,7 @@ impl Probes {
             adopted: self.adopted.contains(&run),
             ready,
             context: self.context.clone(),
-            reports: self.reporter.clone(),
+            reports: reporter.clone(),
         };
         let task = self.tasks.spawn(prober.run());
         self.active.insert((run, kind), Active { probe, place, task });

@@ -166,7 +166,9 @@ impl Memory {
     }
 
     pub fn forget_images(&mut self, container: &str) {
-        self.images.retain(|(of, _), _| of != container);
+        let others = std::mem::take(&mut self.images).into_iter();
+        // A map that was emptied would keep room.
+        self.images = others.filter(|((of, _), _)| of != container).collect();
     }
 
     /// Notes that an ephemeral container of a pod has run.

@@ -68,7 +68,10 @@ impl News {
                 "ErrImageNeverPull" => {
                     events.record(pod, Warning, "ErrImageNeverPull", waiting.message.clone());
                 }
-                _ => {}
+                _ => {
+                    self.waits.remove(&container.name);
+                    continue;
+                }
             }
             self.waits.insert(container.name.clone(), wait);
         }

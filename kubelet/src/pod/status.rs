@@ -19,7 +19,7 @@ use super::{
     observed::{Observed, RunState},
     plan::Want,
     resources::QosClass,
-    stages::{Stage, roles},
+    stages::{Role, Stage, roles},
 };
 use crate::{clock::to_timestamp, config::Intervals, desired::DesiredPod};
 
@@ -68,10 +68,13 @@ pub fn status(
             unready(&previous.ephemeral_container_statuses),
         ),
         _ => {
-            let mut init: Vec<_> = roles(pod.spec())
-                .map(|(role, container)| container_status(&view, role, container))
-                .collect();
-            let main = init.split_off(pod.spec().init_containers.len());
+            // Held for as long as the pod is: with no more room than they need.
+            let mut init = Vec::with_capacity(pod.spec().init_containers.len());
+            let mut main = Vec::with_capacity(pod.spec().containers.len());
+            for (role, container) in roles(pod.spec()) {
+                let statuses = if role == Role::Main { &mut main } else { &mut init };
+                statuses.push(container_status(&view, role, container));
+            }
             (init, main, ephemeral_statuses(&view, previous))
         }
     };
