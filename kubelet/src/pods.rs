@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clone8s::huge_pages::PageSize;
 use clone8s_daemon::{Supervisor, cgroups::Cgroups};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     ApiChannel, Config,
@@ -16,7 +16,11 @@ use crate::{
     image_archives::ArchiveImages,
     mirrors::Mirrors,
     objects::Objects,
-    pod::{execute::Executor, pull::ImagePuller, worker::WorkerContext},
+    pod::{
+        execute::Executor,
+        pull::ImagePuller,
+        worker::{LOOKS, WorkerContext},
+    },
     pod_cgroups::{PodCgroups, Weights},
     relist::Relist,
     runtime::{Runtime, RuntimeHealth},
@@ -95,6 +99,7 @@ pub(crate) fn spawn(supervisor: &mut Supervisor, setup: Setup) -> watch::Receive
         host_ip: setup.host_ip,
         runtime_health: health.clone(),
         shutdown: shutdown.clone(),
+        looks: Semaphore::new(LOOKS),
     };
     let admitted = Admitted::new(setup.config.allowed_unsafe_sysctls.clone());
     let node = setup.config.node_name.clone();

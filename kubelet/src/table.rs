@@ -33,7 +33,7 @@ const CRASH_HOLD: Duration = Duration::from_secs(5);
 
 /// The table of workers.
 pub(crate) struct PodTable {
-    context: WorkerContext,
+    context: Arc<WorkerContext>,
     desired: watch::Receiver<Desired>,
     snapshot: watch::Receiver<Option<Arc<Snapshot>>>,
     wakes: mpsc::Receiver<PodKey>,
@@ -75,7 +75,7 @@ impl PodTable {
             wakes: feeds.wakes,
             objects: context.executor.objects.clone(),
             known_objects: Objects::default(),
-            context,
+            context: Arc::new(context),
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
             keys: HashMap::new(),
@@ -171,8 +171,13 @@ impl PodTable {
         self.crashed.remove(&key);
         let (sender, receiver) = watch::channel(want);
         let wake = Arc::new(Notify::new());
-        let worker = Worker::new(self.context.clone(), key.clone(), receiver, Arc::clone(&wake));
-        let task = self.tasks.spawn(worker.run());
+        let worker = Worker::new(
+            Arc::clone(&self.context),
+            key.clone(),
+            receiver,
+            Arc::clone(&wake),
+        );
+        let task = self.tasks.spawn(Box::new(worker).run());
         self.keys.insert(task.id(), key.clone());
         self.ended.remove(&key);
         self.workers.insert(key, Handle { want: sender, wake });
@@ -228,11 +233,11 @@ impl PodTable {
 
     /// Removes what pods have left on the node that were gone before the kubelet started.
     fn sweep(&mut self, desired: &Desired, running: &BTreeSet<PodUid>) {
-        let executor = self.context.executor.clone();
+        let context = Arc::clone(&self.context);
         let wanted: BTreeSet<_> = desired.pods.values().map(DesiredPod::uid).collect();
         let kept: BTreeSet<_> = wanted.union(running).cloned().collect();
         self.tasks.spawn_blocking(move || {
-            if let Err(error) = executor.sweep(&kept) {
+            if let Err(error) = context.executor.sweep(&kept) {
                 tracing::warn!(%error, "cannot remove the folders of former pods");
             }
         });

@@ -8,7 +8,7 @@ use std::{collections::HashMap, path::Path, sync::Arc, time::SystemTime};
 use clone8s::v1::PodStatus;
 use clone8s_daemon::{Shutdown, backoff, traces};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     task::{Id, JoinSet},
     time::{Duration, timeout},
 };
@@ -32,15 +32,19 @@ use crate::{
     desired::{DesiredPod, PodKey, PodUid},
     events::EventRecorder,
     probe::{ProbeContext, Probes},
-    runtime::RuntimeHealth,
+    runtime::{RuntimeError, RuntimeHealth},
     status::{PodEntry, StatusBoard},
 };
 
 /// How long calls that must not be cut off have, once the kubelet is told to stop.
 const DRAIN: Duration = Duration::from_secs(8);
 
+/// Pods that are looked at at a time. A look takes milliseconds; all of a full node's at once would only take turns within
+/// the runtime, and leave the room that they took in memory.
+pub(crate) const LOOKS: usize = 16;
+
 /// What every worker of a kubelet uses.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct WorkerContext {
     pub(crate) executor: Executor,
     pub(crate) intervals: Intervals,
@@ -50,10 +54,12 @@ pub(crate) struct WorkerContext {
     pub(crate) host_ip: String,
     pub(crate) runtime_health: watch::Receiver<RuntimeHealth>,
     pub(crate) shutdown: Shutdown,
+    /// Turns of those that look at their pods.
+    pub(crate) looks: Semaphore,
 }
 
 pub(crate) struct Worker {
-    context: WorkerContext,
+    context: Arc<WorkerContext>,
     key: PodKey,
     want: watch::Receiver<Want>,
     wake: Arc<Notify>,
@@ -63,7 +69,7 @@ pub(crate) struct Worker {
     /// The pod as it was last wanted: its status is told to the end.
     pod: Option<DesiredPod>,
     /// The status that was told last, and whose.
-    told: Option<(PodUid, PodStatus)>,
+    told: Option<(PodUid, Arc<PodStatus>)>,
     news: News,
     calls: JoinSet<Outcome>,
     in_flight: HashMap<Id, InFlight>,
@@ -73,7 +79,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(
-        context: WorkerContext,
+        context: Arc<WorkerContext>,
         key: PodKey,
         want: watch::Receiver<Want>,
         wake: Arc<Notify>,
@@ -100,14 +106,15 @@ impl Worker {
         }
     }
 
-    /// Returns once the pod is gone here and at its source, or at shutdown.
-    pub(crate) async fn run(mut self) {
+    /// Returns once the pod is gone here and at its source, or at shutdown. Boxed: else its future would hold it several
+    /// times over.
+    pub(crate) async fn run(mut self: Box<Self>) {
         let shutdown = self.context.shutdown.clone();
         let mut outage = backoff::reconnect();
         loop {
             let round = self.round();
             let observed = tokio::select! {
-                observed = self.observer.observe().instrument(round.clone()) => observed,
+                observed = self.look().instrument(round.clone()) => observed,
                 () = shutdown.cancelled() => return self.drain().await,
             };
             let wake_at = match observed {
@@ -149,6 +156,13 @@ impl Worker {
             name = self.key.name,
             uid = self.want.borrow().pod().or(self.pod.as_ref()).map(|pod| pod.uid().to_string()),
         )
+    }
+
+    /// Observes the pod, once it is its turn.
+    async fn look(&mut self) -> Result<Observed, RuntimeError> {
+        // An error would say that nobody gives turns any more, which is never so.
+        let _turn = self.context.looks.acquire().await;
+        self.observer.observe().await
     }
 
     /// Plans on what was observed, starts what the plan asks for, and tells the status.
@@ -291,12 +305,15 @@ impl Worker {
         let Some(pod) = self.pod.clone() else { return };
         let uid = pod.uid();
         let status = match &pod.pod.status {
-            Some(before) if self.knows_no_end(want, &uid, observed) => before.clone(),
+            Some(before) if self.knows_no_end(want, &uid, observed) => Arc::new(before.clone()),
             _ => {
                 let status = self.status(want, &pod, observed, now);
                 self.news.told(&self.context.events, &pod, want, &status);
-                self.told = Some((uid.clone(), status.clone()));
-                status
+                match &self.told {
+                    // One in memory: the board keeps the first of those that are equal.
+                    Some((told, same)) if *told == uid && **same == status => Arc::clone(same),
+                    _ => Arc::clone(&self.told.insert((uid.clone(), Arc::new(status))).1),
+                }
             }
         };
         self.context.board.publish(
@@ -304,14 +321,14 @@ impl Worker {
             PodEntry {
                 uid,
                 source: pod.source,
-                status: Arc::new(status),
+                status,
                 gone,
             },
         );
     }
 
     /// Lets calls end that would leave half a thing behind, and gives up the others. Containers run on.
-    async fn drain(mut self) {
+    async fn drain(mut self: Box<Self>) {
         self.probes.stop();
         for call in self.in_flight.values() {
             let can_go_on_later = match &call.action {

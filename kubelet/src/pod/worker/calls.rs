@@ -1,7 +1,7 @@
 //! The calls that a worker has under way: begins them, gives up what is no longer wanted, and takes note of how each
 //! ended.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use tokio::task::{AbortHandle, Id, JoinError};
 use tracing::Instrument as _;
@@ -121,11 +121,11 @@ impl Worker {
             .unwrap_or_default();
         let subject = subject(&self.key, pod, allocations, &action, observed);
         tracing::debug!(pod = %self.key, ?action, "begin");
-        let executor = self.context.executor.clone();
+        let context = Arc::clone(&self.context);
         let call = action.clone();
         let abort = self
             .calls
-            .spawn(async move { executor.execute(subject, call).await }.in_current_span());
+            .spawn(async move { context.executor.execute(subject, call).await }.in_current_span());
         let in_flight = InFlight {
             action,
             spec_hash,
@@ -166,6 +166,8 @@ impl Worker {
         let Some(call) = self.in_flight.remove(&id) else {
             return;
         };
+        // Most of the time nothing is under way.
+        self.in_flight.shrink_to_fit();
         let outcome = match ended {
             Ok((_, outcome)) => outcome,
             Err(error) => Outcome::Failed {
