@@ -3,7 +3,7 @@
 
 mod calls;
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, path::Path, pin::pin, sync::Arc, time::SystemTime};
 
 use clone8s::v1::PodStatus;
 use clone8s_daemon::{Shutdown, backoff, traces};
@@ -42,6 +42,8 @@ const DRAIN: Duration = Duration::from_secs(8);
 /// Pods that are looked at at a time. A look takes milliseconds; all of a full node's at once would only take turns within
 /// the runtime, and leave the room that they took in memory.
 pub(crate) const LOOKS: usize = 16;
+/// A look that takes longer gives its turn to another, and goes on.
+const TURN: Duration = Duration::from_secs(1);
 
 /// What every worker of a kubelet uses.
 #[derive(Debug)]
@@ -161,8 +163,13 @@ impl Worker {
     /// Observes the pod, once it is its turn.
     async fn look(&mut self) -> Result<Observed, RuntimeError> {
         // An error would say that nobody gives turns any more, which is never so.
-        let _turn = self.context.looks.acquire().await;
-        self.observer.observe().await
+        let turn = self.context.looks.acquire().await;
+        let mut look = pin!(self.observer.observe());
+        if let Ok(observed) = timeout(TURN, look.as_mut()).await {
+            return observed;
+        }
+        drop(turn);
+        look.await
     }
 
     /// Plans on what was observed, starts what the plan asks for, and tells the status.

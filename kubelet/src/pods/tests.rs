@@ -765,6 +765,26 @@ async fn a_call_that_hangs_holds_up_its_own_pod_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn looks_that_hang_hold_up_their_own_pods_alone() {
+    let node = Node::start();
+    for _ in 0..LOOKS {
+        node.runtime.inject("PodSandboxStatus", Fault::Hang);
+    }
+    let web = |name: &str| pod(name, vec![container("web", "web:1")]);
+    let mut pods: Vec<_> = (0..LOOKS).map(|number| web(&format!("a{number}"))).collect();
+    node.want(&pods.iter().collect::<Vec<_>>());
+    node.until("each has a sandbox to look at", |node| {
+        node.calls_of("RunPodSandbox") == LOOKS
+    })
+    .await;
+    settle().await;
+    assert_eq!(node.runtime.running(), [""; 0]);
+    pods.push(web("b"));
+    node.want(&pods.iter().collect::<Vec<_>>());
+    node.until_running(&["b/web#0"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_that_failed_is_told_with_its_last_words() {
     let node = Node::start();
     let once = with_spec(&web(), |spec| spec.restart_policy = "Never".to_owned());
