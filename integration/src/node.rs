@@ -71,6 +71,8 @@ impl RuntimeKind {
 
 /// As the systemd units of the daemons set it.
 const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "2"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
+/// That of the kubelet: one heap for all threads.
+const KUBELET_ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "65536")];
 
 /// The processes of one node. Dropping it ends its containers.
 #[derive(Debug)]
@@ -142,7 +144,7 @@ impl Node {
         fs::create_dir_all(&manifests).expect("a folder");
         let kubelet = sandbox
             .process(&format!("{name}-kubelet"), program("kubelet"))
-            .envs(ALLOCATOR)
+            .envs(KUBELET_ALLOCATOR)
             .args(["--node-name", name])
             .arg("--runtime")
             .arg(match kind {
