@@ -141,6 +141,19 @@ impl Cgroups {
         }
     }
 
+    /// Bytes that a cgroup's processes have and the kernel cannot take back from them. None on cgroup v1, whose kernel
+    /// refuses a limit below them by itself; v2's ends a process instead (admin-guide/cgroup-v2.rst, "memory.max").
+    pub fn memory_held(&self, cgroup: &str) -> Option<u64> {
+        if !self.unified {
+            return None;
+        }
+        let read = |file| fs::read_to_string(self.dir("memory", cgroup).join(file)).ok();
+        let used: u64 = read("memory.current")?.trim().parse().ok()?;
+        let stat = read("memory.stat")?;
+        let cached = ["active_file", "inactive_file"].map(|key| field(&stat, key).unwrap_or(0));
+        Some(used.saturating_sub(cached.iter().sum()))
+    }
+
     /// How many processes of a container the kernel has killed for memory.
     pub fn oom_kills(&self, cgroup: &str) -> u64 {
         let file = if self.unified {
@@ -221,6 +234,27 @@ mod tests {
         cgroups.prepare("cpu", "/pods").unwrap();
         let error = cgroups.prepare("pids", "/pods").unwrap_err().to_string();
         assert!(error.contains("do not hand it down"), "{error}");
+    }
+
+    #[test]
+    fn memory_that_is_held_is_what_is_used_less_the_cache_of_files() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("p")).unwrap();
+        for (file, text) in [
+            ("cgroup.controllers", "memory\n"),
+            ("p/memory.current", "1000\n"),
+            (
+                "p/memory.stat",
+                "anon 500\nfile 400\nshmem 150\ninactive_file 200\nactive_file 50\n",
+            ),
+        ] {
+            fs::write(dir.path().join(file), text).unwrap();
+        }
+        let cgroups = Cgroups::under(dir.path());
+        assert_eq!(cgroups.memory_held("/p"), Some(750));
+        assert_eq!(cgroups.memory_held("/absent"), None);
+        fs::remove_file(dir.path().join("cgroup.controllers")).unwrap();
+        assert_eq!(Cgroups::under(dir.path()).memory_held("/p"), None, "cgroup v1");
     }
 
     #[test]

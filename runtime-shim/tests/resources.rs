@@ -8,7 +8,9 @@ mod rig;
 
 use std::{fs, path::Path};
 
+use anyhow::ensure;
 use clone8s::cri;
+use clone8s_integration::wait;
 use tonic::Code;
 
 use self::rig::{Rig, script};
@@ -131,6 +133,55 @@ async fn limits_are_set_changed_told_and_kept_through_a_restart() {
     let told = rig.status(&id).await.unwrap().resources.unwrap().linux.unwrap();
     assert_eq!(told, expected);
     assert_eq!(memory_of(&cgroup), (96 << 20).to_string());
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_a_container_holds_is_not_taken_and_a_limit_can_go() {
+    const HELD: usize = 20_000_000;
+    let rig = Rig::start().await;
+    let pod = rig.run_sandbox(rig.host_pod("web")).await.unwrap();
+    let memory = |bytes| cri::LinuxContainerResources {
+        memory_limit_in_bytes: bytes,
+        ..Default::default()
+    };
+    let mut holding = script(
+        "main",
+        &format!("held=$(head -c {HELD} /dev/zero | tr '\\0' x); while sleep 1; do :; done"),
+    );
+    holding.linux.get_or_insert_default().resources = Some(memory(128 << 20));
+    let id = rig.run(&pod, holding).await;
+    let cgroup = cgroup_of(&rig, &id).await;
+    let used = || {
+        let used = cgroup_value(&cgroup, ("memory", "memory.usage_in_bytes"), "memory.current");
+        used.parse::<usize>().unwrap()
+    };
+    let shell_alone = || {
+        cgroup_value(&cgroup, ("memory", "cgroup.procs"), "cgroup.procs")
+            .lines()
+            .count()
+            <= 2
+    };
+    wait::until("the container holds its memory", || async {
+        ensure!(used() > HELD && shell_alone(), "{} bytes", used());
+        Ok(())
+    })
+    .await;
+    let refused = update(&rig, &id, memory(8 << 20)).await.unwrap_err();
+    assert_ne!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    assert_eq!(memory_of(&cgroup), (128 << 20).to_string());
+    update(&rig, &id, memory(96 << 20)).await.unwrap();
+    assert_eq!(memory_of(&cgroup), (96 << 20).to_string());
+
+    update(&rig, &id, memory(-1)).await.unwrap();
+    let no_limit = memory_of(&cgroup);
+    assert!(
+        no_limit == "max" || no_limit.parse::<u64>().unwrap() > 1 << 62,
+        "{no_limit}"
+    );
+    let told = rig.status(&id).await.unwrap();
+    assert_eq!(told.resources.unwrap().linux.unwrap().memory_limit_in_bytes, -1);
+    assert_eq!(told.state, cri::ContainerState::ContainerRunning as i32);
     rig.finish().await;
 }
 

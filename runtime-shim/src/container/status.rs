@@ -103,6 +103,8 @@ impl Shim {
         let resources = oci::resources("linux", &limits, &self.host)?;
         match container.state() {
             State::Running { pid, .. } => {
+                let held = self.cgroups.memory_held(&container.detail.cgroup);
+                check_memory(&limits, &container.resources(), held)?;
                 let any = prost_types::Any {
                     type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
                     value: serde_json::to_vec(&resources).unwrap_or_default(),
@@ -163,6 +165,21 @@ impl Shim {
     }
 }
 
+/// Refuses less memory than a container that runs has and holds on to: the kernel would not refuse it, but end a process.
+fn check_memory(
+    limits: &cri::LinuxContainerResources,
+    before: &cri::LinuxContainerResources,
+    held: Option<u64>,
+) -> Result<()> {
+    let (limit, had) = (limits.memory_limit_in_bytes, before.memory_limit_in_bytes);
+    let is_less = limit > 0 && (had <= 0 || limit < had);
+    let held = held.filter(|held| is_less && *held > limit.unsigned_abs());
+    held.map_or(Ok(()), |held| {
+        let problem = format!("{limit} is less than the {held} bytes that the container holds");
+        Err(Error::unmet("linux.memory_limit_in_bytes", problem))
+    })
+}
+
 /// CRI: what the change leaves at its zero stays as it is.
 fn merged(
     mut current: cri::LinuxContainerResources,
@@ -197,7 +214,31 @@ fn merged(
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
+
+    #[rstest]
+    #[case::less_than_it_holds(64, 20, Some(21), false)]
+    #[case::as_much_as_it_holds(64, 20, Some(20), true)]
+    #[case::a_first_limit_below(0, 20, Some(21), false)]
+    #[case::a_limit_again_below(-1, 20, Some(21), false)]
+    #[case::no_more_than_it_had(20, 20, Some(21), true)]
+    #[case::none(64, -1, Some(21), true)]
+    #[case::the_kernel_itself_refuses(64, 20, None, true)]
+    fn memory_that_a_container_holds_is_not_taken(
+        #[case] had: i64,
+        #[case] limit: i64,
+        #[case] held: Option<u64>,
+        #[case] is_fine: bool,
+    ) {
+        let memory = |bytes| cri::LinuxContainerResources {
+            memory_limit_in_bytes: bytes,
+            ..Default::default()
+        };
+        let checked = check_memory(&memory(limit), &memory(had), held);
+        assert_eq!(checked.is_ok(), is_fine, "{checked:?}");
+    }
 
     #[test]
     fn a_change_leaves_alone_what_it_does_not_name() {

@@ -68,13 +68,8 @@ pub(crate) fn resources(
 /// What is wrong with limits on any host.
 fn check(field: &str, limits: &cri::LinuxContainerResources) -> Result<()> {
     let refuse = |name: &str, problem: String| Err(Error::invalid(format!("{field}.{name}"), problem));
-    for (name, value) in [
-        ("cpu_shares", limits.cpu_shares),
-        ("memory_limit_in_bytes", limits.memory_limit_in_bytes),
-    ] {
-        if value < 0 {
-            return refuse(name, format!("{value} is negative"));
-        }
+    if limits.cpu_shares < 0 {
+        return refuse("cpu_shares", format!("{} is negative", limits.cpu_shares));
     }
     // The kernel's range (Documentation/scheduler/sched-bwc.rst).
     if limits.cpu_period != 0 && !(1000..=1_000_000).contains(&limits.cpu_period) {
@@ -92,6 +87,12 @@ fn check(field: &str, limits: &cri::LinuxContainerResources) -> Result<()> {
         return refuse("cpu_quota", problem);
     }
     let (memory, swap) = (limits.memory_limit_in_bytes, limits.memory_swap_limit_in_bytes);
+    if memory < -1 {
+        return refuse(
+            "memory_limit_in_bytes",
+            format!("{memory} is neither a number of bytes nor -1, which is no limit"),
+        );
+    }
     if swap < -1 || swap > 0 && swap < memory {
         let problem = format!("{swap}: memory and swap together, so at least the memory limit, or -1");
         return refuse("memory_swap_limit_in_bytes", problem);

@@ -485,6 +485,12 @@ fn limits_become_resources_and_zeros_nothing() {
         "hugepageLimits": [{"pageSize": "2MB", "limit": 4}],
     });
     assert_eq!(resources(&case), expected);
+    // CRI: no limit any more.
+    case.limits().memory_limit_in_bytes = -1;
+    assert_eq!(resources(&case)["memory"], json!({"limit": -1, "swap": -1}));
+    case.limits().memory_limit_in_bytes = -2;
+    assert!(case.spec().unwrap_err().to_string().contains("neither"));
+    case.limits().memory_limit_in_bytes = 0;
     case.limits().unified = BTreeMap::from([("memory.high".to_owned(), "1".to_owned())]);
     assert!(case.spec().unwrap_err().to_string().contains("cgroup v1"));
     case.host.cgroup_v2 = true;
