@@ -124,9 +124,7 @@ pub(crate) trait ImageRecords {
     async fn put_image(&self, image: api::Image) -> Result<()>;
     /// Removes the name; with it, before this returns, whatever nothing else refers to.
     async fn delete_image(&self, name: &str) -> Result<()>;
-    async fn create_lease(&self) -> Result<LeaseId>;
-    /// A lease whose id tells what it is for.
-    async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId>;
+    async fn create_lease(&self, lease: &LeaseId) -> Result<()>;
     async fn delete_lease(&self, lease: &LeaseId) -> Result<()>;
     async fn list_leases(&self) -> Result<Vec<LeaseId>>;
 }

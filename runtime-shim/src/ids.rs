@@ -57,6 +57,11 @@ impl LeaseId {
     /// cut-off one has left is of no use.
     pub(crate) const OF_PULL: &str = "pull-";
 
+    /// One that nobody has yet.
+    pub(crate) fn new(purpose: &str) -> Self {
+        Self(format!("{}{purpose}-{}", Self::PREFIX, Self::random()))
+    }
+
     pub(crate) fn is_the_shims(&self) -> bool {
         self.as_str().starts_with(Self::PREFIX)
     }

@@ -70,7 +70,7 @@ pub(crate) struct Images {
     layer_usage: Mutex<HashMap<String, Usage>>,
     /// One writer at a time for each blob or snapshot.
     flights: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// The leases of pulls under way.
+    /// The leases that calls use now.
     leases: Mutex<HashSet<LeaseId>>,
 }
 

@@ -104,10 +104,7 @@ impl Shim {
         }
         self.discard_unfinished(occasion).await;
         self.discard_snapshots(&snapshots).await;
-        if occasion == Occasion::Start {
-            self.discard_leases().await?;
-        }
-        Ok(())
+        self.images.discard_leases().await
     }
 
     async fn adopt_sandbox(self: &Arc<Self>, record: SandboxRecord) {
@@ -222,16 +219,6 @@ impl Shim {
                 tracing::warn!(snapshot = name, %error, "snapshot without a container not removed");
             }
         }
-    }
-
-    /// Leases of calls that were cut off; those of pulls are for the next one. containerd ends all of them a day later.
-    async fn discard_leases(&self) -> Result<(), ContainerdError> {
-        for lease in self.containerd.list_leases().await? {
-            if lease.is_the_shims() && !lease.is_for_later() {
-                self.containerd.delete_lease(&lease).await?;
-            }
-        }
-        Ok(())
     }
 }
 

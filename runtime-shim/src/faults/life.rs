@@ -19,6 +19,7 @@ use crate::{
     containerd::{Bounded, Limits, fake::Fake},
     ids::LeaseId,
     link,
+    recover::Occasion,
     server::Cri,
     shim::{Readiness, Shim},
     streams::server::Streaming,
@@ -226,15 +227,17 @@ impl Life {
             std::thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(self.left(), Vec::<String>::new(), "{context}");
-        // Leases of calls whose answer was lost are known to nobody until the next start, which leaves those of
-        // images to the next pull or to their expiry.
-        let next = self.reborn();
-        let state = next.fake.state();
-        let lost = state
-            .leases
+        // Leases of calls whose answer was lost are known to nobody until the next look at what there is, which leaves
+        // those of images to the next pull or to their expiry.
+        let runtime = self.runtime.as_ref().expect("it lives");
+        let looked = runtime.block_on(self.shim.recover(Occasion::Reconnect));
+        assert!(looked.is_ok(), "{context}: {looked:?}");
+        let leases: Vec<_> = self.fake.state().leases.keys().cloned().collect();
+        let lost = leases
             .iter()
-            .filter(|(id, _)| !LeaseId::from(id.as_str()).is_for_later());
-        assert_eq!(lost.count(), 0, "{context}: {:?}", state.leases);
+            .filter(|id| !LeaseId::from(id.as_str()).is_for_later());
+        assert_eq!(lost.count(), 0, "{context}: {leases:?}");
+        let next = self.reborn();
         assert_eq!(next.left(), Vec::<String>::new(), "{context}");
         assert_eq!(next.sandboxes(), [], "{context}");
     }

@@ -69,9 +69,9 @@ impl Images {
                 })??;
         let mut names = Vec::new();
         for image in contents {
-            let lease = timed("lease", self.containerd.create_lease_for("import")).await?;
+            let lease = timed("lease", self.new_lease("import")).await?;
             let imported = self.import_one(&archive, &image, &lease).await;
-            self.containerd.delete_lease(&lease).await?;
+            self.drop_lease(&lease).await?;
             imported?;
             names.extend(image.names.iter().map(|name| ImageName::of_stored(name)));
         }

@@ -1,21 +1,53 @@
-//! Leases of pulls: they keep what has come until the image has its name, and over a broken-off pull until the next.
+//! Leases keep what has no name yet. That of a pull keeps what has come until the image has its name, and over a broken-off
+//! pull until the next.
 //!
 //! ```text
 //! begin ─► (the one that an earlier pull of this image has left, or a new one) ─► done: gone
 //!                                                                              └► broken off: left for the next pull
 //! ```
 //!
-//! containerd drops them by itself after a day, with what nothing else needs.
+//! Those of other calls are of no use to anybody once the call has ended, which may be while containerd is away: they go when
+//! the shim looks at what there is. containerd drops all of them by itself after a day, with what nothing else needs.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::{ImageError, Images, Result, digest::Digest};
-use crate::{ids::LeaseId, table::lock};
+use crate::{containerd::ContainerdError, ids::LeaseId, table::lock};
 
 /// An older lease may expire during the pull.
 const FRESH: Duration = Duration::from_hours(12);
 
 impl Images {
+    pub(super) async fn new_lease(&self, purpose: &str) -> Result<LeaseId> {
+        let lease = LeaseId::new(purpose);
+        // Before it is there for others to see, who remove what nobody uses.
+        lock(&self.leases).insert(lease.clone());
+        match self.containerd.create_lease(&lease).await {
+            Ok(()) => Ok(lease),
+            Err(error) => {
+                lock(&self.leases).remove(&lease);
+                Err(error.into())
+            }
+        }
+    }
+
+    pub(super) async fn drop_lease(&self, lease: &LeaseId) -> Result<()> {
+        let deleted = self.containerd.delete_lease(lease).await;
+        lock(&self.leases).remove(lease);
+        Ok(deleted?)
+    }
+
+    /// Removes leases of calls that were cut off; those of pulls are for the next one.
+    pub(crate) async fn discard_leases(&self) -> Result<(), ContainerdError> {
+        for lease in self.containerd.list_leases().await? {
+            let is_used = lock(&self.leases).contains(&lease);
+            if lease.is_the_shims() && !lease.is_for_later() && !is_used {
+                self.containerd.delete_lease(&lease).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// A lease for pulling an image, with what an earlier pull of it has got.
     pub(super) async fn begin_lease(&self, name: &str) -> Result<LeaseId> {
         let purpose = purpose(name);
@@ -32,12 +64,7 @@ impl Images {
                 lock(&self.leases).remove(&lease);
             }
         }
-        let lease = self
-            .containerd
-            .create_lease_for(&format!("{purpose}-{now}"))
-            .await?;
-        lock(&self.leases).insert(lease.clone());
-        Ok(lease)
+        self.new_lease(&format!("{purpose}-{now}")).await
     }
 
     /// Ends a lease as the pull's outcome asks for.

@@ -149,9 +149,9 @@ impl Images {
         if let Some(known) = lock(&self.users).get(&image.id) {
             return Ok(Arc::clone(known));
         }
-        let lease = self.containerd.create_lease().await?;
+        let lease = self.new_lease("users").await?;
         let read = self.read_users(image, &lease).await;
-        self.containerd.delete_lease(&lease).await?;
+        self.drop_lease(&lease).await?;
         let users = Arc::new(read?);
         lock(&self.users).insert(image.id.clone(), Arc::clone(&users));
         Ok(users)

@@ -296,12 +296,8 @@ impl<C: Containerd> ImageRecords for Bounded<C> {
             .await
     }
 
-    async fn create_lease(&self) -> Result<LeaseId> {
-        self.record("create", "lease", self.inner.create_lease()).await
-    }
-
-    async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId> {
-        self.record("create lease for", purpose, self.inner.create_lease_for(purpose))
+    async fn create_lease(&self, lease: &LeaseId) -> Result<()> {
+        self.record("create lease", lease.as_str(), self.inner.create_lease(lease))
             .await
     }
 

@@ -35,20 +35,10 @@ impl ImageRecords for Fake {
         .await
     }
 
-    async fn create_lease(&self) -> Result<LeaseId> {
-        self.call("create_lease", "", |state| {
-            let lease = LeaseId::from(format!("{}{}", LeaseId::PREFIX, LeaseId::random()));
+    async fn create_lease(&self, lease: &LeaseId) -> Result<()> {
+        self.call("create_lease", lease.as_str(), |state| {
             state.leases.insert(lease.to_string(), state::Lease::default());
-            Ok(lease)
-        })
-        .await
-    }
-
-    async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId> {
-        self.call("create_lease", purpose, |state| {
-            let lease = LeaseId::from(format!("{}{purpose}-{}", LeaseId::PREFIX, LeaseId::random()));
-            state.leases.insert(lease.to_string(), state::Lease::default());
-            Ok(lease)
+            Ok(())
         })
         .await
     }

@@ -11,21 +11,6 @@ use crate::{
     ids::LeaseId,
 };
 
-impl Grpc {
-    async fn new_lease(&self, lease: LeaseId) -> Result<LeaseId> {
-        // A lease that its maker never deletes, being killed, must not hold its garbage for ever.
-        let expiry = jiff::Timestamp::try_from(clone8s_daemon::clock::now() + Duration::from_hours(24))
-            .map(|at| at.to_string())
-            .unwrap_or_default();
-        let request = api::CreateRequest {
-            id: lease.to_string(),
-            labels: HashMap::from([("containerd.io/gc.expire".to_owned(), expiry)]),
-        };
-        call("create lease", lease.as_str(), self.leases().create(request)).await?;
-        Ok(lease)
-    }
-}
-
 #[async_trait::async_trait]
 impl ImageRecords for Grpc {
     async fn list_images(&self) -> Result<Vec<api::Image>> {
@@ -68,18 +53,18 @@ impl ImageRecords for Grpc {
         call("delete image", name, self.images().delete(request)).await
     }
 
-    async fn create_lease(&self) -> Result<LeaseId> {
-        self.new_lease(LeaseId::from(format!("{}{}", LeaseId::PREFIX, LeaseId::random())))
+    async fn create_lease(&self, lease: &LeaseId) -> Result<()> {
+        // A lease that its maker never deletes, being killed, must not hold its garbage for ever.
+        let expiry = jiff::Timestamp::try_from(clone8s_daemon::clock::now() + Duration::from_hours(24))
+            .map(|at| at.to_string())
+            .unwrap_or_default();
+        let request = api::CreateRequest {
+            id: lease.to_string(),
+            labels: HashMap::from([("containerd.io/gc.expire".to_owned(), expiry)]),
+        };
+        call("create lease", lease.as_str(), self.leases().create(request))
             .await
-    }
-
-    async fn create_lease_for(&self, purpose: &str) -> Result<LeaseId> {
-        self.new_lease(LeaseId::from(format!(
-            "{}{purpose}-{}",
-            LeaseId::PREFIX,
-            LeaseId::random()
-        )))
-        .await
+            .map(drop)
     }
 
     async fn delete_lease(&self, lease: &LeaseId) -> Result<()> {
