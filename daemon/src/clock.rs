@@ -26,8 +26,14 @@ pub struct SimulatedTime(PhantomData<*const ()>);
 impl SimulatedTime {
     /// Inside of a tokio runtime: the time of day is `epoch` now.
     pub fn begin(epoch: SystemTime) -> Self {
-        SIMULATED.set(Some((epoch, Instant::now())));
-        Self(PhantomData)
+        let simulated = Self(PhantomData);
+        simulated.set(epoch);
+        simulated
+    }
+
+    /// Somebody sets the clock: it goes on from `time`.
+    pub fn set(&self, time: SystemTime) {
+        SIMULATED.set(Some((time, Instant::now())));
     }
 }
 
@@ -49,6 +55,9 @@ mod tests {
         let simulated = SimulatedTime::begin(epoch);
         tokio::time::sleep(Duration::from_hours(24)).await;
         assert_eq!(now(), epoch + Duration::from_hours(24));
+        simulated.set(epoch);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(now(), epoch + Duration::from_secs(1));
         drop(simulated);
         assert!(now() > epoch + Duration::from_hours(48));
     }

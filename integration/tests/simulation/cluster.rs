@@ -1,7 +1,11 @@
 //! The parts of a cluster as they are, in one process: kubelets, apiserver and controllers, each of which can be killed
 //! and started again, on a store, a bus and runtimes in memory.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use clone8s_apiserver::{
     Apiserver,
@@ -9,7 +13,11 @@ use clone8s_apiserver::{
 };
 use clone8s_bus::EventBus;
 use clone8s_controllers::NODE_GRACE_PERIOD;
-use clone8s_daemon::{Shutdown, unix};
+use clone8s_daemon::{
+    Shutdown,
+    clock::{self, SimulatedTime},
+    unix,
+};
 use clone8s_kubelet::runtime::Runtime;
 use tokio::{
     task::{JoinSet, spawn_blocking},
@@ -74,6 +82,7 @@ struct Node {
 }
 
 pub(crate) struct Cluster {
+    clock: SimulatedTime,
     dir: tempfile::TempDir,
     store: FarStore,
     bus: FlakyBus,
@@ -89,7 +98,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Nothing runs yet.
-    pub(crate) async fn new(seed: u64) -> Self {
+    pub(crate) async fn new(seed: u64, clock: SimulatedTime) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = FarStore::new(seed);
         let journal = Journal::new(&store);
@@ -118,6 +127,7 @@ impl Cluster {
             }
         });
         Self {
+            clock,
             dir,
             store,
             bus,
@@ -167,6 +177,7 @@ impl Cluster {
             Act::Store { away } => self.store.set_away(away),
             Act::Bus { away } => self.bus.set_away(away),
             Act::Runtime { node, wrong } => self.node(node).runtime.set_wrong(wrong),
+            Act::SetClock { by } => self.clock.set(later(clock::now(), by)),
             Act::Exit { node, choice, code } => self.node(node).runtime.clone().exit(choice, code).await,
         }
     }
@@ -318,4 +329,9 @@ impl Node {
             run.await.unwrap();
         })
     }
+}
+
+fn later(time: SystemTime, seconds: i64) -> SystemTime {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    if seconds < 0 { time - by } else { time + by }
 }

@@ -56,9 +56,9 @@ const QUIET: Duration = Duration::from_mins(1);
 const STARTS: usize = 15;
 
 async fn play(seed: u64) -> Result<(), String> {
-    let _simulated = SimulatedTime::begin(SystemTime::UNIX_EPOCH + EPOCH);
+    let clock = SimulatedTime::begin(SystemTime::UNIX_EPOCH + EPOCH);
     let begun = Instant::now();
-    let mut cluster = Cluster::new(seed).await;
+    let mut cluster = Cluster::new(seed, clock).await;
     let parts = NODES.map(Part::Kubelet);
     for part in [Part::Apiserver, Part::Controllers].into_iter().chain(parts) {
         cluster.act(schedule::Act::Start(part)).await;

@@ -105,6 +105,10 @@ pub(crate) enum Act {
         node: NodeName,
         wrong: u32,
     },
+    /// The clock of all is set so many seconds ahead, or back.
+    SetClock {
+        by: i64,
+    },
     /// One of the running containers ends.
     Exit {
         node: NodeName,
@@ -195,6 +199,11 @@ fn choose(rng: &mut StdRng) -> (Act, Option<(Duration, Act)>) {
             let wrong = rng.random_range(10..60);
             let end = (seconds(rng, 20), Act::Runtime { node, wrong: 0 });
             (Act::Runtime { node, wrong }, Some(end))
+        }
+        91..93 => {
+            let most: i64 = if rng.random_bool(0.5) { 60 } else { 7_200 };
+            let by = rng.random_range(-most..most);
+            (Act::SetClock { by }, None)
         }
         _ => {
             let (choice, code) = (rng.random_range(0..16), i32::from(rng.random_bool(0.6)));

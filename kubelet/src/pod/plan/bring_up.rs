@@ -76,11 +76,10 @@ impl<'a> Planner<'a> {
             RunState::Exited(_) if !up_to_date => successor(0),
             RunState::Exited(exit) => {
                 match next_run(role.restart_policy(pod.spec()), newest, exit, self.intervals) {
-                    Next::Done => Need::Nothing,
                     Next::RestartAt { at, backoff_step } if self.is_due(exit.finished_at, at) => {
                         successor(backoff_step)
                     }
-                    Next::RestartAt { .. } => Need::Nothing,
+                    Next::Done | Next::RestartAt { .. } => Need::Nothing,
                 }
             }
         }
