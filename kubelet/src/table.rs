@@ -13,8 +13,8 @@ use std::{
 use clone8s_daemon::Shutdown;
 use tokio::{
     sync::{Notify, mpsc, watch},
-    task::{Id, JoinError, JoinSet},
-    time::{Duration, Instant},
+    task::{Id, JoinError, JoinSet, spawn_blocking},
+    time::{Duration, Instant, Interval, MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -30,6 +30,8 @@ use crate::{
 };
 
 const CRASH_HOLD: Duration = Duration::from_secs(5);
+/// Between looks for what former pods have left.
+const SWEEP_EVERY: Duration = Duration::from_secs(20);
 
 /// The table of workers.
 pub(crate) struct PodTable {
@@ -51,8 +53,11 @@ pub(crate) struct PodTable {
     ended: BTreeMap<PodKey, Instant>,
     /// When a pod's worker panicked: the next one waits, in case it does too.
     crashed: BTreeMap<PodKey, Instant>,
-    /// Folders of pods that are long gone have been removed.
-    swept: bool,
+    /// All sources have said once what they want.
+    complete: bool,
+    sweeps: Interval,
+    /// The pods of which something was left that nobody names, at the last look; None before the first.
+    forsaken: Option<BTreeSet<PodUid>>,
 }
 
 struct Handle {
@@ -68,6 +73,9 @@ impl PodTable {
         feeds: Feeds,
         admitted: Admitted,
     ) -> Self {
+        let mut sweeps = interval(SWEEP_EVERY);
+        // Two looks are to be so long apart, whatever held up the first.
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             desired,
             evictions,
@@ -83,7 +91,9 @@ impl PodTable {
             seen: None,
             ended: BTreeMap::new(),
             crashed: BTreeMap::new(),
-            swept: false,
+            complete: false,
+            sweeps,
+            forsaken: None,
         }
     }
 
@@ -101,6 +111,7 @@ impl PodTable {
                     self.wake_concerned();
                 }
                 Some(ended) = self.tasks.join_next_with_id() => self.note_end(ended),
+                _ = self.sweeps.tick() => self.sweep().await,
                 () = shutdown.cancelled() => break,
             }
         }
@@ -143,9 +154,9 @@ impl PodTable {
             self.tell(key, want);
         }
         self.wake_changed(snapshot);
-        if desired.complete && !self.swept {
-            self.swept = true;
-            self.sweep(&desired, &running);
+        if desired.complete && !self.complete {
+            self.complete = true;
+            self.sweeps.reset_immediately();
         }
     }
 
@@ -231,15 +242,42 @@ impl PodTable {
         self.ended.insert(key, Instant::now());
     }
 
-    /// Removes what pods have left on the node that were gone before the kubelet started.
-    fn sweep(&mut self, desired: &Desired, running: &BTreeSet<PodUid>) {
+    /// Removes what is left on the node of pods that nobody names any more: of those that went while no kubelet ran, and,
+    /// when they are nobody's at two looks in a row, of those whose worker never came to know what there was.
+    async fn sweep(&mut self) {
         let context = Arc::clone(&self.context);
-        let wanted: BTreeSet<_> = desired.pods.values().map(DesiredPod::uid).collect();
-        let kept: BTreeSet<_> = wanted.union(running).cloned().collect();
-        self.tasks.spawn_blocking(move || {
-            if let Err(error) = context.executor.sweep(&kept) {
-                tracing::warn!(%error, "cannot remove the folders of former pods");
+        let looked = spawn_blocking(move || context.executor.volumes.known()).await;
+        let mut left = match looked {
+            Ok(Ok(left)) => left,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot look for the folders of former pods");
+                return;
             }
-        });
+            // It is the end of the kubelet.
+            Err(_) => return,
+        };
+        // After the look: whose folder was there has been named by now, if anybody does.
+        let Some(snapshot) = self.snapshot.borrow().clone() else {
+            return;
+        };
+        {
+            let desired = self.desired.borrow();
+            if !desired.complete {
+                return;
+            }
+            for uid in desired.pods.values().map(DesiredPod::uid) {
+                left.remove(&uid);
+            }
+        }
+        for uid in snapshot.pods.values().flat_map(|digest| &digest.uids) {
+            left.remove(uid);
+        }
+        let before = self.forsaken.replace(left.keys().cloned().collect());
+        left.retain(|uid, _| before.as_ref().is_none_or(|before| before.contains(uid)));
+        if left.is_empty() {
+            return;
+        }
+        let context = Arc::clone(&self.context);
+        self.tasks.spawn_blocking(move || context.executor.sweep(&left));
     }
 }

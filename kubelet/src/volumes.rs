@@ -19,6 +19,7 @@ mod projected;
 mod sub_path;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -218,10 +219,10 @@ impl Volumes {
     }
 
     /// All pods that have folders here.
-    pub fn known(&self) -> io::Result<Vec<(PodUid, Option<PodKey>)>> {
+    pub fn known(&self) -> io::Result<BTreeMap<PodUid, Option<PodKey>>> {
         let entries = match fs::read_dir(&self.pods) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
             Err(error) => return Err(error),
         };
         entries

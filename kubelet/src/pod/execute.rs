@@ -2,13 +2,7 @@
 
 mod create;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use clone8s::huge_pages::PageSize;
 use tokio::sync::watch;
@@ -165,17 +159,14 @@ impl Executor {
         self.volumes.clean_up(uid)
     }
 
-    /// Cleans up after every pod but the `kept` ones: after those that went while no kubelet ran. Blocks.
-    pub fn sweep(&self, kept: &BTreeSet<PodUid>) -> io::Result<()> {
-        for (uid, key) in self.volumes.known()? {
-            if !kept.contains(&uid) {
-                tracing::info!(uid = %uid, "removing the folders and cgroups of a former pod");
-                if let Err(error) = self.clean_up(key.as_ref(), &uid) {
-                    tracing::warn!(uid = %uid, %error, "something of a former pod stays until the kubelet starts again");
-                }
+    /// Cleans up after pods that have gone with nobody to do it. Blocks.
+    pub fn sweep(&self, former: &BTreeMap<PodUid, Option<PodKey>>) {
+        for (uid, key) in former {
+            tracing::info!(%uid, "removing the folders and cgroups of a former pod");
+            if let Err(error) = self.clean_up(key.as_ref(), uid) {
+                tracing::warn!(%uid, %error, "something of a former pod stays; trying again");
             }
         }
-        Ok(())
     }
 
     /// Holds the pod as a whole to its limits, before that of a container changes what it takes. The pod's cgroup.

@@ -22,7 +22,7 @@ use clone8s::{
     },
 };
 use clone8s_daemon::{Shutdown, supervisor::SupervisorError};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::*;
 use crate::{
@@ -902,6 +902,32 @@ async fn folders_of_pods_that_went_while_no_kubelet_ran_are_removed() {
         !leftover.exists() && logs.join(".gone").exists()
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_that_no_worker_knows_of_is_removed_while_the_kubelet_runs() {
+    let node = Node::start();
+    node.want(&[&web()]);
+    node.until_running(&["p/web#0"]).await;
+    settle().await;
+    let folder = |uid: &str| node.dir.path().join("data/pods").join(uid);
+    std::fs::create_dir_all(folder("lost-uid").join("volumes/v")).unwrap();
+    let written = Instant::now();
+    node.until("the folder is gone", |_| !folder("lost-uid").exists())
+        .await;
+    // Not at the first look that finds it: a pod that has just come may not be known yet.
+    assert!(
+        written.elapsed() >= Duration::from_secs(20),
+        "{:?}",
+        written.elapsed()
+    );
+    assert!(folder("p-uid").exists());
+    // Of a pod that is wanted nothing is taken away, though nothing of it runs.
+    let mut waiting = web();
+    Arc::make_mut(&mut waiting.pod).spec.as_mut().unwrap().containers[0].image = "absent:1".into();
+    node.want(&[&waiting]);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert!(folder("p-uid").exists());
 }
 
 #[tokio::test(start_paused = true)]

@@ -260,13 +260,11 @@ fn an_empty_dir_keeps_its_files_until_the_pod_is_cleaned_up() {
     node.mounts().unwrap();
     assert!(path.join("kept").exists());
     node.volumes.claim(&node.pod.key(), &node.pod.uid()).unwrap();
-    assert_eq!(
-        node.volumes.known().unwrap(),
-        [(node.pod.uid(), Some(node.pod.key()))]
-    );
+    let known = [(node.pod.uid(), Some(node.pod.key()))];
+    assert_eq!(node.volumes.known().unwrap(), known.into());
     node.volumes.clean_up(&node.pod.uid()).unwrap();
     assert!(!path.exists());
-    assert_eq!(node.volumes.known().unwrap(), []);
+    assert_eq!(node.volumes.known().unwrap(), BTreeMap::new());
 }
 
 #[test]
