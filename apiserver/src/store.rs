@@ -244,7 +244,7 @@ pub enum StoreError {
     Future { asked: Revision, newest: Revision },
     #[error("{key}: {bytes} bytes are more than the store takes ({limit})")]
     TooLarge { key: String, bytes: usize, limit: usize },
-    /// The store cannot be reached or has no quorum; the write may or may not have happened.
+    /// The store cannot be reached, has no quorum, or its disk has failed or is full; the write may or may not have happened.
     #[error("the store is not available")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the store is broken")]

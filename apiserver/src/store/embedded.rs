@@ -7,10 +7,14 @@
 //! get, list ──► a snapshot of the file         history (file) ──────────► watches that are behind
 //! ```
 //!
+//! After an error of the disk, such as one that is full, the writes answer [`StoreError::Unavailable`] until the file can
+//! be written again.
+//!
 //! The file belongs to one process: a second one is refused. Memory holds a small page cache and the most recent
 //! changes, whatever the size of the data. History is bounded by [`Options::history`]; what is older answers
 //! [`StoreError::Compacted`].
 
+mod file;
 mod filling;
 mod recent;
 mod schema;
@@ -19,7 +23,6 @@ mod writer;
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -29,13 +32,12 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
-use redb::{Database, DatabaseError};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::filling::Filling;
 use self::{
+    file::{File, broken},
     recent::Recent,
-    schema::Snapshot,
     writer::{Action, Write, Writer},
 };
 use super::{
@@ -96,7 +98,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct EmbeddedStore {
     path: PathBuf,
-    file: Arc<Database>,
+    file: Arc<File>,
     recent: Arc<Recent>,
     progress_every: Duration,
     /// None only while dropping.
@@ -112,31 +114,7 @@ impl EmbeddedStore {
 
     pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        let io_failed = |cause| OpenError::Io {
-            path: path.to_owned(),
-            cause,
-        };
-        create_private(path).map_err(io_failed)?;
-        let told = path.to_owned();
-        let file = Database::builder()
-            .set_cache_size(options.cache_bytes)
-            .set_repair_callback(move |session| {
-                tracing::info!(path = %told.display(), progress = session.progress(), "checking the store after a crash");
-            })
-            .create(path)
-            .map_err(|error| open_error(path, error))?;
-        let newest = schema::prepare(&file).map_err(|error| match error {
-            schema::PrepareError::Format(found) => OpenError::Format {
-                path: path.to_owned(),
-                found,
-                known: schema::FORMAT,
-            },
-            schema::PrepareError::File(cause) => OpenError::Damaged {
-                path: path.to_owned(),
-                cause: Box::new(cause),
-            },
-        })?;
-
+        let (file, newest) = File::open(path, options.cache_bytes)?;
         let file = Arc::new(file);
         let recent = Arc::new(Recent::new(newest));
         let (writes, queue) = mpsc::channel(WRITE_QUEUE);
@@ -145,11 +123,15 @@ impl EmbeddedStore {
             recent: Arc::clone(&recent),
             path: path.to_owned(),
             history: options.history,
+            mend_at: None,
         };
         let writer = thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || writer.run(queue))
-            .map_err(io_failed)?;
+            .map_err(|cause| OpenError::Io {
+                path: path.to_owned(),
+                cause,
+            })?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -200,16 +182,15 @@ impl Drop for EmbeddedStore {
 impl Store for EmbeddedStore {
     async fn get(&self, key: &str) -> Result<(Option<KeyValue>, Revision), StoreError> {
         // Read in place: a lookup touches a few pages, which costs less than a change of threads.
-        Snapshot::new(&self.file)
-            .and_then(|snapshot| Ok((snapshot.get(key)?, snapshot.revision())))
-            .map_err(broken)
+        let snapshot = self.file.snapshot()?;
+        Ok((snapshot.get(key).map_err(broken)?, snapshot.revision()))
     }
 
     async fn list(&self, prefix: &str, page: Page, at: Option<Revision>) -> Result<Listing, StoreError> {
         let file = Arc::clone(&self.file);
         let prefix = prefix.to_owned();
         let listing = tokio::task::spawn_blocking(move || {
-            let snapshot = Snapshot::new(&file).map_err(broken)?;
+            let snapshot = file.snapshot()?;
             let at = at.unwrap_or(snapshot.revision());
             snapshot.must_know(at)?;
             snapshot.list(&prefix, &page, at).map_err(broken)
@@ -218,7 +199,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn dump(&self, prefix: &str) -> Result<Dump, StoreError> {
-        let snapshot = Snapshot::new(&self.file).map_err(broken)?;
+        let snapshot = self.file.snapshot()?;
         let revision = snapshot.revision();
         let prefix = prefix.to_owned();
         let first = Page {
@@ -274,7 +255,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, StoreError> {
-        Snapshot::new(&self.file).map_err(broken)?.must_know(after)?;
+        self.file.snapshot()?.must_know(after)?;
         Ok(watch::watch(
             Arc::downgrade(&self.file),
             Arc::clone(&self.recent),
@@ -286,7 +267,7 @@ impl Store for EmbeddedStore {
 
     async fn size(&self) -> Result<Size, StoreError> {
         let file = fs::metadata(&self.path).map_err(|error| StoreError::Broken(error.into()))?;
-        let snapshot = Snapshot::new(&self.file).map_err(broken)?;
+        let snapshot = self.file.snapshot()?;
         Ok(Size {
             bytes: file.len(),
             revision: snapshot.revision(),
@@ -299,49 +280,5 @@ impl Store for EmbeddedStore {
 
     fn newest_known(&self) -> Option<Revision> {
         self.recent.newest()
-    }
-}
-
-fn broken(error: impl Into<redb::Error>) -> StoreError {
-    StoreError::Broken(Box::new(error.into()))
-}
-
-/// Makes the file before the database does: it will hold secrets, and its name must survive a power loss too.
-fn create_private(path: &Path) -> io::Result<()> {
-    let folder = folder_of(path);
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let options = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .clone();
-    match options.open(path) {
-        Ok(_) => fs::File::open(folder)?.sync_all(),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-fn open_error(path: &Path, error: DatabaseError) -> OpenError {
-    let path = path.to_owned();
-    match error {
-        DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path),
-        DatabaseError::Storage(redb::StorageError::Io(cause))
-            if cause.kind() == io::ErrorKind::InvalidData =>
-        {
-            OpenError::NotAStore(path)
-        }
-        DatabaseError::Storage(redb::StorageError::Io(cause)) => OpenError::Io { path, cause },
-        cause => OpenError::Damaged {
-            path,
-            cause: Box::new(cause),
-        },
     }
 }

@@ -10,7 +10,8 @@ use futures::StreamExt as _;
 use redb::Database;
 
 use super::{
-    EmbeddedStore, OpenError, broken, create_private, folder_of, open_error,
+    EmbeddedStore, OpenError,
+    file::{broken, create_private, folder_of, open_error},
     schema::{META, META_COMPACTED, META_REVISION, PrepareError, VERSIONS, prepare},
 };
 use crate::{

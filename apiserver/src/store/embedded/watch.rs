@@ -12,16 +12,14 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream};
-use redb::Database;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
 use super::{
-    broken,
+    file::{File, broken},
     recent::{Look, Recent},
-    schema::Snapshot,
 };
 use crate::store::{Change, Revision, StoreError, Watch, WatchItem};
 
@@ -29,7 +27,7 @@ use crate::store::{Change, Revision, StoreError, Watch, WatchItem};
 const LOOK: usize = 128;
 
 pub(super) fn watch(
-    file: Weak<Database>,
+    file: Weak<File>,
     recent: Arc<Recent>,
     prefix: String,
     after: Revision,
@@ -55,7 +53,7 @@ pub(super) fn watch(
 
 struct Watcher {
     /// Weak, so that a forgotten watch does not keep the file open.
-    file: Weak<Database>,
+    file: Weak<File>,
     recent: Arc<Recent>,
     newest: watch::Receiver<Option<Revision>>,
     prefix: String,
@@ -112,7 +110,7 @@ impl Watcher {
         let file = self.file.upgrade().ok_or_else(closed)?;
         let (prefix, after) = (self.prefix.clone(), self.position);
         let read = tokio::task::spawn_blocking(move || {
-            let snapshot = Snapshot::new(&file).map_err(broken)?;
+            let snapshot = file.snapshot()?;
             snapshot.must_know(after)?;
             snapshot.changes(&prefix, after, LOOK).map_err(broken)
         });

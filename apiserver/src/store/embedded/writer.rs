@@ -1,12 +1,19 @@
 //! The one writer of the file: gathers what is queued, commits it with one sync, then answers.
 
-use std::{iter, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
+use std::{
+    iter,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
+use clone8s_daemon::supervisor::chain;
 use redb::{Database, ReadableTable as _, Table};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    file::{File, broken},
     recent::Recent,
     schema::{LOG, META, META_COMPACTED, META_REVISION, VERSIONS, read_meta, version_up_to},
 };
@@ -19,6 +26,8 @@ const BATCH_BYTES: usize = 8 << 20;
 /// A commit removes this many old writes at least, and twice as many as it adds, so that the history shrinks
 /// steadily and never all at once.
 const COMPACT_AT_LEAST: usize = 64;
+/// After an error of the disk the file is opened anew at most so often: it is checked as after a crash.
+const MEND_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Write {
@@ -68,22 +77,32 @@ impl Write {
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub(super) file: Arc<Database>,
+    pub(super) file: Arc<File>,
     pub(super) recent: Arc<Recent>,
     pub(super) path: PathBuf,
     pub(super) history: History,
+    /// When the file is to be opened anew, after an error of the disk.
+    pub(super) mend_at: Option<Instant>,
 }
 
 /// The failure of a commit, which concerns each of its writers.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("cannot write {path}: {cause}; see that the disk is well and has room, then restart")]
+#[error("cannot write {path}: {cause}; see that the disk is well and has room")]
 struct CommitFailed {
     path: String,
     cause: String,
 }
 
+/// Why a file that was opened anew is not the one that it was.
+#[derive(Debug, thiserror::Error)]
+#[error("the file is at revision {found}, but {known} was acknowledged")]
+struct WentBack {
+    found: Revision,
+    known: Revision,
+}
+
 impl Writer {
-    pub(super) fn run(self, mut queue: mpsc::Receiver<Write>) {
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Write>) {
         while let Some(first) = queue.blocking_recv() {
             let mut bytes = 0;
             let mut batch = Vec::new();
@@ -98,8 +117,13 @@ impl Writer {
         }
     }
 
-    fn commit_and_answer(&self, batch: Vec<Write>) {
-        match self.commit(&batch) {
+    fn commit_and_answer(&mut self, batch: Vec<Write>) {
+        let committed = self.mend().and_then(|()| {
+            self.file
+                .with(|database| self.commit(database, &batch))
+                .map_err(broken)
+        });
+        match committed {
             Ok((changes, outcomes)) => {
                 // Before the answers: who writes and then watches finds the write.
                 self.recent.extend(changes);
@@ -109,9 +133,13 @@ impl Writer {
                 }
             }
             Err(error) => {
+                let is_of_the_disk = matches!(error, StoreError::Unavailable(_));
+                if is_of_the_disk && self.mend_at.is_none() {
+                    self.mend_at = Some(Instant::now() + MEND_EVERY);
+                }
                 let failure = CommitFailed {
                     path: self.path.display().to_string(),
-                    cause: error.to_string(),
+                    cause: chain(&error),
                 };
                 tracing::error!(
                     path = failure.path,
@@ -119,22 +147,55 @@ impl Writer {
                     "the store cannot write its file"
                 );
                 for write in batch {
-                    let _ = write
-                        .reply
-                        .send(Err(StoreError::Broken(Box::new(failure.clone()))));
+                    let failure = Box::new(failure.clone());
+                    let _ = write.reply.send(Err(if is_of_the_disk {
+                        StoreError::Unavailable(failure)
+                    } else {
+                        StoreError::Broken(failure)
+                    }));
                 }
             }
         }
     }
 
+    /// Opens the file anew after an error of the disk, and tells the watches of what a write that failed did all the same.
+    fn mend(&mut self) -> Result<(), StoreError> {
+        let Some(mend_at) = self.mend_at else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        if now < mend_at {
+            return Err(StoreError::Unavailable("the disk failed a moment ago".into()));
+        }
+        self.mend_at = Some(now + MEND_EVERY);
+        let newest = self
+            .file
+            .reopen()
+            .map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        let mut known = self.recent.newest().unwrap_or(newest);
+        if newest < known {
+            return Err(StoreError::Broken(Box::new(WentBack { found: newest, known })));
+        }
+        let snapshot = self.file.snapshot()?;
+        while known < newest {
+            let (changes, up_to) = snapshot.changes("", known, BATCH_WRITES).map_err(broken)?;
+            self.recent.extend(changes);
+            known = up_to;
+        }
+        self.mend_at = None;
+        tracing::info!(path = %self.path.display(), "the store writes its file again");
+        Ok(())
+    }
+
     #[expect(clippy::type_complexity, reason = "one caller, a few lines above")]
     fn commit(
         &self,
+        database: &Database,
         batch: &[Write],
     ) -> Result<(Vec<Change>, Vec<Result<Revision, StoreError>>), redb::Error> {
         let now = clone8s_daemon::clock::now();
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let transaction = self.file.begin_write()?;
+        let transaction = database.begin_write()?;
         let mut changes = Vec::new();
         let mut outcomes = Vec::with_capacity(batch.len());
         {
