@@ -65,6 +65,9 @@ pub(crate) trait Kind: Object + Rules + Cached {
         self.take_status(given);
     }
 
+    /// Keeps what other calls gave the object and nothing can take from it, where an apply names it no more.
+    fn keep_what_stays(&mut self, _old: &Self) {}
+
     /// The node that the object belongs to, if it belongs to one.
     fn node(&self) -> Option<&str> {
         None
@@ -157,6 +160,18 @@ impl Kind for Pod {
     fn merge_status(&mut self, given: &Self, condition_types: &[String]) {
         let given = given.status.clone().unwrap_or_default();
         self.status = Some(pod_status::merge(self, given, condition_types));
+    }
+
+    /// Its node, and the containers for a look into it. Who applies what a get has shown names both.
+    fn keep_what_stays(&mut self, old: &Self) {
+        let Some(old) = &old.spec else { return };
+        let spec = self.spec.get_or_insert_default();
+        if spec.node_name.is_empty() {
+            spec.node_name.clone_from(&old.node_name);
+        }
+        if spec.ephemeral_containers.is_empty() {
+            spec.ephemeral_containers.clone_from(&old.ephemeral_containers);
+        }
     }
 
     fn node(&self) -> Option<&str> {

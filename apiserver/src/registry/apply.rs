@@ -66,13 +66,14 @@ impl Registry {
         let admission = Admission::of_change(self, key).await?;
         let has_changed = AtomicBool::new(false);
         let apply = |current: &K| {
-            let applied = fields::apply(object, current, manager, timestamp(clock::now()))?;
+            let mut applied = fields::apply(object, current, manager, timestamp(clock::now()))?;
             if conflicts == Conflicts::Refuse && !applied.conflicts.is_empty() {
                 return Err(ApiError::FieldConflicts {
                     object: key.name(),
                     conflicts: applied.conflicts,
                 });
             }
+            applied.object.keep_what_stays(current);
             let mut next = admit_change(scope, &admission, key, applied.object, current)?;
             // Who has what is written too, but it is no news of the object.
             has_changed.store(next != *current, Ordering::Relaxed);

@@ -193,6 +193,40 @@ async fn what_the_scheduler_and_the_node_write_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_manifest_is_applied_again_after_what_a_get_has_shown_was() {
+    let server = Server::start().await;
+    let root = server.root();
+    create_node(&root, "n1").await;
+    let (created, _) = apply(&root, pod("web"), "c8s").await.unwrap();
+    let bind = BindPodRequest {
+        name: "web".into(),
+        node_name: "n1".into(),
+        ..BindPodRequest::default()
+    };
+    pods(&root).bind_pod(bind).await.unwrap();
+    let look = AddEphemeralContainerRequest {
+        name: "web".into(),
+        container: Some(EphemeralContainer {
+            name: "look".into(),
+            image: "busybox:1.36".into(),
+            ..EphemeralContainer::default()
+        }),
+        ..AddEphemeralContainerRequest::default()
+    };
+    pods(&root).add_ephemeral_container(look).await.unwrap();
+
+    let mut shown = get_pod(&root, "web").await.unwrap();
+    shown.metadata.as_mut().unwrap().managed_fields.clear();
+    let (_, outcome) = apply(&root, shown.clone(), "c8s").await.unwrap();
+    assert_eq!(outcome, ApplyOutcome::Unchanged);
+    let (object, outcome) = apply(&root, pod("web"), "c8s").await.unwrap();
+    assert_eq!((object.spec, outcome), (shown.spec, ApplyOutcome::Unchanged));
+    let fields = |pod: &Pod| pod.metadata.as_ref().unwrap().managed_fields[0].fields.clone();
+    assert_eq!(fields(&get_pod(&root, "web").await.unwrap()), fields(&created));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn an_apply_is_tried_repeated_and_held_to_the_rules() {
     let server = Server::start().await;
     let root = server.root();
