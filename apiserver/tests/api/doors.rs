@@ -91,6 +91,39 @@ async fn reflection_lists_every_service_that_is_served_and_no_other() {
 }
 
 #[tokio::test]
+async fn reflection_describes_the_details_of_errors() {
+    let server = Server::start().await;
+    let mut client = ServerReflectionClient::new(server.root());
+    for message in [
+        "BadRequest",
+        "ErrorInfo",
+        "PreconditionFailure",
+        "ResourceInfo",
+        "RetryInfo",
+    ] {
+        let symbol = format!("google.rpc.{message}");
+        let ask = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::FileContainingSymbol(symbol)),
+        };
+        let mut answers = client
+            .server_reflection_info(futures::stream::iter([ask]))
+            .await
+            .unwrap()
+            .into_inner();
+        let answer = answers.message().await.unwrap().unwrap();
+        assert!(
+            matches!(
+                answer.message_response,
+                Some(MessageResponse::FileDescriptorResponse(_))
+            ),
+            "{message}: {answer:?}"
+        );
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn calls_are_counted_where_prometheus_reads() {
     let server = Server::start().await;
     create_pod(&server.root(), pod("web")).await;
