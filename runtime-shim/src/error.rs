@@ -71,6 +71,9 @@ pub(crate) enum Error {
         #[source]
         cause: io::Error,
     },
+    /// The OCI runtime refused a process. Without ids: of every try the same is told.
+    #[error("cannot start the container: {0}")]
+    CannotStart(String),
     #[error(transparent)]
     Containerd(#[from] ContainerdError),
     #[error(transparent)]
@@ -113,6 +116,8 @@ impl Error {
             Self::NotReady(_) | Self::Stopping | Self::Connect { .. } => Code::Unavailable,
             Self::Deadline { .. } => Code::DeadlineExceeded,
             Self::File { .. } => Code::Internal,
+            // Not this program's bug: the reply tells what the OCI runtime said.
+            Self::CannotStart(_) => Code::Unknown,
             Self::Containerd(error) => containerd_code(error),
             Self::Image(error) => image_code(error),
             Self::Network(error) => network_code(error),

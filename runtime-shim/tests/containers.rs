@@ -163,9 +163,14 @@ async fn what_cannot_be_done_is_refused_with_the_reason() {
     config.command = vec!["/no/such/program".into()];
     let id = rig.create(&pod, config).await.unwrap();
     let failed = rig.start_container(&id).await.unwrap_err();
-    assert!(failed.message().contains("/no/such/program"), "{failed:?}");
     let status = rig.status(&id).await.unwrap();
     assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+    // Of every try the same, so that a kubelet counts them as one event.
+    for words in [failed.message(), &status.message] {
+        assert!(words.starts_with("cannot start the container: "), "{words}");
+        assert!(words.contains("/no/such/program"), "{words}");
+        assert!(!words.contains(&id) && !words.contains("code: "), "{words}");
+    }
 
     let id = rig.run(&pod, script("twice", "exec sleep 1000")).await;
     assert_eq!(

@@ -120,9 +120,11 @@ impl Shim {
         let created = timed("task create", self.containerd.create_task(request)).await;
         // Made or not: the container has its own copies.
         stage.clear()?;
-        let pid = created?;
+        let pid = created.map_err(refused)?;
         let started_at = now_nanos();
-        timed("task start", self.containerd.start(container.id.as_str(), None)).await?;
+        timed("task start", self.containerd.start(container.id.as_str(), None))
+            .await
+            .map_err(refused)?;
         // Nobody waits for it: after a crash, a start without a record is seen by its task.
         self.own(Arc::clone(self).record_start(Arc::clone(container), started_at));
         // Its end may have been heard of already.
@@ -156,7 +158,8 @@ impl Shim {
             self.unsettled.notify_one();
             return;
         }
-        if is_containerds(error) || container.is_unsettled() {
+        let is_containerds = matches!(error, Error::Containerd(error) if is_containerds(error));
+        if is_containerds || container.is_unsettled() {
             // For all that is known, nothing is wrong with the container: it stays as it is and can be started again.
             return;
         }
@@ -212,18 +215,22 @@ impl Shim {
     }
 }
 
+/// What a start that failed for the container's sake says.
+fn refused(error: ContainerdError) -> Error {
+    if error.kind == ErrorKind::Other && !is_containerds(&error) {
+        return Error::CannotStart(error.message);
+    }
+    error.into()
+}
+
 /// Whether a call failed for containerd's sake, and not for what it was asked to do.
-fn is_containerds(error: &Error) -> bool {
+fn is_containerds(error: &ContainerdError) -> bool {
     matches!(
-        error,
-        Error::Containerd(error)
-            if matches!(
-                error.kind,
-                ErrorKind::Unavailable | ErrorKind::TimedOut | ErrorKind::AlreadyExists
-            )
-                // The folder of a task that containerd still makes, or still clears away, for a call that was cut off.
-                || error.message.contains("file exists")
+        error.kind,
+        ErrorKind::Unavailable | ErrorKind::TimedOut | ErrorKind::AlreadyExists
     )
+        // The folder of a task that containerd still makes, or still clears away, for a call that was cut off.
+        || error.message.contains("file exists")
 }
 
 /// A process that has ended cannot be signalled, which is what was wanted.

@@ -8,7 +8,10 @@ mod tasks;
 
 use std::{fmt, future::Future, path::PathBuf, time::Duration};
 
-use clone8s_daemon::{channel::Channel, unix};
+use clone8s_daemon::{
+    channel::{self, Channel},
+    unix,
+};
 use containerd_client::{
     events::TaskExit,
     services::v1::{
@@ -130,7 +133,7 @@ fn failure(call: &'static str, what: &str, status: &Status) -> ContainerdError {
         call,
         what: what.to_owned(),
         kind,
-        message: clone8s_daemon::supervisor::chain(status),
+        message: channel::words(status),
     }
 }
 

@@ -1,8 +1,8 @@
 //! What etcd's errors mean to the store's callers.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
-use clone8s_daemon::supervisor::chain;
+use clone8s_daemon::channel;
 use tonic::Code;
 
 use crate::store::{Revision, StoreError, VALUE_LIMIT};
@@ -86,12 +86,6 @@ pub(super) fn map_error(endpoints: &str, asked: &Asked<'_>, error: etcd_client::
         Code::InvalidArgument | Code::DataLoss | Code::Unimplemented => {
             StoreError::Broken(Box::new(failed(status.message().to_owned())))
         }
-        _ => {
-            let cause = match status.source() {
-                Some(source) => format!("{}: {}", status.message(), chain(source)),
-                None => status.message().to_owned(),
-            };
-            StoreError::Unavailable(Box::new(failed(cause)))
-        }
+        _ => StoreError::Unavailable(Box::new(failed(channel::words(&status)))),
     }
 }
