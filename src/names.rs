@@ -179,6 +179,21 @@ pub fn slug(name: &str) -> String {
 
 /// The candidate nearest to a word, when it is near enough to be what was meant.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest_by(word, candidates, |a, b| {
+        stem(a, b).or_else(|| typing_errors(a, b))
+    })
+}
+
+/// The candidate that a word is likely to be with typing errors alone: a Service is no ServiceAccount.
+pub fn mistyped<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest_by(word, candidates, typing_errors)
+}
+
+fn nearest_by<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+    distance: impl Fn(&str, &str) -> Option<usize>,
+) -> Option<&'a str> {
     let simplified = |s: &str| s.to_lowercase().replace(['_', '-'], "");
     let wanted = simplified(word);
     candidates
@@ -188,14 +203,17 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// How much longer one of two words is that begins with the other.
+fn stem(a: &str, b: &str) -> Option<usize> {
+    const LONG_STEM: usize = 6;
+    let is_stem = a.len().min(b.len()) >= LONG_STEM && (a.starts_with(b) || b.starts_with(a));
+    is_stem.then(|| a.len().abs_diff(b.len()))
+}
+
 /// Typing errors between two words; None when they are likely to be two different words, such as `initContainers`
 /// and `containers`.
-fn distance(a: &str, b: &str) -> Option<usize> {
-    const LONG_STEM: usize = 6;
+fn typing_errors(a: &str, b: &str) -> Option<usize> {
     let shorter = a.len().min(b.len());
-    if shorter >= LONG_STEM && (a.starts_with(b) || b.starts_with(a)) {
-        return Some(a.len().abs_diff(b.len()));
-    }
     let most = (shorter / 4).max(1);
     // Each letter too many is an error: what is sure to have too many is not compared, as it may be very long.
     if a.chars().count().abs_diff(b.chars().count()) > most {
@@ -356,6 +374,15 @@ mod tests {
             nearest(word, ["name", "image", "hostNetwork", "containers"]),
             expected
         );
+    }
+
+    #[rstest]
+    #[case("pods", Some("Pod"))]
+    #[case("ServiceAcount", Some("ServiceAccount"))]
+    #[case("Service", None)]
+    #[case("services", None)]
+    fn a_word_that_another_begins_with_is_not_mistyped(#[case] word: &str, #[case] expected: Option<&str>) {
+        assert_eq!(mistyped(word, ["Pod", "ServiceAccount"]), expected);
     }
 
     proptest! {

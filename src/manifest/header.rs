@@ -67,7 +67,7 @@ pub(super) fn kind(
     let message = match fields.get("kind") {
         Some(Value::String(name)) => match KINDS.iter().find(|kind| *kind == name) {
             Some(kind) => return Some(kind),
-            None => match names::nearest(name, KINDS.iter().copied()) {
+            None => match names::mistyped(name, KINDS.iter().copied()) {
                 Some(near) => format!("unknown kind {name:?}; did you mean {near:?}?"),
                 None => format!("unknown kind {name:?}; there are {}", KINDS.join(", ")),
             },

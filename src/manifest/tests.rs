@@ -258,6 +258,10 @@ fn a_list_holds_objects_each_with_its_path() {
     "apiVersion: v1\nkind: Deployment\n",
     "kind: unknown kind \"Deployment\"; there are Pod, Node, Namespace"
 )]
+#[case(
+    "apiVersion: v1\nkind: Service\n",
+    "kind: unknown kind \"Service\"; there are Pod"
+)]
 #[case("version: v1\nname: a\n", "version: must be \"v0\", but is the string \"v1\"")]
 #[case("apiVersion: v1\nkind: 7\n", "kind: must be one of Pod, Node")]
 #[case("a: 1\na: 2\n", "a: the key is written twice in the same mapping")]
@@ -271,6 +275,19 @@ fn a_list_holds_objects_each_with_its_path() {
 )]
 #[case("a: .nan\n", "a: NaN is not a number that a field can have")]
 #[case("a: [1\n", "cannot be read: ")]
+#[case(
+    "metadata:\n\tname: a\n",
+    "line 2, column 1: cannot be read: the line begins with a tab; indent with spaces"
+)]
+#[case(
+    "metadata:\n  \tname: a\n",
+    "cannot be read: the line begins with a tab; indent with spaces"
+)]
+#[case(
+    "- name: a\n   image: b\n",
+    "line 2, column 9: cannot be read: mapping values are not allowed in this context; see how far this line and those \
+     before it are indented"
+)]
 #[case("{\"apiVersion\": ", "cannot be read: ")]
 #[case(
     "just text",

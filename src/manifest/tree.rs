@@ -129,8 +129,8 @@ fn read_yaml(source: &Source<'_>) -> Read {
                     line: location.line(),
                     column: location.column(),
                 });
-                let finding = reader.finding(&without_place(&error.to_string()));
-                let error = stopped(source, index, position, finding);
+                let words = in_plain_words(source.text, position, &without_place(&error.to_string()));
+                let error = stopped(source, index, position, reader.finding(&words));
                 return Read { documents, error };
             }
         }
@@ -139,6 +139,24 @@ fn read_yaml(source: &Source<'_>) -> Read {
         documents,
         error: ManifestErrors::none(),
     }
+}
+
+/// The YAML parser's words, and what to do about the two mistakes that it names by their consequences.
+fn in_plain_words(text: &str, position: Option<Position>, words: &str) -> String {
+    const MISPLACED: [&str; 3] = [
+        "mapping values are not allowed",
+        "did not find expected key",
+        "did not find expected '-' indicator",
+    ];
+    let line = position.and_then(|position| text.lines().nth(position.line.saturating_sub(1)));
+    let starts_with_tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
+    if line.is_some_and(starts_with_tab) {
+        return "the line begins with a tab; indent with spaces".to_owned();
+    }
+    if MISPLACED.iter().any(|misplaced| words.contains(misplaced)) {
+        return format!("{words}; see how far this line and those before it are indented");
+    }
+    words.to_owned()
 }
 
 fn stopped(

@@ -42,7 +42,13 @@ pub(super) fn check_resources(c: &mut Check, container: &Container) {
 
 /// A limit without a request is a request, too; but of a device, which a container has or has not.
 pub(super) fn set_defaults(resources: &mut ResourceRequirements) {
-    for (name, limit) in resources.limits.iter().filter(|(name, _)| !is_device(name)) {
+    // A limit that is no amount is told once, where it was written.
+    let is_amount = |limit: &str| limit.parse::<Quantity>().is_ok();
+    for (name, limit) in resources
+        .limits
+        .iter()
+        .filter(|(name, limit)| !is_device(name) && is_amount(limit))
+    {
         let request = resources.requests.entry(name.clone());
         request.or_insert_with(|| limit.clone());
     }

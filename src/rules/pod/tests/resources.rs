@@ -13,6 +13,16 @@ fn amounts(pairs: &[(&str, &str)]) -> std::collections::BTreeMap<String, String>
 }
 
 /// What is wrong with a container that asks for this.
+#[test]
+fn a_limit_that_is_no_amount_is_told_once() {
+    let found = asking(&[("memory", "64MB")], &[]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].starts_with("spec.containers[0].resources.limits[memory]: \"64MB\" has an unknown unit"),
+        "{found:?}"
+    );
+}
+
 fn asking(limits: &[(&str, &str)], requests: &[(&str, &str)]) -> Vec<String> {
     after(|spec| {
         spec.containers[0].resources = Some(ResourceRequirements {
