@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Args;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tonic::transport::{self, Certificate, ClientTlsConfig, Identity};
 
 use crate::{channel::Channel, unix};
@@ -46,6 +47,8 @@ pub enum EndpointError {
         #[source]
         cause: io::Error,
     },
+    #[error("{path}: has no certificate in PEM; --ca takes the cluster's root CA, pki/ca.crt in the apiserver's data folder", path = .0.display())]
+    NoCertificate(PathBuf),
     #[error("--server {server:?} or its certificates cannot be used")]
     Tls {
         server: String,
@@ -76,7 +79,11 @@ impl Endpoint {
             .ca
             .as_deref()
             .ok_or_else(|| EndpointError::NoCa(self.server.clone()))?;
-        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+        let roots = read(ca)?;
+        if CertificateDer::from_pem_slice(&roots).is_err() {
+            return Err(EndpointError::NoCertificate(ca.to_owned()));
+        }
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(roots));
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
             tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
         }
@@ -141,6 +148,24 @@ mod tests {
         };
         let error = endpoint.channel().unwrap_err();
         assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
+    }
+
+    #[test]
+    fn a_root_ca_without_a_certificate_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "no certificate").unwrap();
+        let endpoint = Endpoint {
+            ca: Some(file.path().to_owned()),
+            ..to("https://localhost:1")
+        };
+        let error = endpoint.channel().unwrap_err();
+        let path = file.path().display().to_string();
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("{path}: has no certificate in PEM")),
+            "{error}"
+        );
     }
 
     #[tokio::test]
