@@ -43,7 +43,7 @@ pub struct ApplyArgs {
 #[derive(Debug, Args)]
 pub struct ManifestArgs {
     #[command(flatten)]
-    pub(crate) files: FileArgs,
+    files: FileArgs,
     #[command(flatten)]
     namespace: NamespaceArgs,
     /// Whose fields these are: applied under another name, they stay beside those of the first
@@ -58,10 +58,15 @@ pub struct ManifestArgs {
 pub async fn run(args: &ApplyArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
     let mut errors = Vec::new();
     let note = if args.dry_run { " (dry run)" } else { "" };
-    for declared in args.manifests.files.read_valid()? {
+    for declared in args.manifests.read_valid()? {
         let label = declared.label();
         match apply_any(channel, &declared, args).await {
-            Ok(outcome) => writeln!(out, "{label} {}{note}", word(outcome))?,
+            Ok((outcome, is_ending)) => {
+                writeln!(out, "{label} {}{note}", word(outcome))?;
+                if is_ending {
+                    eprintln!("note: {label} is being deleted; apply it again when it is gone");
+                }
+            }
             Err(status) => errors.push(explain_at(&declared, &label, &status)),
         }
     }
@@ -103,16 +108,32 @@ macro_rules! apply_one {
     };
 }
 
-async fn apply_any(channel: &Channel, declared: &Declared, args: &ApplyArgs) -> Result<ApplyOutcome, Status> {
+/// What was done, and whether the object is ending.
+async fn apply_any(
+    channel: &Channel,
+    declared: &Declared,
+    args: &ApplyArgs,
+) -> Result<(ApplyOutcome, bool), Status> {
     for_each_kind!(apply_one [declared.document.object.clone(), channel, args])
 }
 
-async fn apply<O: Resource>(channel: &Channel, desired: O, args: &ApplyArgs) -> Result<ApplyOutcome, Status> {
-    let (_, outcome) = args.manifests.apply(channel, desired, args.dry_run).await?;
-    Ok(outcome)
+async fn apply<O: Resource>(
+    channel: &Channel,
+    desired: O,
+    args: &ApplyArgs,
+) -> Result<(ApplyOutcome, bool), Status> {
+    let (object, outcome) = args.manifests.apply(channel, desired, args.dry_run).await?;
+    let is_ending = object
+        .metadata()
+        .is_some_and(|meta| meta.deletion_timestamp.is_some());
+    Ok((outcome, is_ending))
 }
 
 impl ManifestArgs {
+    pub(crate) fn read_valid(&self) -> Result<Vec<Declared>> {
+        self.files.read_valid(&self.namespace.namespace)
+    }
+
     /// The object as it is then, or would be.
     pub(crate) async fn apply<O: Resource>(
         &self,

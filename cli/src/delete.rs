@@ -102,7 +102,16 @@ struct Target {
     name: String,
 }
 
-/// Goes through all objects even when some fail, then fails with what failed.
+/// A deletion that was asked for and is waited for.
+struct Ending {
+    kind: Kind,
+    label: String,
+    query: Query,
+    uid: String,
+}
+
+/// Asks for all deletions before it waits for the first, so that they take as long as the longest. Goes through all
+/// objects even when some fail, then fails with what failed.
 pub async fn run(args: &DeleteArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
     if args.files.is_empty() && args.chooses() {
         let (kind, names) = args.what.parse()?;
@@ -112,10 +121,21 @@ pub async fn run(args: &DeleteArgs, channel: &Channel, out: &mut impl Write) -> 
         return with_kind!(kind, O => chosen::delete::<O>(args, channel, out).await);
     }
     let mut errors = Vec::new();
+    let mut endings = Vec::new();
     for target in targets(args)? {
-        let result = with_kind!(target.kind, O => delete::<O>(args, channel, &target, out).await);
-        if let Err(error) = result {
-            errors.push(error.to_string());
+        match with_kind!(target.kind, O => delete::<O>(args, channel, &target).await) {
+            Ok(ending) => endings.extend(ending),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    for ending in endings {
+        match with_kind!(ending.kind, O => until_gone::<O>(args, channel, &ending).await) {
+            Ok(()) => {
+                writeln!(out, "{} deleted{}", ending.label, args.note())?;
+                // Another may take long.
+                out.flush()?;
+            }
+            Err(error) => errors.push(error.to_string()),
         }
     }
     if errors.is_empty() {
@@ -164,12 +184,12 @@ fn target_of(object: &AnyObject) -> Target {
     }
 }
 
+/// Asks for one deletion. None where the object is gone already, and that is fine.
 async fn delete<O: Resource>(
     args: &DeleteArgs,
     channel: &Channel,
     target: &Target,
-    out: &mut impl Write,
-) -> Result<()> {
+) -> Result<Option<Ending>> {
     let namespace = target
         .namespace
         .as_deref()
@@ -177,22 +197,29 @@ async fn delete<O: Resource>(
     let label = format!("{}/{}", O::KIND.to_lowercase(), target.name);
     let deleted = match O::delete(channel, namespace, &target.name, &args.options()).await {
         Ok(deleted) => deleted,
-        Err(status) if args.ignore_not_found && status.code() == Code::NotFound => return Ok(()),
+        Err(status) if args.ignore_not_found && status.code() == Code::NotFound => return Ok(None),
         Err(status) => bail!("{label}: {}", explain(&status)),
     };
-    if !(args.no_wait || args.dry_run) {
-        let query = Query {
+    Ok(Some(Ending {
+        kind: target.kind,
+        label,
+        query: Query {
             namespace: namespace.to_owned(),
             field_selector: format!("metadata.name={}", target.name),
             ..Default::default()
-        };
-        let uids = HashSet::from([deleted.uid().to_owned()]);
-        wait::until_gone::<O>(channel, &query, uids, Duration::from_secs(args.timeout))
-            .await
-            .map_err(|error| anyhow!("{label}: {error}"))?;
+        },
+        uid: deleted.uid().to_owned(),
+    }))
+}
+
+async fn until_gone<O: Resource>(args: &DeleteArgs, channel: &Channel, ending: &Ending) -> Result<()> {
+    if args.no_wait || args.dry_run {
+        return Ok(());
     }
-    writeln!(out, "{label} deleted{}", args.note())?;
-    Ok(())
+    let uids = HashSet::from([ending.uid.clone()]);
+    wait::until_gone::<O>(channel, &ending.query, uids, Duration::from_secs(args.timeout))
+        .await
+        .map_err(|error| anyhow!("{}: {error}", ending.label))
 }
 
 /// As the API spells it.

@@ -51,7 +51,7 @@ async fn differences(args: &DiffArgs, connection: &ConnectionArgs, out: &mut imp
     let channel = connection.connect()?;
     let mut differ = false;
     let mut errors = Vec::new();
-    for declared in args.manifests.files.read_valid()? {
+    for declared in args.manifests.read_valid()? {
         let label = declared.label();
         match compare_any(&channel, declared.document.object.clone(), &args.manifests).await {
             Ok(Compared { before, after }) => {

@@ -1,6 +1,7 @@
 //! Manifests from files, folders and standard input, read and checked before anything is sent.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     fs,
     io::Read as _,
     path::{Path, PathBuf},
@@ -81,10 +82,10 @@ impl FileArgs {
     }
 
     /// As [`FileArgs::read`], with every object held to the rules of its kind, so that nothing is sent of a set that
-    /// is wrong in part.
-    pub fn read_valid(&self) -> Result<Vec<Declared>> {
+    /// is wrong in part. The namespace is where those go that name none.
+    pub fn read_valid(&self, namespace: &str) -> Result<Vec<Declared>> {
         let declared = self.read()?;
-        let errors: Vec<_> = declared
+        let mut errors: Vec<_> = declared
             .iter()
             .filter_map(|declared| {
                 let mut object = declared.document.object.clone();
@@ -93,6 +94,7 @@ impl FileArgs {
                 (!violations.is_empty()).then(|| declared.explain(&violations).to_string())
             })
             .collect();
+        errors.extend(declared_twice(&declared, namespace));
         if !errors.is_empty() {
             bail!("nothing was sent:\n{}", errors.join("\n"));
         }
@@ -146,6 +148,30 @@ impl FileArgs {
     }
 }
 
+/// What stands in two places. Of two declarations of one object each apply would undo what the other has just made.
+fn declared_twice(declared: &[Declared], default: &str) -> Vec<String> {
+    let mut first = HashMap::new();
+    let mut errors = Vec::new();
+    for one in declared {
+        let object = &one.document.object;
+        // A made name is another each time.
+        if object.name().is_empty() {
+            continue;
+        }
+        let namespace = Some(object.namespace()).filter(|namespace| !namespace.is_empty());
+        match first.entry((object.kind(), namespace.unwrap_or(default), object.name())) {
+            Entry::Vacant(entry) => {
+                entry.insert(one);
+            }
+            Entry::Occupied(entry) => {
+                let (place, label, before) = (one.place(), one.label(), entry.get().place());
+                errors.push(format!("{place}: {label} is declared already ({before})"));
+            }
+        }
+    }
+    errors
+}
+
 #[derive(Debug)]
 struct Source {
     name: String,
@@ -164,13 +190,14 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::namespace;
 
     fn read(path: &Path, recursive: bool) -> Result<Vec<Declared>> {
         FileArgs {
             files: vec![path.to_owned()],
             recursive,
         }
-        .read_valid()
+        .read_valid(namespace::DEFAULT)
     }
 
     fn names(declared: &[Declared]) -> Vec<&str> {
@@ -226,6 +253,24 @@ mod tests {
             error.contains("a.yaml: document 1, line 3, column 18: metadata.name: must consist of"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn an_object_that_is_declared_twice_is_told_with_both_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+        fs::write(&a, format!("{}---\n{}", config("one"), config("two"))).unwrap();
+        let named = |namespace| config("two").replace("two", &format!("two, namespace: {namespace}"));
+        fs::write(&b, named("default")).unwrap();
+        let error = read(folder.path(), false).unwrap_err().to_string();
+        let (a, b) = (a.display(), b.display());
+        assert_eq!(
+            error,
+            format!("nothing was sent:\n{b}: line 1: configmap/two is declared already ({a}: line 5)")
+        );
+
+        fs::write(folder.path().join("b.yaml"), named("shop")).unwrap();
+        assert_eq!(names(&read(folder.path(), false).unwrap()), ["one", "two", "two"]);
     }
 
     #[test]

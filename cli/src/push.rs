@@ -8,7 +8,10 @@ use clone8s::{manifest, names, object::AnyObject};
 use clone8s_bus::{EventBus, Message, NODES_EXCHANGE, Receipt, amqp::AmqpArgs};
 use clone8s_daemon::supervisor::chain;
 
-use crate::files::{Declared, FileArgs};
+use crate::{
+    files::{Declared, FileArgs},
+    namespace,
+};
 
 #[derive(Debug, Args)]
 #[command(mut_arg("amqp", |amqp| amqp.required(true).help(
@@ -56,7 +59,7 @@ impl Action {
 pub async fn run(args: &PushArgs, out: &mut impl Write) -> Result<()> {
     names::check_dns_label(&args.node).map_err(|error| anyhow!("--node {error}"))?;
     let declared = match args.action {
-        Action::Add | Action::Update => args.files.read_valid()?,
+        Action::Add | Action::Update => args.files.read_valid(namespace::DEFAULT)?,
         Action::Delete => args.files.read()?,
     };
     let bus = args

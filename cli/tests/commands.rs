@@ -57,6 +57,11 @@ async fn applying_creates_then_changes_then_leaves_alone() {
         cluster.ok(&["apply", "-f", &again]).await,
         "pod/hello unchanged\n"
     );
+    let said = cluster.refused(&["apply", "-f", &file, "-f", &again]).await;
+    assert!(
+        said.contains("shown.yaml: line 1: pod/hello is declared already"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -306,6 +311,60 @@ async fn what_is_deleted_is_gone_and_deleting_it_again_says_so() {
             .await,
         ""
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_deletions_are_asked_for_before_the_first_is_waited_for() {
+    let cluster = Cluster::start().await;
+    let held = |name: &str, finalizers: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, finalizers: [{finalizers}]}}\n"
+        );
+        cluster.file(&format!("{name}.yaml"), &text)
+    };
+    for name in ["one", "two"] {
+        cluster
+            .ok(&["apply", "-f", &held(name, "example.com/held")])
+            .await;
+    }
+    let mut delete = cluster
+        .command(&["delete", "configmap", "one", "two"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let both_are_ending = async {
+        while cluster
+            .ok(&["get", "configmaps", "-o", "yaml"])
+            .await
+            .matches("deletionTimestamp:")
+            .count()
+            < 2
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), both_are_ending)
+        .await
+        .expect("the second deletion waits for the first");
+    assert!(delete.try_wait().unwrap().is_none());
+    let again = cluster
+        .command(&["apply", "-f", &held("one", "example.com/held")])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(
+        words(&again.stderr),
+        "note: configmap/one is being deleted; apply it again when it is gone\n"
+    );
+
+    let mut lines = BufReader::new(delete.stdout.take().unwrap()).lines();
+    for name in ["one", "two"] {
+        cluster.ok(&["apply", "-f", &held(name, "")]).await;
+        // At once, whatever the other still takes.
+        let line = timeout(Duration::from_secs(60), lines.next_line()).await.unwrap();
+        assert_eq!(line.unwrap().unwrap(), format!("configmap/{name} deleted"));
+    }
+    assert!(delete.wait().await.unwrap().success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
