@@ -141,7 +141,7 @@ pub(crate) enum ApiError {
     NoSuchCall,
     #[error("the apiserver is stopping: call again")]
     Stopping,
-    #[error("the store is not available: try again")]
+    #[error("the store is not available: try again; the apiserver's log says why")]
     StoreUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A bug or broken data. The caller learns no more than that; the log has it all.
     #[error("internal error: {context}")]

@@ -1,6 +1,6 @@
 //! Where the apiserver is and how to prove who we are.
 
-use std::path::PathBuf;
+use std::{fs, io, path::PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -52,9 +52,7 @@ impl ConnectionArgs {
     /// A channel to the server. A unix socket is looked at now, everything else is met by the first call.
     pub fn connect(&self) -> Result<Channel> {
         if let Some(path) = self.server.strip_prefix("unix://") {
-            if !PathBuf::from(path).exists() {
-                bail!("no apiserver at {path}: start one with `c8s up`, or name another with --server");
-            }
+            check_socket(path, fs::metadata(path))?;
             return Ok(unix::channel(path).into());
         }
         let endpoint = Endpoint {
@@ -64,6 +62,16 @@ impl ConnectionArgs {
             key: self.key.clone(),
         };
         Ok(endpoint.channel()?)
+    }
+}
+
+fn check_socket<T>(path: &str, looked: io::Result<T>) -> Result<()> {
+    match looked {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => bail!(
+            "{path}: {error}: the socket is root's alone: try sudo, or --server https://HOST:PORT with a certificate"
+        ),
+        Err(_) => bail!("no apiserver at {path}: start one with `c8s up`, or name another with --server"),
     }
 }
 
@@ -87,6 +95,18 @@ mod tests {
         assert_eq!(
             error,
             "no apiserver at /nowhere/api.sock: start one with `c8s up`, or name another with --server"
+        );
+    }
+
+    #[test]
+    fn a_socket_that_only_root_may_see_is_not_taken_for_a_missing_one() {
+        let looked: io::Result<()> = Err(io::ErrorKind::PermissionDenied.into());
+        let error = check_socket("/run/clone8s/apiserver.sock", looked)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("/run/clone8s/apiserver.sock: permission denied") && error.contains("try sudo"),
+            "{error}"
         );
     }
 

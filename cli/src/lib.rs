@@ -59,10 +59,7 @@ pub fn run(args: Args) -> ExitCode {
     match args.command {
         Command::Up(up) => up::run(&up, &args.telemetry),
         Command::Down(down) => down::run(&down, &args.telemetry),
-        Command::Completions(completions) => {
-            completions::run(&completions, &mut io::stdout());
-            ExitCode::SUCCESS
-        }
+        Command::Completions(completions) => finish(done(completions::run(&completions, &mut io::stdout()))),
         Command::Image(image) => finish(done(image::run(&image, &mut io::stdout()))),
         Command::Version => {
             println!("c8s {}", env!("CARGO_PKG_VERSION"));
@@ -85,7 +82,7 @@ fn run_call(call: Call, connection: &ConnectionArgs, telemetry: &Telemetry) -> a
         let span = tracing::trace_span!(target: traces::TARGET, "c8s");
         let result = Box::pin(make_calls(call, connection)).instrument(span).await;
         traces.flush().await;
-        result
+        result.map_err(|error| status::name_server(error, &connection.server))
     });
     // A read of the standard input cannot be given up: the process ends without waiting for it.
     runtime.shutdown_background();
