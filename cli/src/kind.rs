@@ -51,7 +51,7 @@ impl FromStr for Kind {
             .map(|(kind, _)| *kind)
             .ok_or_else(|| {
                 let spellings = NAMES.iter().flat_map(|(_, names)| names.iter().copied());
-                if let Some(near) = clone8s::names::nearest(&wanted, spellings) {
+                if let Some(near) = clone8s::names::mistyped(&wanted, spellings) {
                     return format!("there is no kind {text:?}; did you mean {near:?}?");
                 }
                 let known: Vec<_> = NAMES.iter().map(|(_, names)| names[0]).collect();

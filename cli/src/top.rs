@@ -229,8 +229,14 @@ impl PodForm {
                 .map(|(_, pod)| pod.containers.as_slice())
                 .unwrap_or_default();
             if self.containers && !containers.is_empty() {
-                let row = |one: &ContainerStats| self.row(pod, &one.name, Use::of_container(one), &time);
-                return containers.iter().map(row).collect();
+                // The earlier runs of a container that are still there are told under its name, too.
+                let mut by_name = BTreeMap::<&str, Use>::new();
+                for one in containers {
+                    let all = by_name.entry(&one.name).or_default();
+                    *all = all.and(Use::of_container(one));
+                }
+                let row = |(name, all): (&str, Use)| self.row(pod, name, all, &time);
+                return by_name.into_iter().map(row).collect();
             }
             let all = containers
                 .iter()
@@ -280,6 +286,8 @@ fn or_nothing(cell: Option<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clone8s::v1::{CpuStats, NodeStatus, PodStats};
+
     use super::*;
 
     #[test]
@@ -297,6 +305,45 @@ mod tests {
             ],
             ["33%", "-", "-"]
         );
+    }
+
+    #[test]
+    fn a_container_that_was_started_again_has_one_line() {
+        let run = |nano_cores: Option<u64>| ContainerStats {
+            name: "web".into(),
+            cpu: nano_cores.map(|usage_nano_cores| CpuStats {
+                usage_nano_cores,
+                ..CpuStats::default()
+            }),
+            ..ContainerStats::default()
+        };
+        let node = Node {
+            status: Some(NodeStatus {
+                stats: Some(NodeStats {
+                    pods: vec![PodStats {
+                        uid: "u1".into(),
+                        containers: vec![run(None), run(Some(5_000_000))],
+                        ..PodStats::default()
+                    }],
+                    ..NodeStats::default()
+                }),
+                ..NodeStatus::default()
+            }),
+            ..Node::default()
+        };
+        let mut pod = Pod::default();
+        pod.metadata_mut().name = "p".into();
+        pod.metadata_mut().uid = "u1".into();
+        let form = PodForm {
+            namespaces: false,
+            containers: true,
+        };
+        let cells: Vec<_> = form
+            .rows(&[pod], &[node], SystemTime::UNIX_EPOCH)
+            .into_iter()
+            .map(|row| row.cells)
+            .collect();
+        assert_eq!(cells, [["p", "web", "5m", "-", "-"]]);
     }
 
     #[test]

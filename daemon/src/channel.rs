@@ -75,7 +75,7 @@ pub fn words(status: &Status) -> String {
         source = cause.source();
     }
     if line.is_empty() {
-        line = status.code().description().to_owned();
+        status.code().description().clone_into(&mut line);
     }
     line
 }

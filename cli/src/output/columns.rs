@@ -90,6 +90,10 @@ fn pod_word(pod: &Pod) -> String {
     if let Some(word) = initializing(&spec, status) {
         return word;
     }
+    // What the whole pod failed of, such as an eviction, is why its containers have ended.
+    if status.phase == "Failed" && !status.reason.is_empty() {
+        return status.reason.clone();
+    }
     let troubled = status
         .container_statuses
         .iter()
@@ -327,7 +331,9 @@ pub fn age(then: Option<&Timestamp>, now: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clone8s::v1::{ContainerStateWaiting, ContainerStatus, ObjectMeta, PodSpec};
+    use clone8s::v1::{
+        ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, ObjectMeta, PodSpec,
+    };
     use rstest::rstest;
 
     use super::*;
@@ -397,6 +403,17 @@ mod tests {
             pod.narrow(SystemTime::UNIX_EPOCH),
             ["0/1", "ImagePullBackOff", "0", ""]
         );
+        let status = pod.status.as_mut().unwrap();
+        status.phase = "Failed".into();
+        status.reason = "Evicted".into();
+        status.container_statuses[0].state = Some(ContainerState {
+            state: Some(State::Terminated(ContainerStateTerminated {
+                exit_code: 137,
+                reason: "Error".into(),
+                ..Default::default()
+            })),
+        });
+        assert_eq!(pod.narrow(SystemTime::UNIX_EPOCH)[1], "Evicted");
         pod.metadata_mut().deletion_timestamp = Some(Timestamp::default());
         assert_eq!(pod.narrow(SystemTime::UNIX_EPOCH)[1], "Terminating");
     }

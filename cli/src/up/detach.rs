@@ -59,7 +59,9 @@ async fn start(args: &UpArgs) -> Result<()> {
                 layout.up_log().display()
             );
         }
-        println!("already up ({process})");
+        println!(
+            "already up ({process}), with the flags of its start; to change them, end that process, and its pods run on"
+        );
         return Ok(());
     }
     let since = clone8s_daemon::clock::now();

@@ -110,8 +110,8 @@ fn take_one(path: &Path, folder: &Path) -> Result<Held> {
     match Held::try_take(path)? {
         Locked::ByUs(held) => Ok(held),
         Locked::By(pid) => bail!(
-            "a cluster is up already in {} ({}); stop it with `c8s down`, or choose other folders with --run-dir \
-             and --data-dir",
+            "a cluster is up already in {} ({}); to start it with other flags, end that process, and its pods run on; \
+             `c8s down` ends the pods, too; --run-dir and --data-dir choose other folders",
             folder.display(),
             pid.map_or_else(
                 || "starting".to_owned(),
