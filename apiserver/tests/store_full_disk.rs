@@ -69,7 +69,7 @@ async fn a_store_writes_again_when_the_disk_has_room_again() {
     }
 
     limit_files(None);
-    let written = timeout(Duration::from_secs(60), async {
+    let written = timeout(Duration::from_mins(1), async {
         loop {
             match put(acknowledged.len()).await {
                 Ok(revision) => break revision,
@@ -86,7 +86,7 @@ async fn a_store_writes_again_when_the_disk_has_room_again() {
     // A watch from before goes on, without a gap.
     let mut seen = Vec::new();
     while seen.len() < acknowledged.len() {
-        let item = timeout(Duration::from_secs(60), watch.next()).await.unwrap();
+        let item = timeout(Duration::from_mins(1), watch.next()).await.unwrap();
         if let WatchItem::Change(change) = item.unwrap().unwrap() {
             seen.push(change.revision);
         }

@@ -343,7 +343,7 @@ async fn all_deletions_are_asked_for_before_the_first_is_waited_for() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(60), both_are_ending)
+    timeout(Duration::from_mins(1), both_are_ending)
         .await
         .expect("the second deletion waits for the first");
     assert!(delete.try_wait().unwrap().is_none());
@@ -361,7 +361,7 @@ async fn all_deletions_are_asked_for_before_the_first_is_waited_for() {
     for name in ["one", "two"] {
         cluster.ok(&["apply", "-f", &held(name, "")]).await;
         // At once, whatever the other still takes.
-        let line = timeout(Duration::from_secs(60), lines.next_line()).await.unwrap();
+        let line = timeout(Duration::from_mins(1), lines.next_line()).await.unwrap();
         assert_eq!(line.unwrap().unwrap(), format!("configmap/{name} deleted"));
     }
     assert!(delete.wait().await.unwrap().success());
