@@ -158,6 +158,18 @@ pub(crate) fn command_of(found: &ContainerId) -> Option<(ContainerId, ContainerI
     Some((container.into(), exec.into()))
 }
 
+/// Removes the FIFOs of a container and of every command that has run in it: one that ended while containerd was away may
+/// have left its own. Repeatable.
+pub(crate) fn remove_all_of(state_dir: &Path, container: &ContainerId) -> Result<()> {
+    for id in found(state_dir) {
+        let is_its_own = id == *container;
+        if is_its_own || command_of(&id).is_some_and(|(of, _)| of == *container) {
+            Fifos::new(state_dir, &id, false, false).remove()?;
+        }
+    }
+    Ok(())
+}
+
 /// The containers and commands that have FIFOs, known or not.
 pub(crate) fn found(state_dir: &Path) -> Vec<ContainerId> {
     let entries = fs::read_dir(all(state_dir)).into_iter().flatten().flatten();
@@ -169,4 +181,28 @@ pub(crate) fn found(state_dir: &Path) -> Vec<ContainerId> {
 /// Where the FIFOs of all containers are.
 pub(crate) fn all(state_dir: &Path) -> PathBuf {
     state_dir.join("io")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_a_container_go_the_fifos_of_its_commands_too() {
+        let state = tempfile::tempdir().unwrap();
+        let [one, other] = [(); 2].map(|()| ContainerId::random());
+        for container in [&one, &other] {
+            let exec = ContainerId::random();
+            Fifos::new(state.path(), container, false, true).make().unwrap();
+            Fifos::of_exec(state.path(), container, &exec, false, false)
+                .make()
+                .unwrap();
+        }
+        for _ in 0..2 {
+            remove_all_of(state.path(), &one).unwrap();
+            let left = found(state.path());
+            let of_other = left.iter().filter(|id| id.as_str().starts_with(other.as_str()));
+            assert_eq!((of_other.count(), left.len()), (2, 2), "{left:?}");
+        }
+    }
 }

@@ -165,8 +165,8 @@ impl Shim {
         }
         for id in logs::found(&self.config.state_dir) {
             if let Some((container, exec)) = logs::command_of(&id) {
-                // Its session sees to it.
-                if occasion == Occasion::Reconnect {
+                // Its session sees to it, or who removes the container.
+                if occasion == Occasion::Reconnect && self.table.is_taken(container.as_str()) {
                     continue;
                 }
                 if let Ok(container) = self.running_container(container.as_str(), "") {

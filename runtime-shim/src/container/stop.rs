@@ -10,6 +10,7 @@ use super::{Container, start::ignore_wrong_state, state::State};
 use crate::{
     containerd::already_gone,
     error::{Error, Result},
+    logs,
     shim::Shim,
     staging::{self, Stage},
     steps::timed,
@@ -167,7 +168,7 @@ impl Shim {
         .await?;
         self.rates.forget(&container.detail.cgroup);
         self.layers.forget(id);
-        self.fifos(container).remove()?;
+        logs::remove_all_of(&self.config.state_dir, &container.id)?;
         Stage::new(&self.config.state_dir, &container.id).clear()?;
         for (index, mount) in container.config.mounts.iter().enumerate() {
             if staging::image_of(mount).is_some() {
