@@ -27,7 +27,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use clone8s_bus::EventBus;
 use clone8s_daemon::{Shutdown, backoff, supervisor::chain};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use self::{lease::Lease, publish::Publisher, tail::Tail};
 use crate::{
@@ -37,6 +37,8 @@ use crate::{
 
 pub(crate) const LEADER_KEY: &str = "/clone8s/system/outbox/leader";
 const CURSOR_KEY: &str = "/clone8s/system/outbox/cursor";
+/// How long a leader that stops waits for the store to know it.
+const LEAVE: Duration = Duration::from_secs(4);
 
 /// How quickly leaders renew, give up and follow each other.
 #[derive(Debug, Clone, Copy)]
@@ -144,9 +146,12 @@ impl Outbox {
             biased;
             lost = lease.hold() => lost,
             () = shutdown.cancelled() => {
-                // The successor need not wait, nor publish again what was confirmed.
-                tail.save().await?;
-                return lease.release().await;
+                // The successor need not wait, nor publish again what was confirmed; if the store does not answer, it does.
+                let leave = async {
+                    tail.save().await?;
+                    lease.release().await
+                };
+                return timeout(LEAVE, leave).await.unwrap_or(Ok(()));
             }
             Err(error) = tail.run() => Err(error),
         };

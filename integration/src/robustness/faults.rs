@@ -197,7 +197,8 @@ impl Victim<'_> {
             Fault::CutOff => self.place.cut_off()?,
             Fault::Restart => {
                 let status = self.process.stop()?;
-                anyhow::ensure!(status.success(), "ended with {status} after SIGTERM");
+                let log = self.process.log_tail();
+                anyhow::ensure!(status.success(), "ended with {status} after SIGTERM\n{log}");
             }
         }
         Ok(())

@@ -112,9 +112,13 @@ impl Log {
     /// Everything that the store took until now, in its order, and what went wrong with reading it.
     pub(super) async fn whole(&self) -> anyhow::Result<(Vec<Change>, Vec<String>)> {
         const END: &str = "/robustness/end";
-        let client = self.client().await?;
-        let newest = client.kv_client().put(END, "", None).await?;
-        let newest = newest.header().context("a header")?.revision();
+        let newest = wait::until("etcd takes a last write", || async {
+            // A member that was away may still be on its way back.
+            let client = self.client().await?;
+            let written = client.kv_client().put(END, "", None).await?;
+            Ok(written.header().context("a header")?.revision())
+        })
+        .await;
         wait::until("the log is read to its end", || async {
             let position = self.with(|read| read.position);
             ensure!(position >= newest, "it is read up to {position} of {newest}");

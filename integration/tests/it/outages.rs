@@ -212,3 +212,18 @@ async fn a_pod_is_ready_again_when_its_silent_node_is_heard_again() {
     node.kubelet.signal(Signal::CONT).unwrap();
     readiness(&plane, "web", "True", "").await;
 }
+
+#[tokio::test]
+async fn an_apiserver_stops_in_order_though_its_store_does_not_answer() {
+    let sandbox = Sandbox::new();
+    let mut plane = ControlPlane::start(&sandbox, None).await;
+    // Whatever it is in the middle of waits for the store now.
+    plane.etcd.process.freeze().unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let asked = std::time::Instant::now();
+    let status = plane.apiserver.stop().unwrap();
+    assert!(status.success(), "{status}\n{}", plane.apiserver.log_tail());
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    plane.etcd.process.signal(Signal::CONT).unwrap();
+}

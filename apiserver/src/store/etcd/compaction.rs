@@ -22,12 +22,15 @@ pub(crate) async fn keep(store: EtcdStore, history: History, shutdown: Shutdown)
     let mut ticks = interval((history.age / LOOKS).clamp(LOOK_AT_MOST_EVERY, LOOK_AT_LEAST_EVERY));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let looked = async {
+            ticks.tick().await;
+            look(&store, history, &mut looks).await
+        };
         tokio::select! {
-            _ = ticks.tick() => {}
             () = shutdown.cancelled() => return Ok(()),
-        }
-        if let Err(error) = look(&store, history, &mut looks).await {
-            tracing::warn!(error = chain(&error), "etcd's history is not compacted");
+            looked = looked => if let Err(error) = looked {
+                tracing::warn!(error = chain(&error), "etcd's history is not compacted");
+            }
         }
     }
 }
