@@ -171,6 +171,8 @@ impl Hollow {
         let mut config = Config::new(&name);
         config.data_dir = dir.join(&name);
         config.log_root = dir.join(&name).join("logs");
+        // Its containers are in memory: nothing on this machine is to be held to their limits.
+        config.cgroup_root = None;
         config.apiserver = Some(Apiserver::Url(plane.url()));
         config.join_token = Some(JoinToken::Literal(plane.join_token(&name, TOKEN_SECONDS).await));
         let runtime = FakeRuntime::new(Clock::Wall);

@@ -310,6 +310,8 @@ impl Node {
         let mut config = clone8s_kubelet::Config::new(self.name);
         config.data_dir = self.dir.join("data");
         config.log_root = self.dir.join("logs");
+        // Its containers are in memory: nothing on this machine is to be held to their limits.
+        config.cgroup_root = None;
         config.manifest_folder = Some(self.manifests());
         config.apiserver = Some(clone8s_kubelet::config::Apiserver::Socket(
             self.link.path().to_owned(),
