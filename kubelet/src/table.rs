@@ -272,8 +272,8 @@ impl PodTable {
         for uid in snapshot.pods.values().flat_map(|digest| &digest.uids) {
             left.remove(uid);
         }
-        let before = self.forsaken.replace(left.keys().cloned().collect());
-        left.retain(|uid, _| before.as_ref().is_none_or(|before| before.contains(uid)));
+        let before = self.forsaken.replace(left.clone());
+        left.retain(|uid| before.as_ref().is_none_or(|before| before.contains(uid)));
         if left.is_empty() {
             return;
         }

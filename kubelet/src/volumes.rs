@@ -19,7 +19,7 @@ mod projected;
 mod sub_path;
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -219,23 +219,22 @@ impl Volumes {
     }
 
     /// All pods that have folders here.
-    pub fn known(&self) -> io::Result<BTreeMap<PodUid, Option<PodKey>>> {
+    pub fn known(&self) -> io::Result<BTreeSet<PodUid>> {
         let entries = match fs::read_dir(&self.pods) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
             Err(error) => return Err(error),
         };
         entries
-            .map(|entry| {
-                let entry = entry?;
-                let owner = fs::read_to_string(entry.path().join(OWNER)).ok();
-                let key = owner
-                    .as_deref()
-                    .and_then(|owner| owner.split_once('/'))
-                    .map(|(namespace, name)| PodKey::new(namespace, name));
-                Ok((PodUid::new(entry.file_name().to_string_lossy()), key))
-            })
+            .map(|entry| Ok(PodUid::new(entry?.file_name().to_string_lossy())))
             .collect()
+    }
+
+    /// The pod whose folders these are, where that was noted.
+    pub fn owner(&self, uid: &PodUid) -> Option<PodKey> {
+        let owner = fs::read_to_string(self.dir(uid).join(OWNER)).ok()?;
+        let (namespace, name) = owner.split_once('/')?;
+        Some(PodKey::new(namespace, name))
     }
 }
 

@@ -2,7 +2,13 @@
 
 mod create;
 
-use std::{collections::BTreeMap, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use clone8s::huge_pages::PageSize;
 use tokio::sync::watch;
@@ -160,10 +166,10 @@ impl Executor {
     }
 
     /// Cleans up after pods that have gone with nobody to do it. Blocks.
-    pub fn sweep(&self, former: &BTreeMap<PodUid, Option<PodKey>>) {
-        for (uid, key) in former {
+    pub fn sweep(&self, former: &BTreeSet<PodUid>) {
+        for uid in former {
             tracing::info!(%uid, "removing the folders and cgroups of a former pod");
-            if let Err(error) = self.clean_up(key.as_ref(), uid) {
+            if let Err(error) = self.clean_up(self.volumes.owner(uid).as_ref(), uid) {
                 tracing::warn!(%uid, %error, "something of a former pod stays; trying again");
             }
         }

@@ -260,11 +260,11 @@ fn an_empty_dir_keeps_its_files_until_the_pod_is_cleaned_up() {
     node.mounts().unwrap();
     assert!(path.join("kept").exists());
     node.volumes.claim(&node.pod.key(), &node.pod.uid()).unwrap();
-    let known = [(node.pod.uid(), Some(node.pod.key()))];
-    assert_eq!(node.volumes.known().unwrap(), known.into());
+    assert_eq!(node.volumes.known().unwrap(), [node.pod.uid()].into());
+    assert_eq!(node.volumes.owner(&node.pod.uid()), Some(node.pod.key()));
     node.volumes.clean_up(&node.pod.uid()).unwrap();
     assert!(!path.exists());
-    assert_eq!(node.volumes.known().unwrap(), BTreeMap::new());
+    assert_eq!(node.volumes.known().unwrap(), [].into());
 }
 
 #[test]
