@@ -30,7 +30,7 @@ use crate::{
 
 /// How far above all earlier revisions a store goes on once it was filled: more writes than a cluster makes between a
 /// backup and the loss of what came after it.
-pub(crate) const GAP: i64 = 1_000_000_000;
+pub(crate) const GAP: i64 = 100_000_000_000;
 
 /// What is to become of what a store holds already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,8 @@ macro_rules! every_claim {
             suite::a_delete_leaves_its_record_or_neither_is_done,
             suite::a_refused_write_changes_nothing,
             suite::of_racing_writers_with_one_precondition_one_wins,
+            suite::puts_at_once_are_writes_one_after_the_other,
+            suite::puts_at_once_see_what_those_before_them_wrote,
             suite::increments_under_preconditions_lose_none,
             suite::a_list_has_the_keys_of_its_prefix_in_order,
             suite::pages_of_one_revision_are_consistent_while_others_write,

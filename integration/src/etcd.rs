@@ -25,14 +25,19 @@ impl Etcd {
     pub async fn start(sandbox: &Sandbox) -> Self {
         let ca = Ca::new(&sandbox.make_dir("etcd-pki"), "etcd test root").expect("a CA");
         let client = ca.issue("client").expect("a certificate");
-        Self::launch(sandbox, Some((ca, client))).await
+        Self::launch(sandbox, Some((ca, client)), &[]).await
     }
 
     pub async fn plain(sandbox: &Sandbox) -> Self {
-        Self::launch(sandbox, None).await
+        Self::with(sandbox, &[]).await
     }
 
-    async fn launch(sandbox: &Sandbox, tls: Option<(Ca, Pair)>) -> Self {
+    /// A plain one, with flags of etcd's.
+    pub async fn with(sandbox: &Sandbox, flags: &[&str]) -> Self {
+        Self::launch(sandbox, None, flags).await
+    }
+
+    async fn launch(sandbox: &Sandbox, tls: Option<(Ca, Pair)>, flags: &[&str]) -> Self {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let endpoint = format!("{scheme}://127.0.0.1:{}", free_port());
         let urls = Urls {
@@ -43,6 +48,9 @@ impl Etcd {
         let cluster = format!("test={}", urls.peer);
         let process = sandbox.process("etcd", "etcd");
         let mut process = member(process, "test", &sandbox.dir().join("etcd"), &urls, &cluster);
+        for flag in flags {
+            process = process.arg(flag);
+        }
         if let Some((ca, _)) = &tls {
             let server = ca.issue("server").expect("a certificate");
             process = process

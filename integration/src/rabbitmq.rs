@@ -8,12 +8,13 @@ use std::{
         Arc, Weak,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use lapin::{Connection, ConnectionProperties};
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{Process, Sandbox, command, network::Place, pki::Ca, process::free_port, wait};
 
@@ -37,6 +38,8 @@ pub struct RabbitMq {
     vhosts: usize,
     vhosts_given: AtomicUsize,
 }
+
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 impl RabbitMq {
     /// A broker of its own with one virtual host, for a test that stops it.
@@ -216,8 +219,11 @@ impl RabbitMq {
 
 /// A connection of a foreign program.
 pub async fn connect(address: &str) -> anyhow::Result<Connection> {
-    Connection::connect(address, ConnectionProperties::default())
+    let connecting = Connection::connect(address, ConnectionProperties::default());
+    // What a broker does not answer while it starts, it never answers.
+    timeout(CONNECT_PATIENCE, connecting)
         .await
+        .with_context(|| format!("connect to RabbitMQ: no answer within {CONNECT_PATIENCE:?}"))?
         .context("connect to RabbitMQ")
 }
 

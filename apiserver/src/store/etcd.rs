@@ -1,4 +1,4 @@
-//! The store on an etcd cluster: etcd's `mod_revision` is the version of a key.
+//! The store on an etcd cluster. Where its revisions lie is told in [`base`], how puts share transactions in [`groups`].
 //!
 //! Every call has a timeout, and a member that hangs is noticed by keep-alive pings. History is bounded by
 //! [`compaction`]. `--experimental-watch-progress-notify-interval=5s` (etcd 3.4; without `experimental-` from 3.6) makes
@@ -10,7 +10,9 @@ pub(crate) mod compaction;
 mod config;
 mod error;
 mod filling;
+mod groups;
 mod members;
+mod value;
 mod watch;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -19,7 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, GetResponse, KvClient,
-    ResponseHeader, Txn, TxnOp, TxnOpResponse,
+    ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
 use futures::{StreamExt as _, stream};
 use tokio::sync::OnceCell;
@@ -30,7 +32,9 @@ use self::{
     base::Base,
     config::tls_options,
     error::{Asked, map_error, timed_out},
+    groups::{Groups, Put},
     members::Members,
+    value::{bounds, stored},
 };
 use super::{
     DUMP_PART, Dump, History, KeyValue, Listing, Page, Precondition, Record, Revision, Size, Store,
@@ -53,6 +57,7 @@ pub struct EtcdStore {
     members: Members,
     /// What is added to etcd's revisions; read with the first call.
     base: Arc<OnceCell<Base>>,
+    groups: Arc<Groups>,
     endpoints: String,
     timeout: Duration,
 }
@@ -86,6 +91,7 @@ impl EtcdStore {
         Ok(Self {
             members,
             base: Arc::default(),
+            groups: Arc::default(),
             endpoints: config.endpoints.join(", "),
             timeout: config.request_timeout,
         })
@@ -114,7 +120,7 @@ impl EtcdStore {
 
     /// Forgets what was before a revision; that etcd has forgotten more already is fine.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        let of_etcd = self.base().await?.of_etcd(revision);
+        let of_etcd = self.base().await?.whole(revision);
         if of_etcd <= 0 {
             // Of before the store was filled: nothing is known of that anyway.
             return Ok(());
@@ -168,7 +174,7 @@ impl EtcdStore {
             .with_range(end)
             .with_limit(i64::try_from(limit).unwrap_or(i64::MAX));
         if let Some(at) = at {
-            options = options.with_revision(base.of_etcd(at));
+            options = options.with_revision(base.within(at).0);
         }
         self.call(Asked::at("list", at), |mut kv| {
             let options = options.clone();
@@ -177,31 +183,39 @@ impl EtcdStore {
         .await
     }
 
-    /// Writes and, where its conditions do not hold, looks at what is there instead: the revision of each, if it is
-    /// there.
+    /// A key of a transaction as it was before that.
+    async fn before(&self, key: &str, at: Revision, base: Base) -> Result<Option<KeyValue>, StoreError> {
+        let options = GetOptions::new().with_revision(base.within(at).0 - 1);
+        let reply = self
+            .call(Asked::at("list", Some(at)), |mut kv| {
+                let options = options.clone();
+                async move { kv.get(key, Some(options)).await }
+            })
+            .await?;
+        reply
+            .kvs()
+            .first()
+            .map(|found| key_value(found, base))
+            .transpose()
+    }
+
+    async fn transact(&self, txn: &Txn) -> Option<Result<TxnResponse, etcd_client::Error>> {
+        let call = |member: Client| async move { kv(&member).txn(txn.clone()).await };
+        self.members.call(self.timeout, call).await
+    }
+
+    /// The revision, or where the conditions do not hold what was found instead.
     async fn write(
         &self,
         asked: Asked<'_>,
-        conditions: Vec<Compare>,
-        writes: Vec<TxnOp>,
-        looks: Vec<TxnOp>,
+        txn: Txn,
         base: Base,
-    ) -> Result<Result<Revision, Vec<Option<Revision>>>, StoreError> {
-        let txn = Txn::new().when(conditions).and_then(writes).or_else(looks);
-        let reply = self
-            .call(asked, |mut kv| {
-                let txn = txn.clone();
-                async move { kv.txn(txn).await }
-            })
-            .await?;
+    ) -> Result<Result<Revision, Vec<Option<i64>>>, StoreError> {
+        let reply = self.answer(asked, self.transact(&txn).await).await?;
         if reply.succeeded() {
             return revision(reply.header(), base).map(Ok);
         }
-        let found = reply.op_responses().into_iter().map(|reply| match reply {
-            TxnOpResponse::Get(found) => found.kvs().first().map(|found| base.shown(found.mod_revision())),
-            _ => None,
-        });
-        Ok(Err(found.collect()))
+        Ok(Err(found(&reply)))
     }
 }
 
@@ -226,7 +240,7 @@ impl Store for EtcdStore {
         let wanted = page.limit.map_or(usize::MAX, |limit| limit.max(1));
         let end = prefix_end(prefix);
         let mut start = match page.after.as_deref() {
-            Some(after) if after >= prefix => just_after(after),
+            Some(after) if after >= prefix => just_after(after.as_bytes()),
             _ if prefix.is_empty() => b"\0".to_vec(),
             _ => prefix.as_bytes().to_vec(),
         };
@@ -245,17 +259,20 @@ impl Store for EtcdStore {
                 at = Some(listing.revision);
             }
             for found in reply.kvs() {
-                listing.items.push(key_value(found, base)?);
+                let found = key_value(found, base)?;
+                // Of the transaction that the revision is in, etcd shows all.
+                let found = match at.filter(|at| found.revision > *at) {
+                    Some(at) => self.before(&found.key, at, base).await?,
+                    None => Some(found),
+                };
+                listing.items.extend(found);
             }
             listing.more = reply.more();
-            let Some(last) = listing
-                .items
-                .last()
-                .filter(|_| listing.more && listing.items.len() < wanted)
-            else {
+            let rest = listing.more && listing.items.len() < wanted;
+            let Some(last) = reply.kvs().last().filter(|_| rest) else {
                 return Ok(listing);
             };
-            start = just_after(&last.key);
+            start = just_after(last.key());
         }
     }
 
@@ -292,17 +309,13 @@ impl Store for EtcdStore {
     ) -> Result<Revision, StoreError> {
         check_size(key, &value)?;
         let base = self.base().await?;
-        let mut conditions = conditions(key, precondition, base);
-        let mut looks = vec![look(key)];
-        require(unchanged, &mut conditions, &mut looks, base);
-        let writes = vec![TxnOp::put(key, Vec::from(value), None)];
-        let outcome = self
-            .write(Asked::key("put", key), conditions, writes, looks, base)
-            .await?;
-        outcome.map_err(|found| {
-            let of_key = found.first().copied().flatten();
-            changed(unchanged, found.get(1..)).unwrap_or_else(|| refused(key, precondition, of_key))
-        })
+        let put = Put {
+            key: key.to_owned(),
+            value,
+            precondition,
+            unchanged: unchanged.to_vec(),
+        };
+        self.groups.put(self, base, put).await
     }
 
     async fn delete_while(
@@ -315,7 +328,7 @@ impl Store for EtcdStore {
         let base = self.base().await?;
         let mut conditions = match precondition {
             Precondition::Any => vec![Compare::version(key, CompareOp::Greater, 0)],
-            Precondition::Revision(seen) => vec![exists_at(key, base.of_etcd(seen))],
+            Precondition::Revision(seen) => exists_at(key, seen, base),
             // Cannot hold for a key that is there to be deleted: the reply only tells which of the two it is.
             Precondition::Absent => vec![Compare::version(key, CompareOp::Less, 0)],
         };
@@ -326,14 +339,13 @@ impl Store for EtcdStore {
         if let Some(record) = &record {
             check_size(&record.key, &record.value)?;
             conditions.push(absent(&record.key));
-            writes.push(TxnOp::put(record.key.as_str(), record.value.to_vec(), None));
+            writes.push(TxnOp::put(record.key.as_str(), stored(&record.value, 0), None));
             looks.push(look(&record.key));
         }
-        let outcome = self
-            .write(Asked::key("delete", key), conditions, writes, looks, base)
-            .await?;
+        let txn = Txn::new().when(conditions).and_then(writes).or_else(looks);
+        let outcome = self.write(Asked::key("delete", key), txn, base).await?;
         outcome.map_err(|found| {
-            if let Some(changed) = changed(unchanged, found.get(1..)) {
+            if let Some(changed) = changed(unchanged, found.get(1..), base) {
                 return changed;
             }
             let found = |place: usize| found.get(place).copied().flatten();
@@ -370,24 +382,33 @@ fn conditions(key: &str, precondition: Precondition, base: Base) -> Vec<Compare>
     match precondition {
         Precondition::Any => Vec::new(),
         Precondition::Absent => vec![absent(key)],
-        Precondition::Revision(seen) => vec![exists_at(key, base.of_etcd(seen))],
+        Precondition::Revision(seen) => exists_at(key, seen, base),
     }
 }
 
 /// Adds what must hold of other keys, and looks at them for where it does not.
 fn require(unchanged: &[Unchanged], conditions: &mut Vec<Compare>, looks: &mut Vec<TxnOp>, base: Base) {
     for Unchanged { key, revision } in unchanged {
-        conditions.push(exists_at(key, base.of_etcd(*revision)));
+        conditions.extend(exists_at(key, *revision, base));
         looks.push(look(key));
     }
 }
 
+/// Etcd's revisions of the keys that a transaction looked at instead of writing, of those that are there.
+fn found(reply: &TxnResponse) -> Vec<Option<i64>> {
+    let found = reply.op_responses().into_iter().map(|reply| match reply {
+        TxnOpResponse::Get(found) => found.kvs().first().map(etcd_client::KeyValue::mod_revision),
+        _ => None,
+    });
+    found.collect()
+}
+
 /// The first of the keys that is not what it was, by what was found of them.
-fn changed(unchanged: &[Unchanged], found: Option<&[Option<Revision>]>) -> Option<StoreError> {
+fn changed(unchanged: &[Unchanged], found: Option<&[Option<i64>]>, base: Base) -> Option<StoreError> {
     let found = found.unwrap_or_default();
     let mut pairs = unchanged.iter().zip(found);
     pairs
-        .find(|(unchanged, found)| **found != Some(unchanged.revision))
+        .find(|(unchanged, found)| **found != Some(base.within(unchanged.revision).0))
         .map(|(Unchanged { key, revision }, found)| refused(key, Precondition::Revision(*revision), *found))
 }
 
@@ -399,16 +420,24 @@ fn look(key: &str) -> TxnOp {
     TxnOp::get(key, Some(GetOptions::new().with_keys_only()))
 }
 
-/// That a key is there, and its last write is this one.
-fn exists_at(key: &str, revision: i64) -> Compare {
-    if revision > 0 {
-        return Compare::mod_revision(key, CompareOp::Equal, revision);
+/// That a key is there, and its last write is this one. To whom asks for the end of a transaction, a put within it is
+/// this one as well: the key has not changed between the two.
+fn exists_at(key: &str, seen: Revision, base: Base) -> Vec<Compare> {
+    let (transaction, distance) = base.within(seen);
+    if transaction <= 0 {
+        // No write has such a revision, but to etcd a key that is absent has revision 0.
+        return vec![Compare::version(key, CompareOp::Less, 0)];
     }
-    // No write has such a revision, but to etcd a key that is absent has revision 0.
-    Compare::version(key, CompareOp::Less, 0)
+    let mut conditions = vec![Compare::mod_revision(key, CompareOp::Equal, transaction)];
+    if distance > 0 {
+        let [over, under] = bounds(distance);
+        conditions.push(Compare::value(key, CompareOp::Greater, over));
+        conditions.push(Compare::value(key, CompareOp::Less, under));
+    }
+    conditions
 }
 
-fn refused(key: &str, precondition: Precondition, found: Option<Revision>) -> StoreError {
+fn refused(key: &str, precondition: Precondition, found: Option<i64>) -> StoreError {
     let key = key.to_owned();
     match (precondition, found) {
         (_, None) => StoreError::NotFound { key },
@@ -424,10 +453,11 @@ fn revision(header: Option<&ResponseHeader>, base: Base) -> Result<Revision, Sto
 }
 
 fn key_value(found: &etcd_client::KeyValue, base: Base) -> Result<KeyValue, StoreError> {
+    let (value, distance) = value::read(found.value());
     Ok(KeyValue {
         key: key_name(found)?,
-        value: Bytes::copy_from_slice(found.value()),
-        revision: base.shown(found.mod_revision()),
+        value,
+        revision: Revision(base.shown(found.mod_revision()).0 - i64::from(distance)),
     })
 }
 
@@ -451,8 +481,8 @@ fn prefix_end(prefix: &str) -> Vec<u8> {
     end
 }
 
-fn just_after(key: &str) -> Vec<u8> {
-    let mut next = key.as_bytes().to_vec();
+fn just_after(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
     next.push(0);
     next
 }

@@ -135,9 +135,10 @@ impl Subject {
                 futures::future::try_join_all(puts).await.unwrap();
             }
             Backend::Etcd(member) => {
-                let newest = self.store.get("/").await.unwrap().1;
                 let mut client = member.etcd.client().await.unwrap();
-                client.compact(newest.0, None).await.unwrap();
+                let newest = client.get("/", None).await.unwrap();
+                let newest = newest.header().unwrap().revision();
+                client.compact(newest, None).await.unwrap();
             }
         }
     }

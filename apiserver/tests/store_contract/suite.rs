@@ -1,6 +1,6 @@
 //! The claims.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use clone8s_apiserver::store::{
@@ -370,6 +370,110 @@ pub(crate) async fn of_racing_writers_with_one_precondition_one_wins(subject: &S
         assert_eq!(winners.len(), 1, "{outcomes:?}");
         seen = Some(*winners[0]);
         assert_eq!(read(&**store, &key).await.unwrap().1, *winners[0]);
+    }
+}
+
+/// Whether they go one by one or together, nobody sees anything but one write after the other.
+pub(crate) async fn puts_at_once_are_writes_one_after_the_other(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let mut all = Vec::new();
+    let start = put(store, &format!("{prefix}there"), "1").await;
+    for round in 0..4 {
+        // Some of them are refused, also those that would be the last.
+        let puts = (0..150).map(|number| {
+            let (key, precondition) = match number % 5 {
+                0 | 4 => (format!("{prefix}there"), Precondition::Absent),
+                1 => (format!("{prefix}{}", number % 30), Precondition::Any),
+                _ => (format!("{prefix}{round}-{number}"), Precondition::Absent),
+            };
+            async move {
+                let value = Bytes::from(vec![u8::try_from(number % 3).unwrap(); 20]);
+                let revision = store.put(&key, value.clone(), precondition).await.ok()?;
+                Some((revision, key, value))
+            }
+        });
+        all.extend(join_all(puts).await.into_iter().flatten());
+    }
+    assert_eq!(all.len(), 4 * 90);
+    all.sort_unstable();
+
+    let mut watch = store.watch(&prefix, start).await.unwrap();
+    let mut state = BTreeMap::from([(format!("{prefix}there"), (text("1"), start))]);
+    for (number, (revision, key, value)) in all.iter().enumerate() {
+        let previous = state.insert(key.clone(), (value.clone(), *revision));
+        let change = next_change(&mut watch).await;
+        assert_eq!((change.revision, &change.key), (*revision, key));
+        assert_eq!(change.value.as_ref(), Some(value));
+        let before = change.previous.map(|before| (before.value, before.revision));
+        assert_eq!(before, previous);
+        if number % 7 != 0 {
+            continue;
+        }
+        // The state at each, and what comes after each, wherever it lies among those that went with it.
+        for limit in [None, Some(40)] {
+            let mut page = Page { limit, after: None };
+            let mut listed = BTreeMap::new();
+            loop {
+                let listing = store.list(&prefix, page.clone(), Some(*revision)).await.unwrap();
+                page.after = listing.items.last().map(|item| item.key.clone());
+                let items = listing.items.into_iter();
+                listed.extend(items.map(|item| (item.key, (item.value, item.revision))));
+                if !listing.more {
+                    break;
+                }
+            }
+            assert_eq!(listed, state, "at {revision}");
+        }
+        let mut rest = store.watch(&prefix, *revision).await.unwrap();
+        for (next, key, _) in all.iter().skip(number + 1).take(3) {
+            let change = next_change(&mut rest).await;
+            assert_eq!((change.revision, &change.key), (*next, key), "after {revision}");
+        }
+    }
+    for (key, (value, revision)) in &state {
+        let found = store.get(key).await.unwrap().0.unwrap();
+        assert_eq!((&found.value, found.revision), (value, *revision));
+        // Each is a precondition that holds, and those before it are none.
+        for wrong in [revision.0 - 1, revision.0 - 2] {
+            let wrong = Precondition::Revision(Revision(wrong));
+            let refused = store.put(key, text("2"), wrong).await;
+            assert!(
+                matches!(refused, Err(StoreError::Stale { .. })),
+                "{wrong:?}: {refused:?}"
+            );
+        }
+        let again = store.put(key, text("3"), Precondition::Revision(*revision)).await;
+        assert!(again.unwrap() > *revision);
+    }
+}
+
+/// Of two that each ask for the other to be as it was, the second one is too late, however close they come.
+pub(crate) async fn puts_at_once_see_what_those_before_them_wrote(subject: &Subject) {
+    let store = &*subject.store;
+    let prefix = subject.fresh_prefix();
+    let (left, right) = (format!("{prefix}left"), format!("{prefix}right"));
+    for round in 0..40 {
+        let unchanged = [&left, &right].map(|key| async {
+            let revision = put(store, key, "free").await;
+            Unchanged {
+                key: key.clone(),
+                revision,
+            }
+        });
+        let unchanged = join_all(unchanged).await;
+        let guarded = [(&left, &unchanged[1..]), (&right, &unchanged[..1])];
+        let guarded = guarded.map(|(key, unchanged)| async {
+            let taken = store.put_while(unchanged, key, text("taken"), Precondition::Any);
+            taken.await.is_ok()
+        });
+        // Others that are on their way, so that these two come to wait together.
+        let others = (0..20).map(|number| {
+            let key = format!("{prefix}other-{number}");
+            async move { put(store, &key, "x").await }
+        });
+        let (_, taken) = tokio::join!(join_all(others), join_all(guarded));
+        assert_eq!(taken.iter().filter(|taken| **taken).count(), 1, "round {round}");
     }
 }
 

@@ -16,6 +16,9 @@ use crate::wait;
 /// Read by whoever takes over the outbox: what comes after its revision has to be there.
 const CURSOR: &str = "/clone8s/system/outbox/cursor";
 
+/// The store's revisions for each of etcd's: a transaction's puts have one each, and the last one's is the transaction's.
+const STEP: i64 = 100;
+
 /// An etcd that does not answer for so long is one of the members that are cut off or paused.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -29,8 +32,8 @@ pub(super) struct Log {
 #[derive(Debug)]
 struct Read {
     changes: BTreeMap<Revision, Change>,
-    /// The newest revision of which something has come; what belongs to it may come still.
-    position: Revision,
+    /// The newest revision of etcd's of which something has come; what belongs to it may come still.
+    position: i64,
     /// The outbox's, as it last saved it.
     cursor: Revision,
     /// The highest revision that etcd was asked to forget.
@@ -87,8 +90,8 @@ impl Log {
     /// Compacts etcd up to before what was read last, as far as the outbox has come.
     pub(super) async fn compact(&self) {
         let up_to = self.with(|read| {
-            let up_to = read.cursor.min(read.position - 1);
-            read.compacted = read.compacted.max(up_to);
+            let up_to = (read.cursor / STEP).min(read.position - 1);
+            read.compacted = read.compacted.max(up_to * STEP);
             up_to
         });
         // It is asked for while members are down: then this one fails, and another follows.
@@ -144,21 +147,20 @@ impl Log {
 impl Read {
     fn take(&mut self, event: &Event) -> anyhow::Result<()> {
         let kv = event.kv().context("an event without a key")?;
-        let (key, revision) = (kv.key_str()?, kv.mod_revision());
-        self.position = self.position.max(revision);
+        let key = kv.key_str()?;
+        let (value, distance) = stored(kv.value());
+        let revision = kv.mod_revision() * STEP - distance;
+        self.position = self.position.max(kv.mod_revision());
         if key == CURSOR {
-            self.cursor = cursor(kv.value_str()?)?;
+            self.cursor = cursor(value)?;
         }
         let (verb, value) = match event.event_type() {
-            EventType::Put if kv.version() == 1 => (Verb::Added, kv.value()),
-            EventType::Put => (Verb::Modified, kv.value()),
-            EventType::Delete => (
-                Verb::Deleted,
-                event
-                    .prev_kv()
-                    .map(etcd_client::KeyValue::value)
-                    .unwrap_or_default(),
-            ),
+            EventType::Put if kv.version() == 1 => (Verb::Added, value),
+            EventType::Put => (Verb::Modified, value),
+            EventType::Delete => {
+                let before = event.prev_kv().map(etcd_client::KeyValue::value);
+                (Verb::Deleted, stored(before.unwrap_or_default()).0)
+            }
         };
         match Change::of(key, revision, verb, value) {
             Ok(Some(change)) => drop(self.changes.insert(revision, change)),
@@ -169,9 +171,17 @@ impl Read {
     }
 }
 
+/// What etcd keeps of a put: the value, behind a mark where others of the transaction follow, and how many do.
+fn stored(kept: &[u8]) -> (&[u8], i64) {
+    match kept {
+        [0, following, value @ ..] => (value, i64::from(*following)),
+        value => (value, 0),
+    }
+}
+
 /// The revision of the outbox's cursor in its stored form.
-fn cursor(stored: &str) -> anyhow::Result<Revision> {
-    let fields: BTreeMap<String, Revision> = serde_yaml::from_str(stored)?;
+fn cursor(stored: &[u8]) -> anyhow::Result<Revision> {
+    let fields: BTreeMap<String, Revision> = serde_yaml::from_slice(stored)?;
     fields
         .get("revision")
         .copied()

@@ -1,11 +1,14 @@
 //! Where the revisions of an etcd lie for those who use the store.
 //!
-//! etcd counts its own writes, from 1 on in a new cluster, and no client can make it count from elsewhere. A store that
-//! is filled with what another held must go on above that one's revisions, or a watch that resumes would take new
-//! changes for old ones. So filling leaves a base, which is added to every revision of etcd's from then on:
+//! etcd counts its transactions, from 1 on in a new cluster, and no client can make it count from elsewhere. Two things
+//! make the store's revisions other ones. A transaction may hold several puts ([`groups`](super::groups)), and each has
+//! its own revision: the last one that of the transaction, those before it count down. And a store that is filled with
+//! what another held must go on above that one's revisions, or a watch that resumes would take new changes for old ones:
+//! so filling leaves a base, which is added to every revision from then on.
 //!
 //! ```text
-//! revision of the store = revision of etcd + base          0 where etcd was never filled
+//! revision of a transaction = revision of etcd × 100 + base          0 where etcd was never filled
+//! revision of a put         = revision of its transaction − its distance from the last put
 //! the history begins with the write of the base
 //! ```
 
@@ -20,6 +23,9 @@ pub(super) const OWN_PREFIX: &str = "/clone8s-store/";
 pub(super) const BASE_KEY: &str = "/clone8s-store/base";
 /// There while the store is being filled.
 pub(super) const FILLING_KEY: &str = "/clone8s-store/filling";
+
+/// The store's revisions for each of etcd's: so many puts fit into a transaction.
+pub(super) const STEP: i64 = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Base {
@@ -58,12 +64,36 @@ pub(super) struct Own {
 }
 
 impl Base {
-    pub(super) fn shown(self, of_etcd: i64) -> Revision {
-        Revision(of_etcd + self.added)
+    /// With a history that begins with etcd's.
+    pub(super) fn adding(added: i64) -> Self {
+        Self {
+            added,
+            begins: Revision(0),
+        }
     }
 
-    pub(super) fn of_etcd(self, shown: Revision) -> i64 {
-        shown.0 - self.added
+    /// What is to be added so that a transaction has a revision.
+    pub(super) fn added(of_etcd: i64, shown: Revision) -> i64 {
+        shown.0 - of_etcd * STEP
+    }
+
+    /// The revision of a transaction.
+    pub(super) fn shown(self, of_etcd: i64) -> Revision {
+        Revision(of_etcd * STEP + self.added)
+    }
+
+    /// The last transaction, by etcd's revision, of which a revision has all.
+    pub(super) fn whole(self, shown: Revision) -> i64 {
+        (shown.0 - self.added).div_euclid(STEP)
+    }
+
+    /// The transaction, by etcd's revision, that a revision is in, and its distance from that one's end.
+    pub(super) fn within(self, shown: Revision) -> (i64, u8) {
+        let whole = self.whole(shown);
+        match (shown.0 - self.added).rem_euclid(STEP) {
+            0 => (whole, 0),
+            past => (whole + 1, u8::try_from(STEP - past).unwrap_or(u8::MAX)),
+        }
     }
 
     /// Refuses a revision from before the store was filled.
@@ -84,10 +114,7 @@ impl Base {
 
     fn read(found: &KeyValue) -> Result<Self, StoreError> {
         let saved: Saved = parse(found)?;
-        let base = Self {
-            added: saved.added,
-            begins: Revision(0),
-        };
+        let base = Self::adding(saved.added);
         Ok(Self {
             begins: base.shown(found.mod_revision()),
             ..base
@@ -153,15 +180,29 @@ mod tests {
     #[test]
     fn a_base_moves_revisions_and_nothing_from_before_it_is_known() {
         let base = Base {
-            added: 1_000,
-            begins: Revision(1_010),
+            added: 1_007,
+            begins: Revision(2_007),
         };
-        assert_eq!(base.shown(12), Revision(1_012));
-        assert_eq!(base.of_etcd(Revision(1_012)), 12);
-        base.must_know(Revision(1_010)).unwrap();
-        let refused = base.must_know(Revision(1_009)).unwrap_err();
+        assert_eq!(base.shown(12), Revision(2_207));
+        assert_eq!(Base::added(12, Revision(2_207)), base.added);
+        base.must_know(Revision(2_007)).unwrap();
+        let refused = base.must_know(Revision(2_006)).unwrap_err();
         assert!(matches!(refused, StoreError::Compacted { oldest, .. } if oldest == base.begins));
         Base::default().must_know(Revision(0)).unwrap();
+    }
+
+    #[test]
+    fn each_revision_is_in_one_transaction() {
+        let base = Base::adding(1_007);
+        for (shown, whole, within) in [
+            (2_207, 12, (12, 0)),
+            (2_208, 12, (13, 99)),
+            (2_306, 12, (13, 1)),
+            (2_307, 13, (13, 0)),
+        ] {
+            assert_eq!(base.whole(Revision(shown)), whole, "{shown}");
+            assert_eq!(base.within(Revision(shown)), within, "{shown}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::{
     base::{BASE_KEY, Base, FILLING_KEY, Mark, Own},
     error::Asked,
     prefix_end,
+    value::stored,
 };
 use crate::{
     backup::{Entries, Existing, FillError, Filled, GAP},
@@ -97,13 +98,13 @@ impl Filling {
         }
         self.commit(batch.take()).await?;
         // The next transaction is at least one further.
-        let added = above + GAP - self.latest;
+        let added = Base::added(self.latest, Revision(above + GAP));
         let last = vec![
             TxnOp::put(BASE_KEY, Base::saved(added), None),
             TxnOp::delete(FILLING_KEY, None),
         ];
         self.commit(last).await?;
-        filled.revision = Revision(self.latest + added);
+        filled.revision = Base::adding(added).shown(self.latest);
         Ok(filled)
     }
 
@@ -177,7 +178,7 @@ impl Batch {
 
     fn add(&mut self, key: &str, value: Bytes) {
         self.bytes += key.len() + value.len();
-        self.operations.push(TxnOp::put(key, Vec::from(value), None));
+        self.operations.push(TxnOp::put(key, stored(&value, 0), None));
     }
 
     fn take(&mut self) -> Vec<TxnOp> {

@@ -21,9 +21,9 @@ use super::{
     Asked, DECODE_LIMIT, EtcdStore,
     base::Base,
     error::{map_error, timed_out, unavailable},
-    key_name, key_value, prefix_end, revision,
+    key_value, prefix_end, revision,
 };
-use crate::store::{Change, Revision, StoreError, Watch, WatchItem};
+use crate::store::{Change, KeyValue, Revision, StoreError, Watch, WatchItem};
 
 pub(super) async fn watch(store: EtcdStore, prefix: String, after: Revision) -> Result<Watch, StoreError> {
     let base = store.base().await?;
@@ -71,7 +71,7 @@ struct Watcher {
     /// Every write up to here is in `ready` or delivered.
     position: Revision,
     stream: Option<WatchStream>,
-    /// Events of the last revision of a fragment: the next fragment may hold more of it.
+    /// Changes of the last transaction of a fragment: the next fragment may hold more of it.
     incomplete: Vec<Change>,
     ready: VecDeque<WatchItem>,
 }
@@ -141,7 +141,7 @@ impl Watcher {
         let store = &self.store;
         let options = WatchOptions::new()
             .with_range(prefix_end(&self.prefix))
-            .with_start_revision(self.base.of_etcd(self.position) + 1)
+            .with_start_revision(self.base.whole(self.position) + 1)
             .with_prev_key()
             .with_progress_notify()
             .with_fragment();
@@ -174,12 +174,19 @@ impl Watcher {
         // silently for a revision in the future, and at the very edge of what is compacted skip a delete.
         let options = GetOptions::new()
             .with_count_only()
-            .with_revision(self.base.of_etcd(self.position));
+            .with_revision(self.base.whole(self.position));
         let look = |mut kv: KvClient| {
             let options = options.clone();
             async move { kv.get(start, Some(options)).await }
         };
-        store.call(asked, look).await?;
+        let reply = store.call(asked, look).await?;
+        let newest = revision(reply.header(), self.base)?;
+        if newest < self.position {
+            return Err(StoreError::Future {
+                asked: self.position,
+                newest,
+            });
+        }
         Ok(stream)
     }
 
@@ -213,10 +220,11 @@ impl Watcher {
         }
         for event in response.events() {
             let change = change(event, self.position, self.base)?;
+            let transaction = |change: &Change| self.base.within(change.revision).0;
             if self
                 .incomplete
                 .last()
-                .is_some_and(|last| last.revision < change.revision)
+                .is_some_and(|last| transaction(last) < transaction(&change))
             {
                 self.complete();
             }
@@ -229,11 +237,21 @@ impl Watcher {
     }
 
     fn complete(&mut self) {
-        if let Some(last) = self.incomplete.last() {
-            self.position = last.revision;
+        let Some(last) = self.incomplete.last().map(|change| change.revision) else {
+            return;
+        };
+        let before = self.position;
+        // A watch that began within a transaction is told all of it.
+        let news = self
+            .incomplete
+            .drain(..)
+            .filter(|change| change.revision > before);
+        self.ready.extend(news.map(WatchItem::Change));
+        self.position = self.base.shown(self.base.within(last).0);
+        if last < self.position {
+            // What comes after it in the transaction is none of this watch's, or was refused.
+            self.ready.push_back(WatchItem::Progress(self.position));
         }
-        self.ready
-            .extend(self.incomplete.drain(..).map(WatchItem::Change));
     }
 }
 
@@ -250,13 +268,14 @@ fn change(event: &Event, position: Revision, base: Base) -> Result<Change, Store
             oldest: base.shown(written.mod_revision()),
         });
     }
+    let KeyValue { key, value, revision } = key_value(written, base)?;
     Ok(Change {
-        key: key_name(written)?,
-        value: is_put.then(|| bytes::Bytes::copy_from_slice(written.value())),
+        key,
+        value: is_put.then_some(value),
         previous: event
             .prev_kv()
             .map(|before| key_value(before, base))
             .transpose()?,
-        revision: base.shown(written.mod_revision()),
+        revision,
     })
 }
