@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, Txn, TxnOp};
 use futures::StreamExt as _;
 use tokio::time::sleep;
@@ -93,7 +92,7 @@ impl Filling {
                 if !batch.has_room_for(&key, &value) {
                     self.commit(batch.take()).await?;
                 }
-                batch.add(&key, value);
+                batch.add(&key, &value);
             }
         }
         self.commit(batch.take()).await?;
@@ -176,9 +175,9 @@ impl Batch {
         self.operations.is_empty() || (self.operations.len() < OPERATIONS && bytes <= BYTES)
     }
 
-    fn add(&mut self, key: &str, value: Bytes) {
+    fn add(&mut self, key: &str, value: &[u8]) {
         self.bytes += key.len() + value.len();
-        self.operations.push(TxnOp::put(key, stored(&value, 0), None));
+        self.operations.push(TxnOp::put(key, stored(value, 0), None));
     }
 
     fn take(&mut self) -> Vec<TxnOp> {

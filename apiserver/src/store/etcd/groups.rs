@@ -1,19 +1,21 @@
 //! Puts that wait for etcd together go in one transaction.
 //!
-//! A transaction costs etcd a message, an entry of its log and a turn of its one writer, whatever it holds. So while
-//! some are on their way, the puts that come are gathered, and follow as one: a transaction of transactions, each with
-//! its own conditions and its own outcome. A put that finds none on its way goes at once.
+//! A transaction costs etcd a message, an entry of its log and a turn of its one writer, whatever it holds. So while one
+//! is on its way, the puts that come are gathered, and follow as the next: a transaction of transactions, each with its
+//! own conditions and its own outcome. A put that finds none on its way goes at once.
 //!
-//! etcd looks at all conditions of a transaction before it writes anything. Puts share one only where none writes what
-//! another writes or asks for, so that it is as if each had come alone, one after the other.
+//! etcd looks at all conditions of a transaction before it writes anything. A put joins others only where none of them
+//! writes what it writes or asks for, so that it is as if each had come alone, one after the other.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::HashSet,
     fmt,
+    iter::once,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,7 +24,7 @@ use futures::{
     FutureExt as _,
     future::{BoxFuture, Shared, join_all},
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 use tonic::Code;
 
 use super::{
@@ -35,8 +37,8 @@ use super::{
 };
 use crate::store::{Precondition, Revision, StoreError, Unchanged};
 
-/// Transactions on their way at a time. With a second one etcd writes to its disk while the first is answered.
-const ON_THEIR_WAY: usize = 2;
+/// A transaction for which nobody waits any longer to send another: an etcd that hangs holds up no put by more.
+const LATE: Duration = Duration::from_secs(1);
 /// etcd takes 1.5 MiB.
 const BYTES: usize = 1 << 20;
 /// Conditions of a put that may share: etcd takes 128 operations, of which a transaction's puts are counted for each of
@@ -55,8 +57,8 @@ pub(super) struct Put {
 /// The puts of a store.
 #[derive(Default)]
 pub(super) struct Groups {
-    /// The newest at the end. A group is its callers': where all of them have gone, so has the group.
-    newest: Mutex<VecDeque<Weak<Group>>>,
+    /// A group is its callers': where all of them have gone, so has the group.
+    newest: Mutex<Weak<Group>>,
     beside: AtomicI64,
 }
 
@@ -73,7 +75,6 @@ struct Gathering {
     puts: Option<Vec<Asking>>,
     bytes: usize,
     written: HashSet<String>,
-    asked_for: HashSet<String>,
 }
 
 struct Asking {
@@ -112,7 +113,7 @@ impl Groups {
 
     fn join(&self, store: &EtcdStore, base: Base, mut asking: Asking) -> Result<Arc<Group>, Asking> {
         let mut newest = lock(&self.newest);
-        if let Some(group) = newest.back().and_then(Weak::upgrade) {
+        if let Some(group) = newest.upgrade() {
             let added = lock(&group.gathering).add(asking);
             match added {
                 Ok(()) => return Ok(group),
@@ -120,27 +121,22 @@ impl Groups {
                 Err(Apart::Entangled(back)) => return Err(back),
             }
         }
-        let before = if newest.len() < ON_THEIR_WAY {
-            None
-        } else {
-            newest.pop_front()
-        };
+        let before = std::mem::take(&mut *newest);
         let group = Arc::new(Group::new(store.clone(), base, asking, before));
-        newest.push_back(Arc::downgrade(&group));
+        *newest = Arc::downgrade(&group);
         Ok(group)
     }
 }
 
 impl Group {
-    /// Goes on its way when the one that it comes after is back.
-    fn new(store: EtcdStore, base: Base, first: Asking, before: Option<Weak<Self>>) -> Self {
+    /// Goes on its way when the one before is back, or late.
+    fn new(store: EtcdStore, base: Base, first: Asking, before: Weak<Self>) -> Self {
         let gathering = Arc::new(Mutex::new(Gathering::of(first)));
         let gathered = Arc::clone(&gathering);
         let outcome = async move {
-            if let Some(before) = before.as_ref().and_then(Weak::upgrade) {
-                before.outcome.clone().await;
+            if let Some(before) = before.upgrade() {
+                let _ = timeout(LATE, before.outcome.clone()).await;
             }
-            drop(before);
             let puts = lock(&gathered).puts.take().unwrap_or_default();
             commit(&store, base, puts).await;
         };
@@ -180,22 +176,15 @@ impl Gathering {
     }
 
     fn is_entangled_with(&self, put: &Put) -> bool {
-        self.written.contains(&put.key)
-            || self.asked_for.contains(&put.key)
-            || put
-                .unchanged
-                .iter()
-                .any(|unchanged| self.written.contains(&unchanged.key))
+        let asked_for = put.unchanged.iter().map(|unchanged| &unchanged.key);
+        once(&put.key)
+            .chain(asked_for)
+            .any(|key| self.written.contains(key))
     }
 
     fn take_in(&mut self, asking: Asking) {
         self.bytes += asking.put.bytes();
         self.written.insert(asking.put.key.clone());
-        for Unchanged { key, .. } in &asking.put.unchanged {
-            if !self.asked_for.contains(key) {
-                self.asked_for.insert(key.clone());
-            }
-        }
         self.puts.get_or_insert_default().push(asking);
     }
 }
