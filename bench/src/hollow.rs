@@ -12,7 +12,7 @@ use clone8s_bus::{
     EventBus,
     amqp::{AmqpBus, AmqpConfig},
 };
-use clone8s_daemon::Shutdown;
+use clone8s_daemon::{Shutdown, memory};
 use clone8s_integration::{ControlPlane, RabbitMq, Sandbox, pods, wait};
 use clone8s_kubelet::{
     Config, RunError,
@@ -52,6 +52,8 @@ pub struct Args {
 
 /// Measures, and gives a report in Markdown.
 pub async fn run(args: &Args) -> anyhow::Result<String> {
+    // As each kubelet of its own does.
+    memory::map_large_pieces();
     let sandbox = Sandbox::new();
     let broker = RabbitMq::start(&sandbox).await;
     let amqp = broker.vhost();

@@ -10,7 +10,7 @@ pub mod clock;
 pub mod endpoint;
 pub mod etcd;
 pub mod log_file;
-mod memory;
+pub mod memory;
 pub mod outcome;
 pub mod process;
 pub mod supervisor;

@@ -31,6 +31,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     install_tls_provider();
+    memory::map_large_pieces();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = threads {
         let cores = std::thread::available_parallelism().map_or(threads, usize::from);
