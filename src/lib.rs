@@ -1,6 +1,6 @@
 //! The contracts of Clone8s: generated types and clients, manifests, names, selectors, quantities.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use prost::Message as _;
 use prost_reflect::{
@@ -68,15 +68,27 @@ pub fn descriptors() -> &'static DescriptorPool {
     &POOL
 }
 
-/// What objects are made of, to look things up in: a fraction of all contracts, for processes that stay.
-pub fn object_descriptors() -> &'static DescriptorPool {
-    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-        pool(|file| {
-            let is_service = !file.service.is_empty();
-            !is_service && ["clone8s.v1", "google.protobuf"].contains(&file.package())
+/// What objects are made of, to look things up in: a fraction of all contracts, kept until it is forgotten.
+pub fn object_descriptors() -> DescriptorPool {
+    held_objects()
+        .get_or_insert_with(|| {
+            pool(|file| {
+                let is_service = !file.service.is_empty();
+                !is_service && ["clone8s.v1", "google.protobuf"].contains(&file.package())
+            })
         })
-    });
-    &POOL
+        .clone()
+}
+
+/// Gives back a megabyte, for a process that stays and reads a manifest now and then: the next one makes it anew, in a few
+/// milliseconds.
+pub fn forget_object_descriptors() {
+    *held_objects() = None;
+}
+
+fn held_objects() -> MutexGuard<'static, Option<DescriptorPool>> {
+    static HELD: Mutex<Option<DescriptorPool>> = Mutex::new(None);
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Without the comments, which nobody looks up.

@@ -23,7 +23,7 @@ use clone8s_daemon::{channel::Channel, clock};
 use crate::{
     kind::{ObjectArgs, with_kind, with_kind_of},
     namespace::NamespaceArgs,
-    output::age,
+    output::{Columns, age},
     status::explain,
 };
 use page::Page;
@@ -89,7 +89,7 @@ async fn events_of<O: Object>(channel: &Channel, object: &O) -> Result<Vec<Event
             .as_ref()
             .is_some_and(|about| about.uid.is_empty() || about.uid == mirror::uid_on_node(object))
     });
-    events.sort_by_key(|event| event.last_timestamp.as_ref().map(|at| (at.seconds, at.nanos)));
+    events.sort_by_key(Columns::place);
     Ok(events)
 }
 

@@ -73,7 +73,9 @@ pub fn print<O: Object + Columns>(
         Format::Table | Format::Wide => {
             let mut table = new_table();
             table.set_header(header::<O>(format, scope));
-            for object in objects {
+            let mut placed: Vec<_> = objects.iter().collect();
+            placed.sort_by_key(|object| object.place());
+            for object in placed {
                 table.add_row(row(object, format, scope, now));
             }
             write_table(out, &table)?;

@@ -18,7 +18,7 @@ use crate::{
     access::Scope,
     registry::{Registry, WatchEvent},
     store::{
-        Dump, History, KeyValue, Listing, Page, Precondition, Record, Size, Unchanged, Watch,
+        Dump, KeyValue, Listing, Page, Precondition, Record, Size, Unchanged, Watch,
         embedded::{EmbeddedStore, Options},
     },
 };
@@ -197,13 +197,7 @@ async fn watchers_share_one_watch_of_the_store_and_the_bytes_of_an_event() {
 
 #[tokio::test]
 async fn a_gap_in_the_stores_history_is_told_and_then_all_goes_on() {
-    let options = Options {
-        history: History {
-            changes: 10,
-            ..History::default()
-        },
-        ..Options::default()
-    };
+    let options = Options::keeping(10);
     let store = Breaking::new(usize::MAX, &options);
     let (registry, _running) = kept(&store);
     let first = store.write("first").await;

@@ -219,13 +219,7 @@ async fn the_cursor_follows_the_confirms_and_a_restart_goes_on_after_it() {
 
 #[tokio::test]
 async fn a_cursor_older_than_the_history_tells_what_there_is_and_that_something_is_missing() {
-    let cluster = Cluster::with(&Options {
-        history: History {
-            changes: 20,
-            ..History::default()
-        },
-        ..Options::default()
-    });
+    let cluster = Cluster::with(&Options::keeping(20));
     drop(cluster.outbox("a", CALM));
     let kept = cluster.put("kept", "alpha").await;
     cluster.put("gone", "alpha").await;

@@ -20,7 +20,7 @@ use tonic::Code;
 use super::*;
 use crate::namespaces;
 use crate::store::{
-    Dump, History, Listing, Page, Record, Size, Unchanged, Watch,
+    Dump, Listing, Page, Record, Size, Unchanged, Watch,
     embedded::{EmbeddedStore, Options},
 };
 
@@ -333,13 +333,7 @@ async fn a_write_to_a_revision_is_not_made_on_another() {
 
 #[tokio::test]
 async fn what_the_store_has_forgotten_is_out_of_range() {
-    let options = Options {
-        history: History {
-            changes: 10,
-            ..History::default()
-        },
-        ..Options::default()
-    };
+    let options = Options::keeping(10);
     let registry = registry(Meddled::with(&options, |_| None)).await;
     let first = registry
         .create(&Scope::Cluster, Some(pod("web-0")), &WriteOptions::default())

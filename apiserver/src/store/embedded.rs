@@ -68,6 +68,20 @@ impl Default for Options {
     }
 }
 
+#[cfg(test)]
+impl Options {
+    /// With a history of so many changes.
+    pub(crate) fn keeping(changes: u32) -> Self {
+        Self {
+            history: History {
+                changes,
+                ..History::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
 /// Why a file cannot be opened as a store.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

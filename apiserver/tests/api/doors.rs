@@ -47,21 +47,25 @@ async fn a_browser_calls_by_grpc_web_over_http_1() {
     server.stop().await;
 }
 
-#[tokio::test]
-async fn reflection_lists_every_service_that_is_served_and_no_other() {
-    let server = Server::start().await;
-    let mut client = ServerReflectionClient::new(server.root());
+/// What reflection answers to one question.
+async fn reflected(server: &Server, question: MessageRequest) -> Option<MessageResponse> {
     let ask = ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(MessageRequest::ListServices(String::new())),
+        message_request: Some(question),
     };
-    let mut answers = client
+    let mut answers = ServerReflectionClient::new(server.root())
         .server_reflection_info(futures::stream::iter([ask]))
         .await
         .unwrap()
         .into_inner();
-    let answer = answers.message().await.unwrap().unwrap();
-    let Some(MessageResponse::ListServicesResponse(list)) = answer.message_response else {
+    answers.message().await.unwrap().unwrap().message_response
+}
+
+#[tokio::test]
+async fn reflection_lists_every_service_that_is_served_and_no_other() {
+    let server = Server::start().await;
+    let answer = reflected(&server, MessageRequest::ListServices(String::new())).await;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else {
         panic!("not a list: {answer:?}");
     };
     let mut names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
@@ -93,7 +97,6 @@ async fn reflection_lists_every_service_that_is_served_and_no_other() {
 #[tokio::test]
 async fn reflection_describes_the_details_of_errors() {
     let server = Server::start().await;
-    let mut client = ServerReflectionClient::new(server.root());
     for message in [
         "BadRequest",
         "ErrorInfo",
@@ -102,21 +105,9 @@ async fn reflection_describes_the_details_of_errors() {
         "RetryInfo",
     ] {
         let symbol = format!("google.rpc.{message}");
-        let ask = ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(MessageRequest::FileContainingSymbol(symbol)),
-        };
-        let mut answers = client
-            .server_reflection_info(futures::stream::iter([ask]))
-            .await
-            .unwrap()
-            .into_inner();
-        let answer = answers.message().await.unwrap().unwrap();
+        let answer = reflected(&server, MessageRequest::FileContainingSymbol(symbol)).await;
         assert!(
-            matches!(
-                answer.message_response,
-                Some(MessageResponse::FileDescriptorResponse(_))
-            ),
+            matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))),
             "{message}: {answer:?}"
         );
     }

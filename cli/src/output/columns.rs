@@ -18,6 +18,10 @@ pub trait Columns: Object {
     /// Shown by `-o wide` after the narrow ones.
     const WIDE: &'static [&'static str] = &[];
 
+    /// Where a table has it among others: with the same place for all, as they came, which is by name.
+    fn place(&self) -> (i64, i32) {
+        (0, 0)
+    }
     fn narrow(&self, now: SystemTime) -> Vec<String>;
     fn wide(&self) -> Vec<String> {
         Vec::new()
@@ -224,6 +228,12 @@ impl Columns for Secret {
 impl Columns for Event {
     const NARROW: &'static [&'static str] = &["LAST", "TYPE", "REASON", "OBJECT", "COUNT", "MESSAGE"];
     const WIDE: &'static [&'static str] = &["SOURCE"];
+
+    /// The last one is the last that happened.
+    fn place(&self) -> (i64, i32) {
+        let last = self.last_timestamp.as_ref();
+        last.map_or((0, 0), |at| (at.seconds, at.nanos))
+    }
 
     fn narrow(&self, now: SystemTime) -> Vec<String> {
         let object = self.involved_object.clone().unwrap_or_default();

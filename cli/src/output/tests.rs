@@ -106,7 +106,7 @@ status:
 }
 
 #[test]
-fn a_table_of_events_tells_what_happened_to_what() {
+fn a_table_of_events_tells_what_happened_to_what_in_its_order() {
     let text = "
 apiVersion: v1
 kind: Event
@@ -118,6 +118,17 @@ type: Normal
 count: 1
 lastTimestamp: '2027-01-15T08:00:30Z'
 source: {component: scheduler}
+---
+apiVersion: v1
+kind: Event
+metadata: {name: e0, namespace: default}
+involvedObject: {kind: Pod, name: hello}
+reason: Started
+message: started container main
+type: Normal
+count: 2
+lastTimestamp: '2027-01-15T08:00:40Z'
+source: {component: kubelet}
 ";
     let events: Vec<Event> = objects(text)
         .into_iter()
@@ -129,6 +140,7 @@ source: {component: scheduler}
     insta::assert_snapshot!(shown(&events, Format::Table, Scope::OneNamespace), @r"
         NAME  LAST  TYPE    REASON     OBJECT     COUNT  MESSAGE
         e1    30s   Normal  Scheduled  pod/hello  1      placed on n1
+        e0    20s   Normal  Started    pod/hello  2      started container main
         ");
 }
 

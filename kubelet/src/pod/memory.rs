@@ -136,11 +136,19 @@ impl Failure {
                     | FailedStep::RunHook
                     | FailedStep::TearDown
             );
+        // A person mends these, and does not want to wait for long then.
+        let by_a_person = matches!(
+            self.step,
+            FailedStep::PrepareContainer | FailedStep::CreateContainer
+        );
         let (base, max) = if soon {
             (
                 SOON.min(intervals.backoff_base),
                 SOON_MAX.min(intervals.backoff_max),
             )
+        } else if by_a_person {
+            let max = SOON_MAX.max(intervals.backoff_base);
+            (intervals.backoff_base, max.min(intervals.backoff_max))
         } else {
             (intervals.backoff_base, intervals.backoff_max)
         };
@@ -227,6 +235,16 @@ impl Memory {
                 transient: cause.transient,
             },
         );
+    }
+
+    /// Notes that an image is at hand: what was wrong with images is over. That the container could not be made is not, until
+    /// it is made.
+    pub fn has_image(&mut self, target: &Target) {
+        let of_image =
+            |failure: &Failure| matches!(failure.step, FailedStep::InspectImage | FailedStep::PullImage);
+        if self.failures.get(target).is_some_and(of_image) {
+            self.failures.remove(target);
+        }
     }
 
     /// Notes that a run is being stopped. That its pod goes counts more than any reason before it.

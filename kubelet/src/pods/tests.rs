@@ -10,6 +10,7 @@ mod probes;
 mod resize;
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     time::{Duration, SystemTime},
 };
@@ -720,6 +721,37 @@ async fn a_container_that_cannot_be_made_or_started_is_told_by_step() {
         .await;
         node.until_running(&["p/web#0"]).await;
     }
+}
+
+/// As long as the reason is there, also while it is tried again.
+#[tokio::test(start_paused = true)]
+async fn a_container_that_cannot_be_made_again_and_again_keeps_its_reason() {
+    let node = Node::start();
+    for _ in 0..4 {
+        let fault = failure("CreateContainer", "exec: \"nope\": not found");
+        node.runtime.inject("CreateContainer", fault);
+    }
+    node.want(&[&web()]);
+    let reasons = RefCell::new(Vec::new());
+    let begun = node.clock.now();
+    node.until("it runs", |node| {
+        let reason = node.waiting("p").map(|(reason, _)| reason);
+        let mut reasons = reasons.borrow_mut();
+        if reasons.last() != Some(&reason) {
+            reasons.push(reason);
+        }
+        node.runtime.running() == ["p/web#0"]
+    })
+    .await;
+    let reasons = reasons.into_inner();
+    let told = reasons
+        .iter()
+        .flatten()
+        .skip_while(|reason| *reason != "CreateContainerError");
+    assert_eq!(told.count(), 1, "{reasons:?}");
+    // After 10, 20, 30 and 30 seconds.
+    let took = node.elapsed_since(begun).as_secs();
+    assert!((90..100).contains(&took), "{took} s");
 }
 
 #[tokio::test(start_paused = true)]

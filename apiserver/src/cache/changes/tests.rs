@@ -11,7 +11,7 @@ use prost::Message as _;
 use super::*;
 use crate::{
     cache::tests::{Breaking, kept},
-    store::{History, Precondition, Record, Store, embedded::Options},
+    store::{Precondition, Record, Store, embedded::Options},
 };
 
 /// A megabyte, of which four are more than memory keeps of what happened.
@@ -135,13 +135,7 @@ async fn who_falls_behind_memory_gets_the_rest_from_the_stores_history() {
 
 #[tokio::test]
 async fn what_the_store_has_forgotten_or_never_had_is_an_error() {
-    let options = Options {
-        history: History {
-            changes: 10,
-            ..History::default()
-        },
-        ..Options::default()
-    };
+    let options = Options::keeping(10);
     let store = Breaking::new(usize::MAX, &options);
     let last = write_much(&store, 40).await;
     let (registry, _running) = kept(&store);

@@ -37,7 +37,7 @@ use super::{
 };
 use crate::store::{Precondition, Revision, StoreError, Unchanged};
 
-/// A transaction for which nobody waits any longer to send another: an etcd that hangs holds up no put by more.
+/// After so long the next transaction goes though one is on its way still: an etcd that hangs holds up no put by more.
 const LATE: Duration = Duration::from_secs(1);
 /// etcd takes 1.5 MiB.
 const BYTES: usize = 1 << 20;
@@ -249,27 +249,24 @@ async fn together(store: &EtcdStore, base: Base, puts: Vec<Asking>) -> Vec<Askin
     let parts = puts.iter().zip(distances.clone());
     let parts = parts.map(|(asking, distance)| TxnOp::txn(asking.put.transaction(base, distance)));
     let txn = Txn::new().and_then(parts.collect::<Vec<_>>());
-    let reply = store.transact(&txn).await;
-    let (reply, end) = match reply {
-        Some(Ok(reply)) => match revision(reply.header(), base) {
-            Ok(end) => (reply, end),
-            Err(broken) => {
-                let cause = clone8s_daemon::supervisor::chain(&broken);
-                fail(puts, |_| unavailable(&store.endpoints, "put", cause.clone()));
-                return Vec::new();
-            }
-        },
+    let reply = match store.transact(&txn).await {
+        Some(Ok(reply)) => reply,
         Some(Err(error)) if is_too_much(&error) => return puts,
-        Some(Err(error)) => {
-            fail(puts, |put| {
-                map_error(&store.endpoints, &Asked::key("put", &put.key), again(&error))
+        Some(Err(etcd_client::Error::GRpcStatus(status))) => {
+            return fail(puts, |put| {
+                let error = etcd_client::Error::GRpcStatus(status.clone());
+                map_error(&store.endpoints, &Asked::key("put", &put.key), error)
             });
-            return Vec::new();
         }
-        None => {
-            fail(puts, |_| timed_out(&store.endpoints, "put", store.timeout));
-            return Vec::new();
+        Some(Err(other)) => {
+            return fail(puts, |_| unavailable(&store.endpoints, "put", other.to_string()));
         }
+        None => return fail(puts, |_| timed_out(&store.endpoints, "put", store.timeout)),
+    };
+    let Ok(end) = revision(reply.header(), base) else {
+        return fail(puts, |_| {
+            unavailable(&store.endpoints, "put", "the reply has no header".to_owned())
+        });
     };
     let mut made = 0;
     for ((asking, distance), part) in puts.into_iter().zip(distances).zip(reply.op_responses()) {
@@ -290,23 +287,17 @@ async fn together(store: &EtcdStore, base: Base, puts: Vec<Asking>) -> Vec<Askin
     Vec::new()
 }
 
-fn fail(puts: Vec<Asking>, error: impl Fn(&Put) -> StoreError) {
+/// Leaves none without an outcome.
+fn fail(puts: Vec<Asking>, error: impl Fn(&Put) -> StoreError) -> Vec<Asking> {
     for asking in puts {
         let _ = asking.outcome.send(Err(error(&asking.put)));
     }
+    Vec::new()
 }
 
 /// Sizes and numbers beyond what etcd is set to take.
 fn is_too_much(error: &etcd_client::Error) -> bool {
     matches!(error, etcd_client::Error::GRpcStatus(status) if status.code() == Code::InvalidArgument)
-}
-
-/// The error for another of those that it is for.
-fn again(error: &etcd_client::Error) -> etcd_client::Error {
-    match error {
-        etcd_client::Error::GRpcStatus(status) => etcd_client::Error::GRpcStatus(status.clone()),
-        other => etcd_client::Error::InvalidArgs(other.to_string()),
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

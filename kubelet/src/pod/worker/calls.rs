@@ -208,7 +208,7 @@ impl Worker {
                     _ => ImageKnowledge::Absent { at: now },
                 };
                 self.memory.note_image(container, image, knowledge);
-                self.memory.failures.remove(&target);
+                self.memory.has_image(&target);
                 return;
             }
             Action::PostStart(_) | Action::PreStop { .. } => {

@@ -160,6 +160,10 @@ fn oldest_addresses(fields: &mut Map<String, Value>) -> Result<Vec<Address>, Str
             continue;
         };
         let ip = parse(found.get("ip"))?;
+        // They say something only in a later version, where they would be read.
+        for later in ["address", "interface", "version"] {
+            found.remove(later);
+        }
         if let Some(text) = found.remove("ip") {
             found.insert("address".into(), text);
         }
@@ -327,6 +331,21 @@ mod tests {
                 }),
             ]
         })
+    }
+
+    #[test]
+    fn what_only_later_versions_know_is_not_carried_into_them() {
+        let old = json!({
+            "cniVersion": "0.2.0",
+            "ip4": {"ip": "10.1.2.3/24", "version": null, "interface": "eth0", "gateway": "10.1.2.1"},
+        });
+        let read = CniResult::read(&old, Version::V0_2_0).unwrap();
+        let written = read.write(Version::V0_4_0);
+        assert_eq!(
+            written["ips"],
+            json!([{"version": "4", "address": "10.1.2.3/24", "gateway": "10.1.2.1"}])
+        );
+        assert_eq!(CniResult::read(&written, Version::V0_4_0), Ok(read));
     }
 
     proptest! {
