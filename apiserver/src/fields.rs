@@ -14,9 +14,11 @@ mod schema;
 mod set;
 mod tree;
 
+use std::sync::LazyLock;
+
 use clone8s::{object_descriptors, v1::ManagedFields};
 use pbjson_types::Timestamp;
-use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _, Value};
 
 pub(crate) use self::{
     mask::Mask,
@@ -114,7 +116,9 @@ pub(crate) fn managed_at_creation<K: Kind>(
 }
 
 fn descriptor<K: Kind>() -> MessageDescriptor {
-    object_descriptors()
+    // Held: messages are compared, and those of another pool are others.
+    static OBJECTS: LazyLock<DescriptorPool> = LazyLock::new(object_descriptors);
+    OBJECTS
         .get_message_by_name(&format!("clone8s.v1.{}", K::KIND))
         .expect("every kind is a message of the contract")
 }

@@ -97,7 +97,7 @@ impl Metrics {
         let store_revision = Gauge::default();
         registry.register(
             "clone8s_store_revision",
-            "The store's newest revision",
+            "The store's newest revision; on etcd a hundred times etcd's own",
             store_revision.clone(),
         );
         Self {

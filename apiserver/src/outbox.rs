@@ -40,7 +40,7 @@ const CURSOR_KEY: &str = "/clone8s/system/outbox/cursor";
 /// How long a leader that stops waits for the store to know it.
 const LEAVE: Duration = Duration::from_secs(4);
 
-/// How quickly leaders renew, give up and follow each other.
+/// How quickly leaders renew, give up and follow each other, and save how far they are.
 #[derive(Debug, Clone, Copy)]
 struct Timing {
     /// Between renewals of the lease by its holder, and looks at it by the others.
@@ -49,6 +49,9 @@ struct Timing {
     expire: Duration,
     /// Between saves of a cursor that moved.
     save: Duration,
+    /// Without changes of objects the cursor is saved only when it fell so many revisions behind the store, whose own
+    /// bookkeeping goes on: it must not leave the history, of which a thousand changes are kept at least.
+    idle: i64,
     /// Nobody else can use the store: who holds the lease is a process that is gone.
     alone: bool,
 }
@@ -62,6 +65,7 @@ impl Timing {
                 renew: Duration::from_mins(1),
                 expire: Duration::from_mins(10),
                 save,
+                idle: 500,
                 alone: true,
             };
         }
@@ -69,6 +73,8 @@ impl Timing {
             renew: Duration::from_secs(3),
             expire: Duration::from_secs(10),
             save,
+            // etcd's transactions are a hundred apart.
+            idle: 50_000,
             alone: false,
         }
     }
@@ -135,7 +141,7 @@ impl Outbox {
             () = shutdown.cancelled() => return Ok(()),
         };
         let (store, caches) = (&*self.store, &self.caches);
-        let mut tail = Tail::start(store, caches, &self.publisher, lease.term(), self.timing.save).await?;
+        let mut tail = Tail::start(store, caches, &self.publisher, lease.term(), self.timing).await?;
         tracing::info!(
             term = lease.term(),
             cursor = tail.cursor().0,

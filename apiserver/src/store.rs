@@ -1,7 +1,7 @@
 //! Store: the seam to what keeps the objects. Real: etcd. Embedded: one file.
 //!
 //! Both give the same promises (one contract suite runs on both):
-//! - Revisions are positive, grow by one with each write, and are shared by all keys.
+//! - Revisions are positive, grow with each write, and are shared by all keys.
 //! - An acknowledged write survives kill -9 and power loss.
 //! - `list` at a revision shows exactly the writes up to it; `watch` gives exactly the writes after it, in order,
 //!   each once, or fails with [`StoreError::Compacted`]; it is never silently short.
@@ -48,7 +48,8 @@ pub struct KeyValue {
 pub enum Precondition {
     /// The key does not exist.
     Absent,
-    /// The key's last write is this one.
+    /// The key's last write is this one. On etcd, it may also be one that shares a transaction with this one and came before
+    /// it: the key has not changed between the two.
     Revision(Revision),
     /// Whatever there is; a delete still needs the key to exist.
     Any,

@@ -1,4 +1,6 @@
-//! The flags of every program that speaks to etcd.
+//! What programs that speak to etcd have in common: their flags, and the form of what is kept there.
+
+pub mod value;
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! The leader's work: follow the store's changes from the cursor and publish each.
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc};
 
 use bytes::Bytes;
 use clone8s::object::OBJECTS_PREFIX;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    CURSOR_KEY,
+    CURSOR_KEY, Timing,
     publish::{Publisher, Routed},
     route::{self, Unreadable},
     window::Window,
@@ -21,10 +21,7 @@ use crate::{
 
 /// Objects of a page when everything is published.
 const PAGE: usize = 500;
-/// Without changes of objects the cursor is saved only when it fell this far behind the store, whose own
-/// bookkeeping goes on: it must not leave the history.
-const IDLE_REVISIONS: i64 = 500;
-/// As in etcd, an empty store is at revision 1: everything ever written comes after it.
+/// Everything ever written comes after it.
 const BEGINNING: Revision = Revision(1);
 
 /// The value of the cursor's key.
@@ -41,7 +38,7 @@ pub(super) struct Tail<'s> {
     caches: &'s Arc<Caches>,
     publisher: &'s Publisher,
     term: u64,
-    save_every: Duration,
+    timing: Timing,
     cursor: Revision,
     /// The cursor as it was saved last, and that write's revision.
     saved: Revision,
@@ -64,7 +61,7 @@ impl<'s> Tail<'s> {
         caches: &'s Arc<Caches>,
         publisher: &'s Publisher,
         term: u64,
-        save_every: Duration,
+        timing: Timing,
     ) -> Result<Self, StoreError> {
         let (found, _) = store.get(CURSOR_KEY).await?;
         let precondition = found.as_ref().map_or(Precondition::Absent, |found| {
@@ -77,7 +74,7 @@ impl<'s> Tail<'s> {
             caches,
             publisher,
             term,
-            save_every,
+            timing,
             cursor,
             saved: cursor,
             saved_at,
@@ -134,9 +131,9 @@ impl<'s> Tail<'s> {
     fn follow_confirms(&mut self, window: &Window<'_>) {
         self.cursor = window.cursor();
         let covered = self.saving.as_ref().map_or(self.saved, |saving| saving.cursor);
-        let owes_save = window.told() > covered || self.cursor.0 - covered.0 >= IDLE_REVISIONS;
+        let owes_save = window.told() > covered || self.cursor.0 - covered.0 >= self.timing.idle;
         if owes_save && self.next_save.is_none() {
-            self.next_save = Some(Instant::now() + self.save_every);
+            self.next_save = Some(Instant::now() + self.timing.save);
         }
     }
 

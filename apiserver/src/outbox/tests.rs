@@ -24,6 +24,7 @@ const CALM: Timing = Timing {
     renew: Duration::from_millis(50),
     expire: Duration::from_mins(5),
     save: Duration::from_millis(20),
+    idle: 500,
     alone: false,
 };
 /// A lease that others follow soon.
@@ -314,7 +315,8 @@ async fn a_leader_that_was_overtaken_can_move_neither_lease_nor_cursor() {
     let caches = &cluster.caches();
     let feeding = cache::feed(Arc::clone(caches), Arc::clone(&cluster.store), Shutdown::new());
     let mut old = Lease::acquire(store, "old", QUICK).await.unwrap();
-    let mut old_tail = Tail::start(store, caches, &publisher, old.term(), SOON)
+    let slow = Timing { save: SOON, ..QUICK };
+    let mut old_tail = Tail::start(store, caches, &publisher, old.term(), slow)
         .await
         .unwrap();
     let told = cluster.put("web", "").await;
@@ -330,7 +332,7 @@ async fn a_leader_that_was_overtaken_can_move_neither_lease_nor_cursor() {
 
     let new = Lease::acquire(store, "new", QUICK).await.unwrap();
     assert_eq!(new.term(), 2);
-    let new_tail = Tail::start(store, caches, &publisher, new.term(), SOON)
+    let new_tail = Tail::start(store, caches, &publisher, new.term(), slow)
         .await
         .unwrap();
     // By its clock or by the key, whichever tells it first.

@@ -12,13 +12,13 @@ mod error;
 mod filling;
 mod groups;
 mod members;
-mod value;
 mod watch;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use clone8s_daemon::etcd::value::{self, bounds, stored};
 use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, GetResponse, KvClient,
     ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse,
@@ -34,7 +34,6 @@ use self::{
     error::{Asked, map_error, timed_out},
     groups::{Groups, Put},
     members::Members,
-    value::{bounds, stored},
 };
 use super::{
     DUMP_PART, Dump, History, KeyValue, Listing, Page, Precondition, Record, Revision, Size, Store,
@@ -456,7 +455,7 @@ fn key_value(found: &etcd_client::KeyValue, base: Base) -> Result<KeyValue, Stor
     let (value, distance) = value::read(found.value());
     Ok(KeyValue {
         key: key_name(found)?,
-        value,
+        value: Bytes::copy_from_slice(value),
         revision: Revision(base.shown(found.mod_revision()).0 - i64::from(distance)),
     })
 }

@@ -27,7 +27,7 @@ const LOST: u32 = 30;
 /// Of a thousand items of a watch, those after which it breaks.
 const BROKEN: u32 = 20;
 
-/// As in etcd: an empty store is at revision 1.
+/// Of an empty store.
 const FIRST: Revision = Revision(1);
 
 /// A store that is empty at first. Clones share it.

@@ -17,7 +17,7 @@ use super::{
     args::UpArgs,
     layout::{Cluster, Layout},
     lock::{Held, Locked},
-    ready,
+    preflight, ready,
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -44,6 +44,8 @@ pub(super) fn run(args: &UpArgs) -> ExitCode {
 
 async fn start(args: &UpArgs) -> Result<()> {
     let cluster = args.cluster()?;
+    // Before the log is opened, which only root may do.
+    preflight::check_root()?;
     let layout = cluster.layout();
     let started = Instant::now();
     let limit = Duration::from_secs(args.timeout);

@@ -12,10 +12,15 @@ use super::layout::{Cluster, Runtime};
 /// A unix socket's address holds 108 bytes with the closing zero.
 const MAX_SOCKET_PATH: usize = 107;
 
-pub(super) fn check(cluster: &Cluster) -> Result<()> {
+pub(super) fn check_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("must be root: containers need mounts, namespaces and cgroups; try `sudo c8s up`");
     }
+    Ok(())
+}
+
+pub(super) fn check(cluster: &Cluster) -> Result<()> {
+    check_root()?;
     let layout = cluster.layout();
     let mut sockets = vec![
         layout.apiserver_socket(),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use clone8s_daemon::etcd::value;
 use etcd_client::{Client, ConnectOptions, Event, EventType, WatchOptions};
 use tokio::time::{sleep, timeout};
 
@@ -17,7 +18,7 @@ use crate::wait;
 const CURSOR: &str = "/clone8s/system/outbox/cursor";
 
 /// The store's revisions for each of etcd's: a transaction's puts have one each, and the last one's is the transaction's.
-const STEP: i64 = 100;
+const STEP: i64 = value::MOST_PUTS as i64;
 
 /// An etcd that does not answer for so long is one of the members that are cut off or paused.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -148,8 +149,8 @@ impl Read {
     fn take(&mut self, event: &Event) -> anyhow::Result<()> {
         let kv = event.kv().context("an event without a key")?;
         let key = kv.key_str()?;
-        let (value, distance) = stored(kv.value());
-        let revision = kv.mod_revision() * STEP - distance;
+        let (value, distance) = value::read(kv.value());
+        let revision = kv.mod_revision() * STEP - i64::from(distance);
         self.position = self.position.max(kv.mod_revision());
         if key == CURSOR {
             self.cursor = cursor(value)?;
@@ -159,7 +160,7 @@ impl Read {
             EventType::Put => (Verb::Modified, value),
             EventType::Delete => {
                 let before = event.prev_kv().map(etcd_client::KeyValue::value);
-                (Verb::Deleted, stored(before.unwrap_or_default()).0)
+                (Verb::Deleted, value::read(before.unwrap_or_default()).0)
             }
         };
         match Change::of(key, revision, verb, value) {
@@ -168,14 +169,6 @@ impl Read {
             Err(error) => self.failures.push(format!("{key} at {revision}: {error}")),
         }
         Ok(())
-    }
-}
-
-/// What etcd keeps of a put: the value, behind a mark where others of the transaction follow, and how many do.
-fn stored(kept: &[u8]) -> (&[u8], i64) {
-    match kept {
-        [0, following, value @ ..] => (value, i64::from(*following)),
-        value => (value, 0),
     }
 }
 

@@ -2,12 +2,15 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use anyhow::Context as _;
 use clone8s::{
     client::{DeleteOptions, Resource as _},
     rules::NODE_LEASE_NAMESPACE,
     v1,
 };
+use clone8s_daemon::etcd::value;
 use clone8s_integration::{ControlPlane, Etcd, Node, Sandbox, pki::Ca, wait};
+use prost::Message as _;
 use tonic::Code;
 
 #[tokio::test]
@@ -130,23 +133,34 @@ async fn a_stand_alone_kubelet_puts_its_node_into_an_etcd_that_it_verifies() {
     node.kubelet.kill();
     *node.kubelet.args_mut() = plain;
     node.start_kubelet(etcd_args(etcd.ca()));
+    let first = ready_in(&etcd, key).await;
+    assert!(!first.spec.unwrap_or_default().unschedulable);
+
+    // As an apiserver writes it where others follow in its transaction.
+    let mut cordoned = first;
+    cordoned.spec.get_or_insert_default().unschedulable = true;
+    cordoned.status = None;
+    let stored = value::stored(&cordoned.encode_to_vec(), 3);
+    let mut client = etcd.client().await.unwrap();
+    client.put(key, stored, None).await.unwrap();
+    node.kubelet.kill();
+    node.kubelet.start().unwrap();
+    let found = ready_in(&etcd, key).await;
+    assert!(found.spec.unwrap_or_default().unschedulable);
+}
+
+/// A node in etcd, once it is ready.
+async fn ready_in(etcd: &Etcd, key: &str) -> v1::Node {
     wait::until("the node is in etcd and ready", || async {
         let stored = etcd.client().await?.get(key, None).await?;
-        let bytes = stored
-            .kvs()
-            .first()
-            .ok_or_else(|| anyhow::anyhow!("no {key}"))?
-            .value()
-            .to_vec();
-        let node = <v1::Node as prost::Message>::decode(bytes.as_slice())?;
-        let conditions = node.status.unwrap_or_default().conditions;
-        anyhow::ensure!(
-            conditions
-                .iter()
-                .any(|it| it.r#type == "Ready" && it.status == "True"),
-            "{conditions:?}"
-        );
-        Ok(())
+        let stored = stored.kvs().first().with_context(|| format!("no {key}"))?;
+        let node = v1::Node::decode(value::read(stored.value()).0)?;
+        let conditions = node.status.iter().flat_map(|status| &status.conditions);
+        let is_ready = conditions
+            .clone()
+            .any(|it| it.r#type == "Ready" && it.status == "True");
+        anyhow::ensure!(is_ready, "{:?}", conditions.collect::<Vec<_>>());
+        Ok(node)
     })
-    .await;
+    .await
 }

@@ -24,7 +24,7 @@ pub(super) const META_REVISION: &str = "revision";
 pub(super) const META_COMPACTED: &str = "compacted";
 const META_FORMAT: &str = "format";
 
-/// As in etcd: an empty store is at revision 1.
+/// Of an empty store.
 const FIRST: Revision = Revision(1);
 
 #[derive(Debug)]

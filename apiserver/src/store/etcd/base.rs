@@ -12,6 +12,7 @@
 //! the history begins with the write of the base
 //! ```
 
+use clone8s_daemon::etcd::value::MOST_PUTS;
 use etcd_client::{GetOptions, KeyValue};
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +25,8 @@ pub(super) const BASE_KEY: &str = "/clone8s-store/base";
 /// There while the store is being filled.
 pub(super) const FILLING_KEY: &str = "/clone8s-store/filling";
 
-/// The store's revisions for each of etcd's: so many puts fit into a transaction.
-pub(super) const STEP: i64 = 100;
+/// The store's revisions for each of etcd's: one for each put of a transaction.
+pub(super) const STEP: i64 = MOST_PUTS as i64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Base {

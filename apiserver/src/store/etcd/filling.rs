@@ -16,13 +16,13 @@ use super::{
     base::{BASE_KEY, Base, FILLING_KEY, Mark, Own},
     error::Asked,
     prefix_end,
-    value::stored,
 };
 use crate::{
     backup::{Entries, Existing, FillError, Filled, GAP},
     outbox::LEADER_KEY,
     store::{EVERYTHING, Revision, StoreError},
 };
+use clone8s_daemon::etcd::value::stored;
 
 /// Of one transaction: etcd takes 128 operations and 1.5 MiB.
 const OPERATIONS: usize = 100;

@@ -19,6 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use clone8s_daemon::etcd::value::{MOST_PUTS, stored};
 use etcd_client::{Txn, TxnOp, TxnOpResponse};
 use futures::{
     FutureExt as _,
@@ -29,11 +30,10 @@ use tonic::Code;
 
 use super::{
     EtcdStore,
-    base::{Base, STEP},
+    base::Base,
     changed, conditions,
     error::{Asked, map_error, timed_out, unavailable},
     found, look, refused, require, revision,
-    value::stored,
 };
 use crate::store::{Precondition, Revision, StoreError, Unchanged};
 
@@ -41,9 +41,11 @@ use crate::store::{Precondition, Revision, StoreError, Unchanged};
 const LATE: Duration = Duration::from_secs(1);
 /// etcd takes 1.5 MiB.
 const BYTES: usize = 1 << 20;
-/// Conditions of a put that may share: etcd takes 128 operations, of which a transaction's puts are counted for each of
-/// them.
-const CONDITIONS: usize = 20;
+/// Keys that a put that shares has conditions on, with its own: of etcd's 128 operations the most puts of a transaction are
+/// counted for each of them, and a key has three conditions at most.
+const KEYS: usize = (128 - MOST_PUTS as usize) / 3;
+/// Names nothing that is ever written.
+const NOWHERE: &str = "/clone8s-store/";
 
 /// A put, and what it is made under.
 #[derive(Debug)]
@@ -162,9 +164,12 @@ impl Gathering {
             return Err(Apart::Full(asking));
         };
         // Who does not wait any more is not written for.
-        puts.retain(|asking| !asking.outcome.is_closed());
-        let is_full = i64::try_from(puts.len()).is_ok_and(|puts| puts >= STEP)
-            || self.bytes + asking.put.bytes() > BYTES;
+        if puts.iter().any(|asking| asking.outcome.is_closed()) {
+            puts.retain(|asking| !asking.outcome.is_closed());
+            self.bytes = puts.iter().map(|asking| asking.put.bytes()).sum();
+            self.written = puts.iter().map(|asking| asking.put.key.clone()).collect();
+        }
+        let is_full = puts.len() >= usize::from(MOST_PUTS) || self.bytes + asking.put.bytes() > BYTES;
         if is_full {
             return Err(Apart::Full(asking));
         }
@@ -191,7 +196,7 @@ impl Gathering {
 
 impl Put {
     fn may_share(&self) -> bool {
-        !self.value.is_empty() && self.bytes() <= BYTES && self.unchanged.len() < CONDITIONS
+        !self.value.is_empty() && self.bytes() <= BYTES && self.unchanged.len() < KEYS
     }
 
     /// Roughly, of its message.
@@ -248,7 +253,10 @@ async fn together(store: &EtcdStore, base: Base, puts: Vec<Asking>) -> Vec<Askin
     let distances = (0..u8::try_from(puts.len()).unwrap_or(u8::MAX)).rev();
     let parts = puts.iter().zip(distances.clone());
     let parts = parts.map(|(asking, distance)| TxnOp::txn(asking.put.transaction(base, distance)));
-    let txn = Txn::new().and_then(parts.collect::<Vec<_>>());
+    // etcd holds a transaction to its space by its own puts alone, so that it needs one: which is not done, since there is
+    // no condition that does not hold.
+    let never = TxnOp::put(NOWHERE, "", None);
+    let txn = Txn::new().and_then(parts.collect::<Vec<_>>()).or_else([never]);
     let reply = match store.transact(&txn).await {
         Some(Ok(reply)) => reply,
         Some(Err(error)) if is_too_much(&error) => return puts,
@@ -297,7 +305,12 @@ fn fail(puts: Vec<Asking>, error: impl Fn(&Put) -> StoreError) -> Vec<Asking> {
 
 /// Sizes and numbers beyond what etcd is set to take.
 fn is_too_much(error: &etcd_client::Error) -> bool {
-    matches!(error, etcd_client::Error::GRpcStatus(status) if status.code() == Code::InvalidArgument)
+    let etcd_client::Error::GRpcStatus(status) = error else {
+        return false;
+    };
+    // The second is gRPC's own, before etcd sees the call; a full etcd has the same code.
+    status.code() == Code::InvalidArgument
+        || (status.code() == Code::ResourceExhausted && status.message().contains("larger than max"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

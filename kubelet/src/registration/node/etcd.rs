@@ -10,7 +10,7 @@ use clone8s::{
     object::{Object as _, store_key},
     v1::{Node, NodeSpec},
 };
-use clone8s_daemon::{clock, supervisor::chain};
+use clone8s_daemon::{clock, etcd::value, supervisor::chain};
 use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, Identity, TlsOptions, Txn, TxnOp,
 };
@@ -100,7 +100,7 @@ impl EtcdSink {
         let key = store_key::<Node>("", node.name());
         let found = client.get(key.as_str(), None).await?;
         let (stored, revision) = match found.kvs().first() {
-            Some(kv) => match Node::decode(kv.value()) {
+            Some(kv) => match Node::decode(value::read(kv.value()).0) {
                 Ok(stored) => (Some(stored), kv.mod_revision()),
                 Err(_) => return Ok(Written::Unreadable),
             },

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use reqwest::{
     Client, Method, Response, StatusCode, Url,
     header::{
-        ACCEPT, AUTHORIZATION, CONTENT_RANGE, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
-        WWW_AUTHENTICATE,
+        ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
+        RETRY_AFTER, WWW_AUTHENTICATE,
     },
 };
 use serde::Deserialize;
@@ -110,8 +110,14 @@ impl Endpoint {
             })
             .await?;
         let claimed = digest_of(answer.headers());
+        let said = kind_of(answer.headers());
         let limit = usize::try_from(MAX_DOCUMENT).unwrap_or(usize::MAX);
         let document = body(answer, limit).await?;
+        if !document.trim_ascii_start().starts_with(b"{") {
+            return Err(Failure::Wrong(format!(
+                "answers {said} instead of a manifest: a page or a proxy is there, and not this registry"
+            )));
+        }
         let digest = Digest::of(&document);
         if let Some(claimed) = claimed
             && claimed != digest
@@ -301,6 +307,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         date.duration_since(clone8s_daemon::clock::now())
             .unwrap_or_default(),
     )
+}
+
+/// What an answer says that it is.
+fn kind_of(headers: &HeaderMap) -> String {
+    let said = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    said.map_or_else(|| "something".to_owned(), |kind| kind.chars().take(100).collect())
 }
 
 /// A whole body, refused over `limit`.

@@ -198,6 +198,20 @@ async fn a_document_is_what_its_digest_says() {
 }
 
 #[tokio::test]
+async fn a_page_in_place_of_a_manifest_is_told_as_such() {
+    let registry = Faulty::start(|_| {
+        Answer::ok("<html>please log in</html>").header("content-type", "text/html; charset=utf-8")
+    });
+    let error = open(&registry, None).manifest(&tag()).await;
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("text/html") && error.contains("not this registry"),
+        "{error}"
+    );
+    assert!(!error.contains("please"), "{error}");
+}
+
+#[tokio::test]
 async fn a_document_without_end_is_left() {
     let registry = Faulty::start(|_| Answer::ok(vec![b' '; 9 << 20]));
     let error = open(&registry, None)
@@ -244,8 +258,8 @@ async fn mirrors_are_asked_first_and_told_whose_images_are_meant() {
 
 #[tokio::test]
 async fn a_mirror_without_the_capability_is_not_asked_what_a_tag_means() {
-    let mirror = Faulty::start(|_| Answer::ok("stale"));
-    let server = Faulty::start(|_| Answer::ok("fresh"));
+    let mirror = Faulty::start(|_| Answer::ok(r#"{"is": "stale"}"#));
+    let server = Faulty::start(|_| Answer::ok(r#"{"is": "fresh"}"#));
     let registry = server.address();
     let root = hosts(
         &registry,
@@ -255,9 +269,11 @@ async fn a_mirror_without_the_capability_is_not_asked_what_a_tag_means() {
         ),
     );
     let repository = open_with(root.path(), &server.image("team/app:1"), None);
-    assert_eq!(repository.manifest(&tag()).await.unwrap().1, "fresh");
-    let stale = Version::Digest(Digest::of(b"stale"));
-    assert_eq!(repository.manifest(&stale).await.unwrap().1, "stale");
+    let fresh = repository.manifest(&tag()).await.unwrap().1;
+    assert_eq!(fresh, r#"{"is": "fresh"}"#);
+    let stale = Version::Digest(Digest::of(br#"{"is": "stale"}"#));
+    let stale = repository.manifest(&stale).await.unwrap().1;
+    assert_eq!(stale, r#"{"is": "stale"}"#);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! What etcd keeps under a key: the value, and where its put was not the last of its transaction, how far from that.
+//! What etcd keeps under a key of Clone8s: the value, and where its put was not the last of its transaction, how far from
+//! that.
 //!
 //! ```text
 //! the value                       of a last put
@@ -6,12 +7,13 @@
 //! ```
 //! No message of protobuf begins with 00, so that what people find in etcd are mostly the objects as they are.
 
-use bytes::Bytes;
-
+/// A transaction has so many puts at most.
+pub const MOST_PUTS: u8 = 100;
 /// Begins what is not the value as it is.
 const MARKED: u8 = 0;
 
-pub(super) fn stored(value: &[u8], distance: u8) -> Vec<u8> {
+/// With so many puts after it in its transaction.
+pub fn stored(value: &[u8], distance: u8) -> Vec<u8> {
     if distance == 0 && value.first() != Some(&MARKED) {
         return value.to_vec();
     }
@@ -21,17 +23,17 @@ pub(super) fn stored(value: &[u8], distance: u8) -> Vec<u8> {
     stored
 }
 
-/// The value, and its distance.
-pub(super) fn read(stored: &[u8]) -> (Bytes, u8) {
+/// The value, and its distance. What no apiserver can have stored is a value as it is.
+pub fn read(stored: &[u8]) -> (&[u8], u8) {
     match stored {
-        [MARKED, distance, value @ ..] => (Bytes::copy_from_slice(value), *distance),
-        value => (Bytes::copy_from_slice(value), 0),
+        [MARKED, distance, value @ ..] if *distance < MOST_PUTS => (value, *distance),
+        value => (value, 0),
     }
 }
 
 /// All that is kept of values at a distance is greater than the first of these and less than the second; but for
 /// an empty value, which is never kept at a distance.
-pub(super) fn bounds(distance: u8) -> [[u8; 2]; 2] {
+pub fn bounds(distance: u8) -> [[u8; 2]; 2] {
     [[MARKED, distance], [MARKED, distance + 1]]
 }
 
@@ -44,10 +46,11 @@ mod tests {
         for value in [&b""[..], b"\0", b"\0\x05a", b"\n\x03pod", b"\xff"] {
             for distance in [0, 1, 99] {
                 let stored = stored(value, distance);
-                assert_eq!(read(&stored), (Bytes::copy_from_slice(value), distance));
+                assert_eq!(read(&stored), (value, distance));
             }
         }
         assert_eq!(stored(b"\n\x03pod", 0), b"\n\x03pod");
+        assert_eq!(read(b"\0\xffforeign"), (&b"\0\xffforeign"[..], 0));
     }
 
     #[test]
