@@ -1,6 +1,12 @@
 //! Many nodes on one apiserver: kubelets as they are, each on a runtime that keeps its containers in memory.
 
-use std::{fmt::Write as _, future::ready, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    future::ready,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use clone8s::{
@@ -28,7 +34,7 @@ use crate::machine;
 
 /// How long any of the phases may take.
 const PATIENCE: Duration = Duration::from_mins(30);
-const IMAGE: &str = "registry.example/hollow:1";
+pub(crate) const IMAGE: &str = "registry.example/hollow:1";
 /// Of a token, which is used at once.
 const TOKEN_SECONDS: i32 = 600;
 /// Callers who create pods.
@@ -73,7 +79,7 @@ pub async fn run(args: &Args) -> anyhow::Result<String> {
 
     let joining = async {
         let nodes: Vec<_> = stream::iter(0..args.nodes)
-            .map(|number| Hollow::join(&plane, &amqp, sandbox.dir(), number))
+            .map(|number| Hollow::join(&plane, &amqp, sandbox.dir(), number, None))
             .buffered(at_a_time)
             .try_collect()
             .await?;
@@ -159,22 +165,29 @@ impl Parts {
 }
 
 /// A node of this process.
-struct Hollow {
+pub(crate) struct Hollow {
     config: Config,
     amqp: String,
-    runtime: FakeRuntime,
+    pub(crate) runtime: FakeRuntime,
     shutdown: Shutdown,
     kubelet: JoinSet<Result<(), RunError>>,
 }
 
 impl Hollow {
-    async fn join(plane: &ControlPlane, amqp: &str, dir: &Path, number: u32) -> anyhow::Result<Self> {
+    pub(crate) async fn join(
+        plane: &ControlPlane,
+        amqp: &str,
+        dir: &Path,
+        number: u32,
+        manifest_folder: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         let name = format!("hollow-{number:04}");
         let mut config = Config::new(&name);
         config.data_dir = dir.join(&name);
         config.log_root = dir.join(&name).join("logs");
         // Its containers are in memory: nothing on this machine is to be held to their limits.
         config.cgroup_root = None;
+        config.manifest_folder = manifest_folder;
         config.apiserver = Some(Apiserver::Url(plane.url()));
         config.join_token = Some(JoinToken::Literal(plane.join_token(&name, TOKEN_SECONDS).await));
         let runtime = FakeRuntime::new(Clock::Wall);
@@ -209,7 +222,7 @@ impl Hollow {
         Ok(())
     }
 
-    async fn stop(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
         self.shutdown.cancel();
         while let Some(ended) = self.kubelet.join_next().await {
             ended?.with_context(|| self.config.node_name.clone())?;

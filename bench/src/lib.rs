@@ -9,4 +9,5 @@ mod machine;
 pub mod node;
 pub mod pull;
 mod samples;
+pub mod share;
 mod timeline;

@@ -16,6 +16,8 @@ struct Args {
 enum Command {
     /// From CreatePod to the container running, beside `ctr run` of the same image
     Create(clone8s_bench::create::Args),
+    /// From CreatePod, or a manifest written, to the container running on a runtime that takes no time: what is not the runtime's
+    Share(clone8s_bench::share::Args),
     /// Two CRI servers side by side: our runtime-shim and containerd's own CRI plugin, or any two sockets
     Cri(clone8s_bench::cri::Args),
     /// Gets and lists from the apiserver's memory beside range reads of the etcd below it
@@ -40,6 +42,7 @@ enum Command {
 async fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Command::Create(args) => clone8s_bench::create::run(&args).await,
+        Command::Share(args) => Box::pin(clone8s_bench::share::run(&args)).await,
         Command::Cri(args) => clone8s_bench::cri::run(&args).await,
         Command::Reads(args) => clone8s_bench::apiserver::reads::run(&args).await,
         Command::Watch(args) => clone8s_bench::apiserver::watch::run(&args).await,
