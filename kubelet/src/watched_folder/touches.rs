@@ -7,14 +7,16 @@ use std::{
 
 use notify::{
     Event, EventKind,
-    event::{AccessKind, AccessMode, ModifyKind},
+    event::{AccessKind, AccessMode, ModifyKind, RenameMode},
 };
 use tokio::time::Instant;
 
 use super::FileName;
 
-/// After the last event, so that a burst (a copy of many files, an editor's dance) is one scan.
+/// After the last event where something went away, or is being written: it may be back in a moment, as in an editor's dance.
 pub(crate) const QUIET: Duration = Duration::from_millis(50);
+/// After the last event where all that happened is that files came whole, so that a copy of many is a few scans.
+const WHOLE: Duration = Duration::from_millis(2);
 /// A burst without an end must not keep the folder from being read.
 const LONGEST_BURST: Duration = Duration::from_secs(1);
 /// How long after its last write a file that nobody closed is taken as it is.
@@ -27,6 +29,8 @@ pub(super) type Unsettled = BTreeSet<FileName>;
 #[derive(Debug, Default)]
 pub(super) struct Touches {
     open: BTreeMap<FileName, Instant>,
+    /// Not only did files come whole.
+    unsure: bool,
     first: Option<Instant>,
     last: Option<Instant>,
 }
@@ -42,6 +46,13 @@ impl Touches {
             EventKind::Access(_) => return,
             EventKind::Modify(_) | EventKind::Other | EventKind::Any => None,
         };
+        let came_whole = matches!(
+            event.kind,
+            EventKind::Create(_)
+                | EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Name(RenameMode::To))
+                | EventKind::Access(_)
+        );
+        self.unsure |= !came_whole;
         self.first.get_or_insert(now);
         self.last = Some(now);
         for name in event.paths.iter().filter_map(|path| path.file_name()?.to_str()) {
@@ -55,7 +66,12 @@ impl Touches {
 
     /// When to scan: None when nothing happened since the last scan began.
     pub(super) fn due(&self) -> Option<Instant> {
-        let quiet = self.last.map(|last| last + QUIET);
+        let pause = if self.unsure || !self.open.is_empty() {
+            QUIET
+        } else {
+            WHOLE
+        };
+        let quiet = self.last.map(|last| last + pause);
         let long_enough = self.first.map(|first| first + LONGEST_BURST);
         let quiet = quiet.min(long_enough);
         let writer_gone = self.open.values().min().map(|last| *last + WRITER_GONE);
@@ -66,6 +82,7 @@ impl Touches {
     pub(super) fn scan_begins(&mut self, now: Instant) -> Unsettled {
         self.first = None;
         self.last = None;
+        self.unsure = false;
         self.open.retain(|_, last| now < *last + WRITER_GONE);
         self.open.keys().cloned().collect()
     }
@@ -73,7 +90,7 @@ impl Touches {
 
 #[cfg(test)]
 mod tests {
-    use notify::event::{CreateKind, DataChange, RenameMode};
+    use notify::event::{CreateKind, DataChange, RemoveKind};
 
     use super::*;
 
@@ -97,8 +114,27 @@ mod tests {
         touches.record(&event(CLOSED, "b.yaml"), now);
         assert_eq!(unsettled(&mut touches, now), ["a.yaml"]);
         touches.record(&event(CLOSED, "a.yaml"), now);
-        assert_eq!(touches.due(), Some(now + QUIET));
+        assert_eq!(touches.due(), Some(now + WHOLE));
         assert!(unsettled(&mut touches, now).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_went_away_or_is_being_written_is_waited_for() {
+        let renamed = |mode| EventKind::Modify(ModifyKind::Name(mode));
+        let now = Instant::now();
+        for (kinds, pause) in [
+            (vec![EventKind::Create(CreateKind::File), WRITTEN, CLOSED], WHOLE),
+            (vec![renamed(RenameMode::To)], WHOLE),
+            (vec![EventKind::Create(CreateKind::File), WRITTEN], QUIET),
+            (vec![renamed(RenameMode::From), renamed(RenameMode::To)], QUIET),
+            (vec![EventKind::Remove(RemoveKind::File), WRITTEN, CLOSED], QUIET),
+        ] {
+            let mut touches = Touches::default();
+            for kind in &kinds {
+                touches.record(&event(*kind, "a.yaml"), now);
+            }
+            assert_eq!(touches.due(), Some(now + pause), "{kinds:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
