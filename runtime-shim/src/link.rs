@@ -93,17 +93,17 @@ async fn follow(shim: &Arc<Shim>, occasion: &mut Occasion) -> Result<(), Contain
     }
 }
 
-/// Reads containerd's state again whenever a call has left something behind, and ends with an error once containerd
-/// does not answer any more: a hung one keeps its connections.
+/// Reads containerd's state again whenever a call has left something behind, looks now and then for leases of calls that
+/// were given up, and ends with an error once containerd does not answer any more: a hung one keeps its connections.
 async fn watch_over(shim: &Arc<Shim>) -> Result<(), ContainerdError> {
     loop {
-        match timeout(PROBE_EVERY, shim.unsettled.notified()).await {
-            Ok(()) => {
-                // Whatever went wrong has had a moment to pass.
-                tokio::time::sleep(SETTLE).await;
-                shim.recover(Occasion::Reconnect).await?;
-            }
-            Err(_) => drop(containerd::reachable(&*shim.containerd).await?),
+        if timeout(PROBE_EVERY, shim.unsettled.notified()).await.is_ok() {
+            // Whatever went wrong has had a moment to pass.
+            tokio::time::sleep(SETTLE).await;
+            shim.recover(Occasion::Reconnect).await?;
+        } else {
+            containerd::reachable(&*shim.containerd).await?;
+            shim.images.discard_leases().await?;
         }
     }
 }

@@ -71,7 +71,7 @@ impl Images {
         for image in contents {
             let lease = timed("lease", self.new_lease("import")).await?;
             let imported = self.import_one(&archive, &image, &lease).await;
-            self.drop_lease(&lease).await?;
+            self.drop_lease(lease).await?;
             imported?;
             names.extend(image.names.iter().map(|name| ImageName::of_stored(name)));
         }

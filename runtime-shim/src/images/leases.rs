@@ -9,7 +9,12 @@
 //! Those of other calls are of no use to anybody once the call has ended, which may be while containerd is away: they go when
 //! the shim looks at what there is. containerd drops all of them by itself after a day, with what nothing else needs.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    ops::Deref,
+    sync::Mutex,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use super::{ImageError, Images, Result, digest::Digest};
 use crate::{containerd::ContainerdError, ids::LeaseId, table::lock};
@@ -17,27 +22,48 @@ use crate::{containerd::ContainerdError, ids::LeaseId, table::lock};
 /// An older lease may expire during the pull.
 const FRESH: Duration = Duration::from_hours(12);
 
+/// A lease while a call uses it. Once the call has ended or was given up, it is left to whoever looks for such.
+pub(super) struct LeaseInUse<'i> {
+    used: &'i Mutex<HashSet<LeaseId>>,
+    lease: LeaseId,
+}
+
+impl Deref for LeaseInUse<'_> {
+    type Target = LeaseId;
+
+    fn deref(&self) -> &LeaseId {
+        &self.lease
+    }
+}
+
+impl Drop for LeaseInUse<'_> {
+    fn drop(&mut self) {
+        lock(self.used).remove(&self.lease);
+    }
+}
+
 impl Images {
-    pub(super) async fn new_lease(&self, purpose: &str) -> Result<LeaseId> {
+    pub(super) async fn new_lease(&self, purpose: &str) -> Result<LeaseInUse<'_>> {
         let lease = LeaseId::new(purpose);
         // Before it is there for others to see, who remove what nobody uses.
         lock(&self.leases).insert(lease.clone());
-        match self.containerd.create_lease(&lease).await {
-            Ok(()) => Ok(lease),
-            Err(error) => {
-                lock(&self.leases).remove(&lease);
-                Err(error.into())
-            }
+        let lease = self.in_use(lease);
+        self.containerd.create_lease(&lease).await?;
+        Ok(lease)
+    }
+
+    pub(super) async fn drop_lease(&self, lease: LeaseInUse<'_>) -> Result<()> {
+        Ok(self.containerd.delete_lease(&lease).await?)
+    }
+
+    fn in_use(&self, lease: LeaseId) -> LeaseInUse<'_> {
+        LeaseInUse {
+            used: &self.leases,
+            lease,
         }
     }
 
-    pub(super) async fn drop_lease(&self, lease: &LeaseId) -> Result<()> {
-        let deleted = self.containerd.delete_lease(lease).await;
-        lock(&self.leases).remove(lease);
-        Ok(deleted?)
-    }
-
-    /// Removes leases of calls that were cut off; those of pulls are for the next one.
+    /// Removes leases of calls that were cut off or given up; those of pulls are for the next one.
     pub(crate) async fn discard_leases(&self) -> Result<(), ContainerdError> {
         for lease in self.containerd.list_leases().await? {
             let is_used = lock(&self.leases).contains(&lease);
@@ -49,7 +75,7 @@ impl Images {
     }
 
     /// A lease for pulling an image, with what an earlier pull of it has got.
-    pub(super) async fn begin_lease(&self, name: &str) -> Result<LeaseId> {
+    pub(super) async fn begin_lease(&self, name: &str) -> Result<LeaseInUse<'_>> {
         let purpose = purpose(name);
         let left = self.left_over(&purpose).await?;
         let now = seconds_now();
@@ -58,10 +84,10 @@ impl Images {
             let fresh = now.saturating_sub(made) < FRESH.as_secs();
             // Whoever puts it in first has it; a pull that was ending just then may have taken it away.
             if fresh && lock(&self.leases).insert(lease.clone()) {
-                if self.left_over(&purpose).await?.contains(&lease) {
+                let lease = self.in_use(lease);
+                if self.left_over(&purpose).await?.contains(&*lease) {
                     return Ok(lease);
                 }
-                lock(&self.leases).remove(&lease);
             }
         }
         self.new_lease(&format!("{purpose}-{now}")).await
@@ -71,12 +97,10 @@ impl Images {
     pub(super) async fn end_lease(
         &self,
         name: &str,
-        lease: &LeaseId,
+        lease: LeaseInUse<'_>,
         failure: Option<&ImageError>,
     ) -> Result<()> {
-        let ended = self.end(name, lease, failure).await;
-        lock(&self.leases).remove(lease);
-        ended
+        self.end(name, &lease, failure).await
     }
 
     async fn end(&self, name: &str, lease: &LeaseId, failure: Option<&ImageError>) -> Result<()> {

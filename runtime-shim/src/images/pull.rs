@@ -80,7 +80,7 @@ impl Images {
             () = cancelled.cancelled() => Err(cut_off()),
             () = progress.report() => Err(cut_off()),
         };
-        let ended = self.end_lease(&name, &lease, pulled.as_ref().err()).await;
+        let ended = self.end_lease(&name, lease, pulled.as_ref().err()).await;
         // Why the pull failed says more than what followed from it.
         let pulled = pulled?;
         ended?;

@@ -151,7 +151,7 @@ impl Images {
         }
         let lease = self.new_lease("users").await?;
         let read = self.read_users(image, &lease).await;
-        self.drop_lease(&lease).await?;
+        self.drop_lease(lease).await?;
         let users = Arc::new(read?);
         lock(&self.users).insert(image.id.clone(), Arc::clone(&users));
         Ok(users)
