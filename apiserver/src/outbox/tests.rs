@@ -15,7 +15,7 @@ use self::cluster::Cluster;
 use super::*;
 use crate::{
     cache,
-    store::{History, Precondition, Revision, embedded::Options},
+    store::{Precondition, Revision, embedded::Options},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -352,12 +352,8 @@ async fn a_leader_that_was_overtaken_can_move_neither_lease_nor_cursor() {
 #[tokio::test]
 async fn an_idle_cluster_keeps_its_cursor_within_the_history() {
     let cluster = Cluster::with(&Options {
-        history: History {
-            changes: 2_000,
-            ..History::default()
-        },
         progress_every: Duration::from_millis(20),
-        ..Options::default()
+        ..Options::keeping(2_000)
     });
     let first = cluster.start("a", CALM, &Shutdown::new());
     let told = cluster.put("web", "").await;

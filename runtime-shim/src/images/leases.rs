@@ -100,17 +100,13 @@ impl Images {
         lease: LeaseInUse<'_>,
         failure: Option<&ImageError>,
     ) -> Result<()> {
-        self.end(name, &lease, failure).await
-    }
-
-    async fn end(&self, name: &str, lease: &LeaseId, failure: Option<&ImageError>) -> Result<()> {
         match failure {
             Some(error) if error.is_passing() => {
-                self.discard_unpacking(lease).await?;
-                tracing::debug!(image = name, %lease, "what has come is kept for the next pull");
+                self.discard_unpacking(&lease).await?;
+                tracing::debug!(image = name, lease = %*lease, "what has come is kept for the next pull");
                 return Ok(());
             }
-            Some(_) => self.discard_unpacking(lease).await?,
+            Some(_) => self.discard_unpacking(&lease).await?,
             None => {
                 // Others of this image that nobody needs any more.
                 for other in self.left_over(&purpose(name)).await? {
@@ -120,7 +116,7 @@ impl Images {
                 }
             }
         }
-        Ok(self.containerd.delete_lease(lease).await?)
+        self.drop_lease(lease).await
     }
 
     async fn left_over(&self, purpose: &str) -> Result<Vec<LeaseId>> {
