@@ -24,6 +24,8 @@ use std::{
 use clone8s::{for_each_kind, object::OBJECTS_PREFIX, v1};
 use tokio::{sync::watch, time::timeout};
 
+#[cfg(test)]
+pub(crate) use self::feed::WentBack;
 use self::{changes::Batch, newest::Newest, state::State};
 pub(crate) use self::{entry::Entry, event::ObjectEvent, feed::feed, state::Part};
 use crate::{

@@ -1,6 +1,6 @@
 //! A real etcd of one member, and how a member of several is started.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
@@ -17,6 +17,7 @@ use crate::{
 pub struct Etcd {
     pub process: Process,
     endpoint: String,
+    data: PathBuf,
     tls: Option<(Ca, Pair)>,
 }
 
@@ -47,7 +48,8 @@ impl Etcd {
         };
         let cluster = format!("test={}", urls.peer);
         let process = sandbox.process("etcd", "etcd");
-        let mut process = member(process, "test", &sandbox.dir().join("etcd"), &urls, &cluster);
+        let data = sandbox.dir().join("etcd");
+        let mut process = member(process, "test", &data, &urls, &cluster);
         for flag in flags {
             process = process.arg(flag);
         }
@@ -65,6 +67,7 @@ impl Etcd {
         let mut etcd = Self {
             process: process.started(),
             endpoint,
+            data,
             tls,
         };
         etcd.ready().await;
@@ -110,6 +113,13 @@ impl Etcd {
     pub async fn start_again(&mut self) {
         self.process.start().expect("etcd starts");
         self.ready().await;
+    }
+
+    /// Kills it and starts one that holds nothing in its place.
+    pub async fn start_empty(&mut self) {
+        self.process.kill();
+        std::fs::remove_dir_all(&self.data).expect("its data is removed");
+        self.start_again().await;
     }
 }
 

@@ -6,6 +6,7 @@
 //!    └────────────┴── the store no longer has what comes next: everything is read again, and watchers that are behind
 //!                     it are told so
 //! ```
+//! A store that went back is another one, and all that the apiserver knows is of the one before: it ends.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,17 +15,25 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::sleep;
 
 use super::Caches;
-use crate::{
-    error::ApiError,
-    store::{EVERYTHING, Revision, Store, StoreError, WatchItem},
-};
+use crate::store::{EVERYTHING, Revision, Store, StoreError, WatchItem};
+
+/// The store was restored, or another has taken its place.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the store went back from revision {reached} to {newest}: it was restored or replaced while this apiserver ran; \
+     start the apiserver again"
+)]
+pub(crate) struct WentBack {
+    reached: Revision,
+    newest: Revision,
+}
 
 /// Runs until shutdown.
 pub(crate) async fn feed(
     caches: Arc<Caches>,
     store: Arc<dyn Store>,
     shutdown: Shutdown,
-) -> Result<(), ApiError> {
+) -> Result<(), WentBack> {
     let mut feed = Feed {
         position: caches.complete(),
         caches,
@@ -40,11 +49,18 @@ pub(crate) async fn feed(
         if feed.position != position {
             retries = backoff::reconnect();
         }
-        if let StoreError::Compacted { .. } = ended {
-            tracing::warn!("the store has forgotten what comes next: reading everything again");
-            feed.position = None;
-        } else {
-            tracing::warn!(error = chain(&ended), "the store's watch ended: trying again");
+        match ended {
+            StoreError::Compacted { .. } => {
+                tracing::warn!("the store has forgotten what comes next: reading everything again");
+                feed.position = None;
+            }
+            StoreError::Future { asked, newest } => {
+                return Err(WentBack {
+                    reached: asked,
+                    newest,
+                });
+            }
+            ended => tracing::warn!(error = chain(&ended), "the store's watch ended: trying again"),
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -56,7 +72,7 @@ pub(crate) async fn feed(
 struct Feed {
     caches: Arc<Caches>,
     store: Arc<dyn Store>,
-    /// Every write up to here is in the caches; None before everything was read.
+    /// Every write up to here is in the caches; None where everything is to be read.
     position: Option<Revision>,
 }
 

@@ -114,7 +114,7 @@ impl Store for Breaking {
 }
 
 /// A registry whose caches are kept.
-pub(super) fn kept(store: &Arc<Breaking>) -> (Registry, JoinSet<Result<(), ApiError>>) {
+pub(super) fn kept(store: &Arc<Breaking>) -> (Registry, JoinSet<Result<(), feed::WentBack>>) {
     let registry = Registry::new(Arc::clone(store) as Arc<dyn Store>, Shutdown::new());
     let mut running = JoinSet::new();
     running.spawn(feed(

@@ -459,7 +459,7 @@ async fn a_watch_of_which_nothing_matches_is_told_how_far_it_is() {
 }
 
 /// While it lives, the registry's caches are kept.
-fn kept(registry: &Registry) -> tokio::task::JoinSet<Result<(), ApiError>> {
+fn kept(registry: &Registry) -> tokio::task::JoinSet<Result<(), crate::cache::WentBack>> {
     let mut running = tokio::task::JoinSet::new();
     running.spawn(crate::cache::feed(
         Arc::clone(registry.caches()),

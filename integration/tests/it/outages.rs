@@ -16,15 +16,15 @@ const PLACES: [(&str, &str); 4] = [("one", "a"), ("one", "b"), ("two", "a"), ("f
 /// A cluster of one node with a pod of the folder and two of the API, and what runs there.
 async fn cluster(
     sandbox: &Sandbox,
-    broker: &str,
+    broker: Option<&str>,
     registry: &Registry,
     runtime: RuntimeKind,
 ) -> (ControlPlane, Node, Runs) {
     let image = registry.image("busybox:1");
-    let plane = ControlPlane::start(sandbox, Some(broker)).await;
+    let plane = ControlPlane::start(sandbox, broker).await;
     let mut node = Node::start_on(sandbox, "node", runtime).await;
     node.write_manifest("fixed.yaml", &pods::flat_yaml("fixed", &[("main", &image)]));
-    node.join(&plane, Some(broker)).await;
+    node.join(&plane, broker).await;
     plane.node_ready("node").await;
     plane
         .create(pods::pod("one", &[("a", &image), ("b", &image)]))
@@ -62,7 +62,7 @@ async fn the_daemons_of_a_node_may_be_killed_one_by_one_and_together(#[case] run
     let sandbox = Sandbox::new();
     let (broker, registry) = (RabbitMq::shared().await, Registry::shared().await);
     let vhost = broker.vhost();
-    let (plane, mut node, before) = cluster(&sandbox, &vhost, &registry, runtime).await;
+    let (plane, mut node, before) = cluster(&sandbox, Some(&vhost), &registry, runtime).await;
 
     node.kubelet.kill();
     node.kubelet.start().unwrap();
@@ -124,7 +124,7 @@ async fn with_apiserver_broker_and_store_gone_a_restarted_node_keeps_its_pods() 
     let registry = Registry::shared().await;
     let mut broker = RabbitMq::start(&sandbox).await;
     let vhost = broker.vhost();
-    let (mut plane, mut node, before) = cluster(&sandbox, &vhost, &registry, RuntimeKind::Shim).await;
+    let (mut plane, mut node, before) = cluster(&sandbox, Some(&vhost), &registry, RuntimeKind::Shim).await;
 
     plane.controllers.kill();
     plane.apiserver.kill();
@@ -226,4 +226,29 @@ async fn an_apiserver_stops_in_order_though_its_store_does_not_answer() {
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
     plane.etcd.process.signal(Signal::CONT).unwrap();
+}
+
+#[tokio::test]
+async fn an_apiserver_whose_store_was_replaced_ends_and_the_cluster_goes_on_with_the_new_one() {
+    let sandbox = Sandbox::new();
+    let registry = Registry::shared().await;
+    let image = registry.image("busybox:1");
+    let (mut plane, node, before) = cluster(&sandbox, None, &registry, RuntimeKind::Shim).await;
+
+    plane.etcd.start_empty().await;
+    let ended = plane.apiserver.wait(Duration::from_secs(30)).unwrap();
+    assert!(!ended.success(), "{ended}");
+    let log = plane.apiserver.log_tail();
+    assert!(log.contains("the store went back from revision"), "{log}");
+
+    plane.start_apiserver().await;
+    plane.node_ready("node").await;
+    plane.create(pods::pod("new", &[("main", &image)])).await;
+    plane.running("new").await;
+    let after = node.runs_exactly(&[("fixed", "main"), ("new", "main")]).await;
+    let kept: Vec<_> = after
+        .values()
+        .filter(|run| before.values().any(|was| was == *run))
+        .collect();
+    assert_eq!(kept.len(), 1, "before {before:?}\nnow {after:?}");
 }
