@@ -82,6 +82,16 @@ impl PodCgroups {
             ..limits
         };
         let place = self.place(uid, class);
+        // What ended containers have left in memory is the pod's, too.
+        if let Some(held) = self.host.memory_held(&place)
+            && u64::try_from(limits.memory).is_ok_and(|limit| (1..held).contains(&limit))
+        {
+            let text = format!(
+                "the pod holds {held} bytes of memory, more than the limit of {} it is to have",
+                limits.memory
+            );
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+        }
         self.host.limit(&place, &limits)?;
         Ok(place)
     }
@@ -260,6 +270,30 @@ mod tests {
                 .unwrap();
             assert_eq!(fs::read_to_string(dir.path().join(file)).unwrap(), "4194304");
         }
+    }
+
+    #[test]
+    fn a_pod_keeps_its_limit_of_memory_while_it_holds_more_than_the_next() {
+        let (dir, cgroups) = host(&[
+            "cgroup.controllers",
+            "pods/cgroup.controllers",
+            "pods/podu/memory.stat",
+        ]);
+        fs::write(dir.path().join("pods/podu/memory.current"), "1000\n").unwrap();
+        let limit = |memory| {
+            let limits = Limits {
+                memory,
+                ..Limits::default()
+            };
+            cgroups.limit(&PodUid::new("u"), QosClass::Guaranteed, limits)
+        };
+        limit(1000).unwrap();
+        let refused = limit(999).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+        let limited = || fs::read_to_string(dir.path().join("pods/podu/memory.max")).unwrap();
+        assert_eq!(limited(), "1000", "{refused}");
+        limit(-1).unwrap();
+        assert_eq!(limited(), "max");
     }
 
     #[test]
