@@ -14,6 +14,7 @@ mod error;
 mod flat;
 mod header;
 mod locate;
+mod reach;
 mod shape;
 mod tree;
 mod write;
@@ -27,6 +28,7 @@ use self::{
 };
 pub use self::{
     error::{ManifestError, ManifestErrors, Position},
+    reach::check_path,
     tree::{TooManyBrackets, check_brackets},
     write::{to_json, to_yaml, to_yaml_value, to_yaml_value_with_managers},
 };

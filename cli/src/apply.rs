@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Args;
 use clone8s::{
     client::{ApplyOptions, Resource},
@@ -70,11 +70,7 @@ pub async fn run(args: &ApplyArgs, channel: &Channel, out: &mut impl Write) -> R
             Err(status) => errors.push(explain_at(&declared, &label, &status)),
         }
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(anyhow!(errors.join("\n")))
-    }
+    status::none_failed(&errors)
 }
 
 fn word(outcome: ApplyOutcome) -> &'static str {

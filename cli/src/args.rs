@@ -8,7 +8,7 @@ use crate::{
     connection::ConnectionArgs, cordon::NodesArgs, cp::CpArgs, debug::DebugArgs, delete::DeleteArgs,
     describe::DescribeArgs, diff::DiffArgs, down::DownArgs, drain::DrainArgs, exec::ExecArgs, get::GetArgs,
     image::ImageArgs, logs::LogsArgs, migrate::MigrateArgs, port_forward::PortForwardArgs, push::PushArgs,
-    restore::RestoreArgs, token::TokenArgs, top::TopArgs, up::UpArgs, watch::WatchArgs,
+    restore::RestoreArgs, token::TokenArgs, top::TopArgs, up::UpArgs, wait::WaitArgs, watch::WatchArgs,
 };
 
 /// Clone8s: pods on containerd hosts, driven over gRPC
@@ -83,6 +83,8 @@ The pods that run there go on; `c8s uncordon` takes it back.")]
     Cp(CpArgs),
     /// Show what nodes and pods use
     Top(TopArgs),
+    /// Wait until objects are as they are to be
+    Wait(WaitArgs),
     /// Show objects as they change
     Watch(WatchArgs),
     /// Make the tokens that nodes join with

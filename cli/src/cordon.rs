@@ -10,7 +10,10 @@ use clone8s::{
 };
 use clone8s_daemon::channel::Channel;
 
-use crate::{apply::FIELD_MANAGER, status::explain};
+use crate::{
+    apply::FIELD_MANAGER,
+    status::{explain, none_failed},
+};
 
 #[derive(Debug, Args)]
 pub struct NodesArgs {
@@ -44,11 +47,7 @@ pub async fn run(args: &NodesArgs, taking: Taking, channel: &Channel, out: &mut 
             Err(error) => errors.push(format!("node/{name}: {error}")),
         }
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(anyhow!(errors.join("\n")))
-    }
+    none_failed(&errors)
 }
 
 /// Says it to one node.

@@ -3,22 +3,18 @@
 mod chosen;
 mod wait;
 
-use std::{collections::HashSet, io::Write, path::PathBuf, time::Duration};
+use std::{collections::HashSet, io::Write, time::Duration};
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
-use clone8s::{
-    client::{DeleteOptions, Query, Resource},
-    object::AnyObject,
-};
+use clone8s::client::{DeleteOptions, Query, Resource};
 use clone8s_daemon::channel::Channel;
 use tonic::Code;
 
 use crate::{
-    files::FileArgs,
-    kind::{Kind, ObjectArgs, with_kind, with_kind_of},
-    namespace::NamespaceArgs,
-    status::explain,
+    choice::{Choice, ChoiceArgs, Target},
+    kind::{Kind, with_kind, with_kind_of},
+    status::{explain, none_failed},
 };
 
 #[derive(Debug, Args)]
@@ -31,29 +27,7 @@ use crate::{
   c8s delete -f manifests/")]
 pub struct DeleteArgs {
     #[command(flatten)]
-    what: ObjectArgs,
-    /// Delete what these manifests declare: a file, a folder, or - for standard input
-    #[arg(short = 'f', long = "filename", value_name = "PATH", conflicts_with = "what")]
-    files: Vec<PathBuf>,
-    /// Go into the folders of a folder too
-    #[arg(short = 'R', long)]
-    recursive: bool,
-    /// Delete the objects of the kind with these labels, such as "app=web,tier in (a,b)"
-    #[arg(
-        short = 'l',
-        long = "selector",
-        value_name = "SELECTOR",
-        conflicts_with = "files"
-    )]
-    label_selector: Option<String>,
-    /// Delete the objects of the kind with these fields, such as "status.phase=Failed"
-    #[arg(long, value_name = "SELECTOR", conflicts_with = "files")]
-    field_selector: Option<String>,
-    /// Delete every object of the kind in the namespace
-    #[arg(long, conflicts_with_all = ["files", "label_selector", "field_selector"])]
-    all: bool,
-    #[command(flatten)]
-    namespace: NamespaceArgs,
+    choice: ChoiceArgs,
     /// Seconds between a pod's stop signal and the kill [default: the pod's own; 0 removes the object at once]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(i32).range(0..))]
     grace_period: Option<i32>,
@@ -84,22 +58,10 @@ impl DeleteArgs {
         }
     }
 
-    /// Whether selectors say what is to be deleted. An empty one would mean every object.
-    fn chooses(&self) -> bool {
-        let chooses = |selector: &Option<String>| selector.as_ref().is_some_and(|it| !it.trim().is_empty());
-        self.all || chooses(&self.label_selector) || chooses(&self.field_selector)
-    }
-
     /// What stands behind "deleted".
     fn note(&self) -> &'static str {
         if self.dry_run { " (dry run)" } else { "" }
     }
-}
-
-struct Target {
-    kind: Kind,
-    namespace: Option<String>,
-    name: String,
 }
 
 /// A deletion that was asked for and is waited for.
@@ -113,16 +75,15 @@ struct Ending {
 /// Asks for all deletions before it waits for the first, so that they take as long as the longest. Goes through all
 /// objects even when some fail, then fails with what failed.
 pub async fn run(args: &DeleteArgs, channel: &Channel, out: &mut impl Write) -> Result<()> {
-    if args.files.is_empty() && args.chooses() {
-        let (kind, names) = args.what.parse()?;
-        if !names.is_empty() {
-            bail!("say which by name, by selector or by --all, not by two of them");
-        }
-        return with_kind!(kind, O => chosen::delete::<O>(args, channel, out).await);
-    }
+    let mut targets = match args.choice.parse("delete")? {
+        Choice::Selected(kind) => return with_kind!(kind, O => chosen::delete::<O>(args, channel, out).await),
+        Choice::Named(targets) => targets,
+    };
+    // A namespace takes all that is in it along. The sort is stable: all else keeps its order.
+    targets.sort_by_key(|target| target.kind == Kind::Namespace);
     let mut errors = Vec::new();
     let mut endings = Vec::new();
-    for target in targets(args)? {
+    for target in targets {
         match with_kind!(target.kind, O => delete::<O>(args, channel, &target).await) {
             Ok(ending) => endings.extend(ending),
             Err(error) => errors.push(error.to_string()),
@@ -138,50 +99,7 @@ pub async fn run(args: &DeleteArgs, channel: &Channel, out: &mut impl Write) -> 
             Err(error) => errors.push(error.to_string()),
         }
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(anyhow!(errors.join("\n")))
-    }
-}
-
-fn targets(args: &DeleteArgs) -> Result<Vec<Target>> {
-    if !args.files.is_empty() {
-        let files = FileArgs {
-            files: args.files.clone(),
-            recursive: args.recursive,
-        };
-        // Namespaces come first in a file's order, so they go last here.
-        return Ok(files
-            .read()?
-            .into_iter()
-            .rev()
-            .map(|declared| target_of(&declared.document.object))
-            .collect());
-    }
-    let (kind, names) = args.what.parse()?;
-    if names.is_empty() {
-        bail!("say which: c8s delete KIND NAME, KIND -l SELECTOR, KIND --all, or -f FILE");
-    }
-    Ok(names
-        .into_iter()
-        .map(|name| Target {
-            kind,
-            namespace: None,
-            name,
-        })
-        .collect())
-}
-
-fn target_of(object: &AnyObject) -> Target {
-    let namespace = Some(object.namespace())
-        .filter(|namespace| !namespace.is_empty())
-        .map(ToOwned::to_owned);
-    Target {
-        kind: Kind::of(object),
-        namespace,
-        name: object.name().to_owned(),
-    }
+    none_failed(&errors)
 }
 
 /// Asks for one deletion. None where the object is gone already, and that is fine.
@@ -190,12 +108,9 @@ async fn delete<O: Resource>(
     channel: &Channel,
     target: &Target,
 ) -> Result<Option<Ending>> {
-    let namespace = target
-        .namespace
-        .as_deref()
-        .unwrap_or_else(|| args.namespace.of::<O>());
+    let query = target.query::<O>(&args.choice);
     let label = format!("{}/{}", O::KIND.to_lowercase(), target.name);
-    let deleted = match O::delete(channel, namespace, &target.name, &args.options()).await {
+    let deleted = match O::delete(channel, &query.namespace, &target.name, &args.options()).await {
         Ok(deleted) => deleted,
         Err(status) if args.ignore_not_found && status.code() == Code::NotFound => return Ok(None),
         Err(status) => bail!("{label}: {}", explain(&status)),
@@ -203,11 +118,7 @@ async fn delete<O: Resource>(
     Ok(Some(Ending {
         kind: target.kind,
         label,
-        query: Query {
-            namespace: namespace.to_owned(),
-            field_selector: format!("metadata.name={}", target.name),
-            ..Default::default()
-        },
+        query,
         uid: deleted.uid().to_owned(),
     }))
 }
@@ -217,7 +128,7 @@ async fn until_gone<O: Resource>(args: &DeleteArgs, channel: &Channel, ending: &
         return Ok(());
     }
     let uids = HashSet::from([ending.uid.clone()]);
-    wait::until_gone::<O>(channel, &ending.query, uids, Duration::from_secs(args.timeout))
+    wait::until_gone::<O>(channel, &ending.query, &uids, Duration::from_secs(args.timeout))
         .await
         .map_err(|error| anyhow!("{}: {error}", ending.label))
 }

@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Args;
 use clone8s::{client::Resource, for_each_kind, manifest, object::AnyObject, v1::Pod};
 use clone8s_daemon::channel::Channel;
@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use crate::{
     apply::{ManifestArgs, explain_at},
     connection::ConnectionArgs,
+    status::none_failed,
 };
 
 /// As those of diff(1).
@@ -62,11 +63,8 @@ async fn differences(args: &DiffArgs, connection: &ConnectionArgs, out: &mut imp
             Err(status) => errors.push(explain_at(&declared, &label, &status)),
         }
     }
-    if errors.is_empty() {
-        Ok(differ)
-    } else {
-        Err(anyhow!(errors.join("\n")))
-    }
+    none_failed(&errors)?;
+    Ok(differ)
 }
 
 /// An object as it is, if it is there, and as it would be.

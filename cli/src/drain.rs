@@ -9,12 +9,15 @@ mod node;
 
 use std::{io::Write, time::Duration};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Args;
 use clone8s_daemon::channel::Channel;
 
 use self::node::Draining;
-use crate::cordon::{self, Taking};
+use crate::{
+    cordon::{self, Taking},
+    status::none_failed,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -62,11 +65,7 @@ pub async fn run(args: &DrainArgs, channel: &Channel, out: &mut impl Write) -> R
             errors.push(format!("node/{name}: {error:#}"));
         }
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(anyhow!(errors.join("\n")))
-    }
+    none_failed(&errors)
 }
 
 async fn drain(args: &DrainArgs, channel: &Channel, name: &str, out: &mut impl Write) -> Result<()> {

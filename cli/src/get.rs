@@ -12,7 +12,7 @@ use crate::{
     kind::{ObjectArgs, with_kind, with_kind_of},
     output::{self, Columns, OutputArgs, Scope},
     select::SelectArgs,
-    status::explain,
+    status::{explain, none_failed},
     watch::{self, Printer, Verbs},
 };
 
@@ -94,11 +94,7 @@ async fn get_kind<O: Resource + Columns>(
             clock::now(),
         )?;
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(anyhow!(errors.join("\n")))
-    }
+    none_failed(&errors)
 }
 
 #[allow(clippy::needless_pass_by_value)] // The shape that map_err wants.

@@ -6,6 +6,7 @@ pub mod apply;
 pub mod args;
 pub mod attach;
 pub mod backup;
+pub mod choice;
 pub mod completions;
 pub mod connection;
 pub mod cordon;
@@ -27,6 +28,7 @@ pub mod namespace;
 pub mod output;
 pub mod place;
 pub mod port_forward;
+mod present;
 pub mod push;
 pub mod restore;
 pub mod select;
@@ -36,6 +38,7 @@ pub mod terminal;
 pub mod token;
 pub mod top;
 pub mod up;
+pub mod wait;
 pub mod watch;
 
 use std::{
@@ -107,6 +110,7 @@ async fn make_calls(call: Call, connection: &ConnectionArgs) -> anyhow::Result<E
         Call::PortForward(args) => done(port_forward::run(&args, connection, out).await),
         Call::Cp(args) => done(cp::run(&args, &connection.connect()?).await),
         Call::Top(args) => done(top::run(&args, &connection.connect()?, out).await),
+        Call::Wait(args) => done(wait::run(&args, &connection.connect()?, out).await),
         Call::Watch(args) => done(watch::run(&args, &connection.connect()?, out).await),
         Call::Token(args) => done(token::run(&args, &connection.connect()?, out).await),
         Call::Push(args) => done(push::run(&args, out).await),

@@ -67,6 +67,24 @@ fn unreached(status: &Status) -> String {
     format!("{UNREACHED}: {why}{}", next_step.unwrap_or_default())
 }
 
+/// Whether it is worth another try.
+pub fn is_passing(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::Aborted
+            | Code::OutOfRange
+            | Code::ResourceExhausted
+            | Code::DeadlineExceeded
+    )
+}
+
+/// The error of a command that goes through all of its objects even when some fail.
+pub fn none_failed(errors: &[String]) -> anyhow::Result<()> {
+    anyhow::ensure!(errors.is_empty(), "{}", errors.join("\n"));
+    Ok(())
+}
+
 /// Names the server in an error that says that there is none to answer.
 pub fn name_server(error: anyhow::Error, server: &str) -> anyhow::Error {
     let text = format!("{error:#}");

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, io::Write, time::SystemTime};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use clone8s::{
     client::{Query, Resource as _},
     mirror,
-    object::Object as _,
+    object::Object,
     v1::{ContainerStats, Node, NodeStats, Pod},
 };
 use clone8s_daemon::{channel::Channel, clock};
@@ -22,7 +22,8 @@ use crate::{
 #[command(after_help = "Examples:
   c8s top nodes
   c8s top pods -A --sort-by memory
-  c8s top pods -l app=web --containers
+  c8s top pod hello --containers
+  c8s top pods -l app=web
 
 A node tells a sample with each report of its status; SAMPLED says how old the latest is. CPU is in thousandths of a
 core, over the last interval between samples; memory is what the kernel cannot take back at once.")]
@@ -36,12 +37,18 @@ enum Of {
     /// What each node uses of what it has
     #[command(visible_aliases = ["node", "no"])]
     Nodes {
+        /// The nodes [default: all]
+        #[arg(value_name = "NODE")]
+        names: Vec<String>,
         #[command(flatten)]
         order: Order,
     },
     /// What each pod uses
     #[command(visible_aliases = ["pod", "po"])]
     Pods {
+        /// The pods [default: all]
+        #[arg(value_name = "POD")]
+        names: Vec<String>,
         #[command(flatten)]
         select: SelectArgs,
         #[command(flatten)]
@@ -71,8 +78,12 @@ pub async fn run(args: &TopArgs, channel: &Channel, out: &mut impl Write) -> Res
         .map_err(|status| anyhow!(explain(&status)))?;
     let now = clock::now();
     match &args.of {
-        Of::Nodes { order } => print(out, NODE_HEADER, order.apply(node_rows(&nodes, now))),
+        Of::Nodes { names, order } => {
+            let nodes = named(nodes, names)?;
+            print(out, NODE_HEADER, order.apply(node_rows(&nodes, now)))
+        }
         Of::Pods {
+            names,
             select,
             order,
             containers,
@@ -80,6 +91,7 @@ pub async fn run(args: &TopArgs, channel: &Channel, out: &mut impl Write) -> Res
             let (pods, _) = Pod::list_all(channel, &select.query::<Pod>())
                 .await
                 .map_err(|status| anyhow!(explain(&status)))?;
+            let pods = named(pods, names)?;
             let form = PodForm {
                 namespaces: select.scope() == Scope::AllNamespaces,
                 containers: *containers,
@@ -87,6 +99,19 @@ pub async fn run(args: &TopArgs, channel: &Channel, out: &mut impl Write) -> Res
             print(out, &form.header(), order.apply(form.rows(&pods, &nodes, now)))
         }
     }
+}
+
+/// Those of these names, or all without any.
+fn named<O: Object>(mut objects: Vec<O>, names: &[String]) -> Result<Vec<O>> {
+    if names.is_empty() {
+        return Ok(objects);
+    }
+    let unknown = |name: &&String| !objects.iter().any(|object| object.name() == name.as_str());
+    if let Some(name) = names.iter().find(unknown) {
+        bail!("{}/{name} is not there", O::KIND.to_lowercase());
+    }
+    objects.retain(|object| names.iter().any(|name| name == object.name()));
+    Ok(objects)
 }
 
 /// A line, and what it can be sorted by.

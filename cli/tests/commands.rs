@@ -7,6 +7,7 @@ mod commands {
     mod backups;
     pub(crate) mod cluster;
     mod drain;
+    mod wait;
 }
 
 use std::{
@@ -636,6 +637,9 @@ async fn top_shows_the_latest_samples_and_a_dash_where_there_is_none() {
     assert_eq!(pods[0][..3], ["busy", "305m", "42Mi"]);
     assert_eq!(pods[1][..3], ["idle", "1m", "2Mi"]);
     assert_eq!(pods[2], ["waiting", "-", "-", "-"]);
+    assert_eq!(lines(&["top", "pods", "busy"]).await.len(), 1);
+    let said = cluster.refused(&["top", "pod", "bsy"]).await;
+    assert!(said.contains("pod/bsy is not there"), "{said}");
     let by_memory = lines(&["top", "pod", "-A", "--containers", "--sort-by", "memory"]).await;
     let by_memory: Vec<_> = by_memory.iter().map(|line| line[..3].join(" ")).collect();
     assert_eq!(
@@ -653,7 +657,7 @@ async fn top_shows_the_latest_samples_and_a_dash_where_there_is_none() {
 async fn every_command_has_help_with_an_example() {
     for command in [
         "apply", "get", "describe", "delete", "cordon", "uncordon", "drain", "backup", "restore", "migrate",
-        "logs", "watch", "push", "token",
+        "logs", "watch", "wait", "top", "push", "token",
     ] {
         let output = c8s("unix:///nowhere/api.sock", &[command, "--help"])
             .output()

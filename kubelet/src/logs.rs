@@ -14,7 +14,7 @@ pub(crate) use self::{
     keep::{keep, take_into_use},
     last_words::last_words,
     rotate::moved_away,
-    tail::{Start, start},
+    tail::{Start, Wanted, start},
 };
 pub use self::{keep::KeptLogs, rotate::Rotation};
 

@@ -39,14 +39,19 @@ pub(super) fn object(
 ) -> Value {
     fields.remove("apiVersion");
     fields.remove("kind");
-    let descriptor = object_descriptors()
-        .get_message_by_name(&format!("clone8s.v1.{kind}"))
-        .expect("every kind is a message of the contract");
+    let descriptor = descriptor(kind);
     let mut shape = Shape {
         findings,
         secret: descriptor.full_name() == SECRET,
     };
     shape.message(fields, &descriptor, base)
+}
+
+/// The message of a kind.
+pub(super) fn descriptor(kind: &str) -> MessageDescriptor {
+    object_descriptors()
+        .get_message_by_name(&format!("clone8s.v1.{kind}"))
+        .expect("every kind is a message of the contract")
 }
 
 /// A value in plain words: `the number 1`, `a list`.
@@ -272,7 +277,7 @@ fn switch(text: &str) -> Option<bool> {
     }
 }
 
-fn known_fields(descriptor: &MessageDescriptor) -> Vec<String> {
+pub(super) fn known_fields(descriptor: &MessageDescriptor) -> Vec<String> {
     let header = ["apiVersion", "kind"].map(str::to_owned);
     let is_object = descriptor.get_field_by_name("metadata").is_some();
     let fields = descriptor.fields().map(|field| field.json_name().to_owned());

@@ -4,8 +4,9 @@
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_yaml::{Mapping, Value};
 
+use super::shape;
 use super::shape::PORTS;
-use crate::{object::AnyObject, object_descriptors};
+use crate::object::AnyObject;
 
 /// What the apiserver notes for itself: it is no part of what somebody wants, and long.
 const NOTES: [&str; 2] = [MANAGED_FIELDS, HANDLED_REQUESTS];
@@ -36,9 +37,7 @@ fn document(object: &AnyObject, hidden: &[&str]) -> Value {
     let mut document = Mapping::new();
     document.insert("apiVersion".into(), "v1".into());
     document.insert("kind".into(), object.kind().into());
-    let descriptor = object_descriptors()
-        .get_message_by_name(&format!("clone8s.v1.{}", object.kind()))
-        .expect("every kind is a message of the contract");
+    let descriptor = shape::descriptor(object.kind());
     if let Value::Mapping(fields) = message(object.to_value(), &descriptor, hidden) {
         document.extend(fields);
     }

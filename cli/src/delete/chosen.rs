@@ -10,19 +10,14 @@ use clone8s::{
 use clone8s_daemon::channel::Channel;
 
 use super::{DeleteArgs, wait};
-use crate::status::explain;
+use crate::status::{explain, none_failed};
 
 pub(super) async fn delete<O: Resource>(
     args: &DeleteArgs,
     channel: &Channel,
     out: &mut impl Write,
 ) -> Result<()> {
-    let namespace = args.namespace.of::<O>();
-    let query = Query {
-        namespace: namespace.to_owned(),
-        label_selector: args.label_selector.clone().unwrap_or_default(),
-        field_selector: args.field_selector.clone().unwrap_or_default(),
-    };
+    let query = args.choice.query::<O>();
     let (deletions, mut errors) = delete_pages::<O>(args, channel, &query).await?;
     let ending: HashSet<_> = deletions
         .iter()
@@ -31,23 +26,19 @@ pub(super) async fn delete<O: Resource>(
         .collect();
     if !(ending.is_empty() || args.no_wait || args.dry_run) {
         let place = Query {
-            namespace: namespace.to_owned(),
+            namespace: query.namespace,
             ..Query::default()
         };
         let timeout = Duration::from_secs(args.timeout);
-        if let Err(error) = wait::until_gone::<O>(channel, &place, ending, timeout).await {
+        if let Err(error) = wait::until_gone::<O>(channel, &place, &ending, timeout).await {
             errors.push(error.to_string());
-            return Err(anyhow!(errors.join("\n")));
+            return none_failed(&errors);
         }
     }
     for deletion in &deletions {
         writeln!(out, "{} deleted{}", label::<O>(&deletion.name), args.note())?;
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(anyhow!(errors.join("\n")))
-    }
+    none_failed(&errors)
 }
 
 /// What was deleted or is ending, and what went wrong with the others.

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use super::DrainArgs;
-use crate::status::explain;
+use crate::status::{explain, is_passing};
 
 /// Which pod it is, whatever other pods of its name come and go.
 #[derive(Debug, Clone)]
@@ -258,16 +258,4 @@ async fn evict(args: &DrainArgs, channel: &Channel, node: &str, pod: &Pod) -> Re
         Err(status) if matches!(status.code(), Code::NotFound | Code::FailedPrecondition) => Ok(()),
         Err(status) => Err(status),
     }
-}
-
-/// Whether it is worth another try.
-fn is_passing(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable
-            | Code::Aborted
-            | Code::OutOfRange
-            | Code::ResourceExhausted
-            | Code::DeadlineExceeded
-    )
 }

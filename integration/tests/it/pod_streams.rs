@@ -2,6 +2,7 @@
 
 mod copies;
 mod debug;
+mod logs;
 mod ports;
 mod terminal;
 

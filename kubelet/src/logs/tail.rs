@@ -2,11 +2,31 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use super::entry::{self, Output};
+use jiff::Timestamp;
+
+use super::entry::{self, Entry, Output};
 
 const BLOCK: u64 = 64 * 1024;
 /// How far before the last lines the beginning of one of them is looked for.
 const FARTHEST_BEGINNING: u64 = 2 << 20;
+
+/// Which lines of a log are wanted: of those that were ended since a time, the last so many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// None for all of them.
+    pub(crate) lines: Option<usize>,
+    /// None for any time.
+    pub(crate) since: Option<Timestamp>,
+}
+
+impl Wanted {
+    /// Lines come in the order of their ends, so those before this one are too old as well.
+    fn is_before(self, entry: Entry<'_>) -> bool {
+        let time = || std::str::from_utf8(entry.time).ok()?.parse::<Timestamp>().ok();
+        self.since
+            .is_some_and(|since| time().is_some_and(|time| time < since))
+    }
+}
 
 /// Where to read from, so that the last lines come whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,19 +35,25 @@ pub(crate) struct Start {
     pub(crate) read_from: u64,
     /// and show the lines that end after this.
     pub(crate) show_from: u64,
-    /// How many lines that shows: fewer than wanted when the file has no more.
+    /// How many lines that shows, where they were counted.
     pub(crate) lines: usize,
+    /// The file has lines that are not wanted.
+    pub(crate) leaves_out: bool,
 }
 
-/// Finds the last `wanted` lines by reading no more of the file than they need.
-pub(crate) fn start<F: Read + Seek>(file: &mut F, wanted: usize) -> io::Result<Start> {
+/// Finds the last of the lines that are wanted by reading no more of the file than they need.
+pub(crate) fn start<F: Read + Seek>(file: &mut F, wanted: Wanted) -> io::Result<Start> {
+    if wanted == Wanted::default() {
+        return Ok(Start::default());
+    }
     let mut entries = Backwards::new(file)?;
-    if wanted == 0 {
+    if wanted.lines == Some(0) {
         let end = entries.end;
         return Ok(Start {
             read_from: end,
             show_from: end,
             lines: 0,
+            leaves_out: true,
         });
     }
     let mut found = 0;
@@ -36,7 +62,6 @@ pub(crate) fn start<F: Read + Seek>(file: &mut F, wanted: usize) -> io::Result<S
     let mut show_from = entries.end;
     loop {
         let Some((at, line)) = entries.previous()? else {
-            // The file has no more than what is wanted.
             return Ok(Start {
                 lines: found,
                 ..Start::default()
@@ -52,7 +77,7 @@ pub(crate) fn start<F: Read + Seek>(file: &mut F, wanted: usize) -> io::Result<S
             }
         };
         if ends_line {
-            if found == wanted {
+            if wanted.lines == Some(found) || parsed.is_some_and(|entry| wanted.is_before(entry)) {
                 break;
             }
             found += 1;
@@ -63,6 +88,7 @@ pub(crate) fn start<F: Read + Seek>(file: &mut F, wanted: usize) -> io::Result<S
         read_from: beginning(&mut entries, show_from)?,
         show_from,
         lines: found,
+        leaves_out: true,
     })
 }
 
@@ -215,8 +241,15 @@ mod tests {
             .collect()
     }
 
-    fn tail(file: &[u8], wanted: usize) -> Vec<String> {
-        shown(file, start(&mut Cursor::new(file), wanted).unwrap())
+    fn last(lines: usize) -> Wanted {
+        Wanted {
+            lines: Some(lines),
+            since: None,
+        }
+    }
+
+    fn tail(file: &[u8], lines: usize) -> Vec<String> {
+        shown(file, start(&mut Cursor::new(file), last(lines)).unwrap())
     }
 
     #[test]
@@ -254,6 +287,38 @@ mod tests {
     }
 
     #[test]
+    fn lines_count_from_the_time_when_they_were_ended() {
+        let mut log = Vec::new();
+        for (second, output, tag, text) in [
+            (1, "stdout", "F", "one"),
+            (2, "stdout", "P", "long "),
+            (3, "stderr", "F", "three"),
+            (4, "stdout", "F", "line"),
+        ] {
+            log.extend(format!("2026-01-02T05:04:0{second}.5+02:00 {output} {tag} {text}\n").into_bytes());
+        }
+        for (lines, since, expected, leaves_out) in [
+            (None, "00", &["one", "three", "long line"][..], false),
+            (None, "01.5", &["one", "three", "long line"], false),
+            (None, "02", &["three", "long line"], true),
+            (None, "04", &["long line"], true),
+            (None, "05", &[], true),
+            (Some(1), "02", &["long line"], true),
+            (Some(9), "02", &["three", "long line"], true),
+        ] {
+            let since = Some(format!("2026-01-02T03:04:{since}Z").parse().unwrap());
+            let start = start(&mut Cursor::new(&log), Wanted { lines, since }).unwrap();
+            assert_eq!(
+                (&shown(&log, start)[..], start.leaves_out),
+                (
+                    &expected.iter().map(ToString::to_string).collect::<Vec<_>>()[..],
+                    leaves_out
+                )
+            );
+        }
+    }
+
+    #[test]
     fn only_the_end_of_a_large_file_is_read() {
         struct Counting(Cursor<Vec<u8>>, u64);
         impl Read for Counting {
@@ -270,7 +335,7 @@ mod tests {
         }
         let line = format!("{T} stdout F {}\n{T} stderr F x\n", "x".repeat(100));
         let mut file = Counting(Cursor::new(line.repeat(100_000).into_bytes()), 0);
-        start(&mut file, 10).unwrap();
+        start(&mut file, last(10)).unwrap();
         assert!(file.1 <= 4 * BLOCK, "{} bytes", file.1);
     }
 

@@ -21,7 +21,7 @@ use tonic::Status;
 use super::{answer::Frames, place::Pods};
 use crate::{
     desired::PodKey,
-    logs::{self, Joiner, Start},
+    logs::{self, Joiner, Start, Wanted},
     status::PodStatuses,
 };
 
@@ -60,7 +60,7 @@ pub(super) async fn send_logs(
     frames: &Frames,
 ) -> Result<(), Status> {
     let run = sources.find(&request)?;
-    let opened = open(run.file(), request.tail_lines)
+    let opened = open(run.file(), wanted(&request))
         .await
         .map_err(|error| unreadable(&run.file(), &error))?;
     let mut reader = Reader::new(request.timestamps);
@@ -187,16 +187,31 @@ fn has_ended(run: &Run, statuses: &PodStatuses) -> bool {
     }
 }
 
+fn wanted(request: &GetPodLogsRequest) -> Wanted {
+    let lines = request
+        .tail_lines
+        .map(|lines| usize::try_from(lines).unwrap_or(0));
+    // A time that no clock shows is before or after every line.
+    let since = request.since_time.as_ref().map(|since| {
+        let time = jiff::Timestamp::new(since.seconds, since.nanos);
+        time.unwrap_or(if since.seconds < 0 {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        })
+    });
+    Wanted { lines, since }
+}
+
 /// A file, and where to begin in it.
 type Part = (File, Start);
 
-/// Opens a run's files, those that a rotation moved away first, where its last lines begin.
-async fn open(newest: PathBuf, tail_lines: Option<i32>) -> io::Result<Vec<Part>> {
+/// Opens a run's files, those that a rotation moved away first, where the lines that are wanted begin.
+async fn open(newest: PathBuf, mut wanted: Wanted) -> io::Result<Vec<Part>> {
     let opened = tokio::task::spawn_blocking(move || {
         let mut paths = logs::moved_away(&newest);
         paths.push(newest);
         let mut parts = Vec::new();
-        let mut wanted = tail_lines.map(|lines| usize::try_from(lines).unwrap_or(0));
         while let Some(path) = paths.pop() {
             let mut file = match File::open(path) {
                 Ok(file) => file,
@@ -204,17 +219,12 @@ async fn open(newest: PathBuf, tail_lines: Option<i32>) -> io::Result<Vec<Part>>
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !parts.is_empty() => break,
                 Err(error) => return Err(error),
             };
-            let start = match wanted {
-                Some(lines) => logs::start(&mut file, lines)?,
-                None => Start::default(),
-            };
+            let start = logs::start(&mut file, wanted)?;
             file.seek(SeekFrom::Start(start.read_from))?;
             parts.push((file, start));
-            if let Some(lines) = &mut wanted {
-                *lines = lines.saturating_sub(start.lines);
-                if *lines == 0 {
-                    break;
-                }
+            wanted.lines = wanted.lines.map(|lines| lines.saturating_sub(start.lines));
+            if start.leaves_out || wanted.lines == Some(0) {
+                break;
             }
         }
         parts.reverse();

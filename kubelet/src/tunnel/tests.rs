@@ -332,6 +332,30 @@ async fn what_a_rotation_moved_away_is_part_of_the_log() {
 }
 
 #[tokio::test]
+async fn only_what_was_written_since_a_time_is_sent_whichever_file_it_is_in() {
+    let since = |seconds| GetPodLogsRequest {
+        since_time: Some(pbjson_types::Timestamp { seconds, nanos: 0 }),
+        ..main_log()
+    };
+    // That of the helper's lines.
+    let time: jiff::Timestamp = T.parse().unwrap();
+    for (request, expected) in [
+        (since(time.as_second()), "one\ntwo\n"),
+        (since(time.as_second() + 1), ""),
+        (since(i64::MIN), "one\ntwo\n"),
+        (since(i64::MAX), ""),
+    ] {
+        let mut node = Node::new().await;
+        let file = node.file("main", 0);
+        node.write("main", 0, &["one"]);
+        fs::rename(&file, file.with_extension("log.20260102T030405.000000001Z")).unwrap();
+        node.write("main", 0, &["two"]);
+        node.ask(request).await;
+        assert_eq!(node.rest().await, (expected.to_owned(), NodeCallEnd::default()));
+    }
+}
+
+#[tokio::test]
 async fn following_ends_when_the_next_run_begins() {
     let mut node = Node::new().await;
     node.write("main", 0, &["one"]);

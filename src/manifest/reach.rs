@@ -1,0 +1,106 @@
+//! Which paths lead to something in objects of a kind.
+
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+
+use super::{
+    error::{Finding, ManifestErrors},
+    shape::{self, known_fields},
+};
+use crate::path::{FieldPath, Segment};
+
+/// Where a path has come to.
+enum Place {
+    Message(MessageDescriptor),
+    List(FieldDescriptor),
+    /// With the field of its values.
+    Map(FieldDescriptor),
+    Scalar,
+}
+
+impl Place {
+    fn of(field: &FieldDescriptor) -> Self {
+        match field.kind() {
+            Kind::Message(entry) if field.is_map() => Self::Map(entry.map_entry_value_field()),
+            _ if field.is_list() => Self::List(field.clone()),
+            _ => Self::of_one(field),
+        }
+    }
+
+    /// One of a list, or all that there is.
+    fn of_one(field: &FieldDescriptor) -> Self {
+        match field.kind() {
+            // Times and durations are written as text.
+            Kind::Message(message) if !message.full_name().starts_with("google.protobuf.") => {
+                Self::Message(message)
+            }
+            _ => Self::Scalar,
+        }
+    }
+}
+
+/// Refuses a path to what no object of the kind has, and says what is near it.
+pub fn check_path(kind: &str, path: &FieldPath) -> Result<(), ManifestErrors> {
+    let mut place = Place::Message(shape::descriptor(kind));
+    let mut here = FieldPath::root();
+    for segment in path.segments() {
+        let finding = |message: &str| {
+            let message = message.to_owned();
+            Err(ManifestErrors::unlocated(vec![Finding::at(&here, message)]))
+        };
+        let (inside, next) = match (&place, segment) {
+            (Place::Message(message), Segment::Field(name)) => {
+                let Some(field) = message.get_field_by_json_name(name) else {
+                    let known = known_fields(message);
+                    let known: Vec<_> = known.iter().map(String::as_str).collect();
+                    let unknown = Finding::unknown_field(&here, name, &known);
+                    return Err(ManifestErrors::unlocated(vec![unknown]));
+                };
+                (Place::of(&field), here.field(name))
+            }
+            (Place::List(field), Segment::Index(index)) => (Place::of_one(field), here.index(*index)),
+            (Place::List(_), _) => return finding("is a list: write which one, as in [0]"),
+            (Place::Map(values), Segment::Key(key) | Segment::Field(key)) => {
+                (Place::of_one(values), here.key(key))
+            }
+            // A key may be a number.
+            (Place::Map(values), Segment::Index(index)) => (Place::of_one(values), here.index(*index)),
+            (Place::Message(_), _) => return finding("has fields, which are written after a dot"),
+            (Place::Scalar, _) => return finding("has nothing inside"),
+        };
+        (place, here) = (inside, next);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("spec.nodeName")]
+    #[case("status.conditions[0].status")]
+    #[case("metadata.labels[app.kubernetes.io/name]")]
+    #[case("metadata.labels.app")]
+    #[case("metadata.labels[0]")]
+    #[case("status.startTime")]
+    #[case("status.containerStatuses[1].state.running")]
+    fn what_objects_have_can_be_reached(#[case] path: &str) {
+        check_path("Pod", &path.parse().unwrap()).unwrap();
+    }
+
+    #[rstest]
+    #[case("status.phse", "status.phse: unknown field; did you mean \"phase\"?")]
+    #[case(
+        "status.conditions.status",
+        "status.conditions: is a list: write which one, as in [0]"
+    )]
+    #[case("status.phase.x", "status.phase: has nothing inside")]
+    #[case("status.startTime.seconds", "status.startTime: has nothing inside")]
+    #[case("status[0]", "status: has fields, which are written after a dot")]
+    fn what_they_do_not_have_is_told(#[case] path: &str, #[case] expected: &str) {
+        let error = check_path("Pod", &path.parse().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
