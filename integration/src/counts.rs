@@ -28,13 +28,39 @@ pub struct Places<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counts(BTreeMap<&'static str, usize>);
+pub struct Counts(BTreeMap<&'static str, Tally>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tally {
+    count: usize,
+    /// Of those that are counted by name.
+    names: Vec<String>,
+}
+
+impl Tally {
+    fn of_lines(lines: &str) -> Self {
+        let names: Vec<_> = lines.lines().map(ToOwned::to_owned).collect();
+        Self {
+            count: names.len(),
+            names,
+        }
+    }
+}
+
+impl From<usize> for Tally {
+    fn from(count: usize) -> Self {
+        Self {
+            count,
+            names: Vec::new(),
+        }
+    }
+}
 
 impl Counts {
     /// As they are now: an error where something came or went while it was counted.
     fn look(places: &Places<'_>) -> anyhow::Result<Self> {
         let ctr = |args: &[&str]| places.containerd.ctr(places.namespace, args);
-        let listed = |args: &[&str]| anyhow::Ok(ctr(args)?.lines().count());
+        let listed = |args: &[&str]| anyhow::Ok(Tally::of_lines(&ctr(args)?));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let state = &places.state_dir;
         let socket = places.containerd.socket().display().to_string();
@@ -61,25 +87,26 @@ impl Counts {
                 mounts
                     .lines()
                     .filter(|line| line.contains(&state.display().to_string()))
-                    .count(),
+                    .count()
+                    .into(),
             ),
-            ("sandbox folders", entries(&state.join("sandboxes"))),
-            ("FIFOs", entries(&state.join("io"))),
-            ("checkpoints", entries(&state.join("checkpoints"))),
-            ("cgroups", cgroups(&places.cgroups)),
-            ("addresses", addresses(&places.root_dir, subnet)),
+            ("sandbox folders", entries(&state.join("sandboxes")).into()),
+            ("FIFOs", entries(&state.join("io")).into()),
+            ("checkpoints", entries(&state.join("checkpoints")).into()),
+            ("cgroups", cgroups(&places.cgroups).into()),
+            ("addresses", addresses(&places.root_dir, subnet).into()),
             (
                 "rules",
-                rules.lines().filter(|line| line.contains(subnet)).count(),
+                rules.lines().filter(|line| line.contains(subnet)).count().into(),
             ),
-            ("links", links(places.bridge)),
-            ("processes of containerd's shim", shims.count()),
-            ("first processes of pods", first_processes(state)),
+            ("links", links(places.bridge).into()),
+            ("processes of containerd's shim", shims.count().into()),
+            ("first processes of pods", first_processes(state).into()),
             (
                 "threads",
-                entries(Path::new(&format!("/proc/{}/task", places.shim))),
+                entries(Path::new(&format!("/proc/{}/task", places.shim))).into(),
             ),
-            ("files", open_files(places.shim)),
+            ("files", open_files(places.shim).into()),
         ])))
     }
 
@@ -94,12 +121,19 @@ impl Counts {
             let more: Vec<_> = now
                 .0
                 .iter()
-                .filter(|(what, count)| {
+                .filter(|(what, tally)| {
                     // Worker threads come with load, up to a bound, and go after ten seconds of rest.
                     let slack = if **what == "threads" { 4 } else { 0 };
-                    **count > self.0[*what] + slack
+                    tally.count > self.0[*what].count + slack
                 })
-                .map(|(what, count)| format!("{what}: {} before, now {count}", self.0[what]))
+                .map(|(what, tally)| {
+                    let before = self.0[what].count;
+                    format!(
+                        "{what}: {before} before, now {} {}",
+                        tally.count,
+                        tally.names.join(", ")
+                    )
+                })
                 .collect();
             ensure!(more.is_empty(), "{}", more.join("; "));
             Ok(())

@@ -168,8 +168,14 @@ async fn what_cannot_be_pulled_is_told_with_image_registry_and_next_step() {
         !log.contains("s3cret") && !log.contains("wrong"),
         "a password is in the log"
     );
+    assert_no_leases(&rig);
     drop(registry);
     rig.finish().await;
+}
+
+fn assert_no_leases(rig: &Rig) {
+    let leases = rig.containerd.ctr("clone8s", &["leases", "list", "--quiet"]);
+    assert_eq!(leases.unwrap().trim(), "");
 }
 
 async fn images(rig: &Rig) -> Vec<cri::Image> {
@@ -287,11 +293,7 @@ async fn a_tag_that_moves_is_followed_and_what_is_current_is_not_fetched_again()
     remove(&rig, "never-seen:1").await;
     remove(&rig, "Not A Reference").await;
     assert_eq!(images(&rig).await.len(), 1, "the rig's own");
-    let leases = rig
-        .containerd
-        .ctr("clone8s", &["leases", "list", "--quiet"])
-        .unwrap();
-    assert_eq!(leases.trim(), "");
+    assert_no_leases(&rig);
     drop(registry);
     rig.finish().await;
 }

@@ -110,7 +110,8 @@ spec:
 struct Churn {
     plane: ControlPlane,
     node: Node,
-    image: String,
+    /// Two tags of the same.
+    images: [String; 2],
     rng: StdRng,
 }
 
@@ -120,7 +121,7 @@ impl Churn {
         match self.rng.random_range(0..100) {
             0..45 => {
                 let kind = self.rng.random_range(0..5);
-                let pod = pods::from_yaml(&manifest(&name, kind, &self.image));
+                let pod = pods::from_yaml(&manifest(&name, kind, &self.images[0]));
                 settled(
                     &[Code::AlreadyExists],
                     Pod::create(&self.plane.channel(), pod).await,
@@ -138,7 +139,7 @@ impl Churn {
             85..92 => self.kill_a_container().await,
             92..97 => {
                 let file = format!("own-{}.yaml", self.rng.random_range(0..MANIFESTS));
-                let own = manifest(file.trim_end_matches(".yaml"), 3, &self.image);
+                let own = manifest(file.trim_end_matches(".yaml"), 3, &self.images[0]);
                 self.node.write_manifest(&file, &own);
             }
             _ => {
@@ -158,11 +159,8 @@ impl Churn {
         let spec = pod.spec.as_mut().unwrap();
         // Another tag of the same: its container is made anew.
         let image = &mut spec.containers[0].image;
-        *image = if image.ends_with(":1") {
-            self.image.replace(":1", ":2")
-        } else {
-            self.image.clone()
-        };
+        let other = &self.images[usize::from(*image == self.images[0])];
+        image.clone_from(other);
         let changed = Pod::update(&channel, pod).await;
         settled(
             &[Code::NotFound, Code::Aborted, Code::FailedPrecondition],
@@ -268,7 +266,7 @@ async fn churn(seed: u64, span: Duration) {
     eprintln!("seed {seed}, {span:?}");
     let sandbox = Sandbox::new();
     let registry = Registry::shared().await;
-    let image = registry.image("busybox:1");
+    let images = ["busybox:1", "busybox:2"].map(|image| registry.image(image));
     let plane = ControlPlane::start(&sandbox, None).await;
     let mut node = Node::start(&sandbox, "node").await;
     node.join(&plane, None).await;
@@ -276,12 +274,12 @@ async fn churn(seed: u64, span: Duration) {
     let mut churn = Churn {
         plane,
         node,
-        image,
+        images,
         rng: StdRng::seed_from_u64(seed),
     };
     // What stays with the first pod of each kind is no leak: images, the bridge, its rules.
-    for kind in 0..5 {
-        let pod = pods::from_yaml(&manifest(&format!("pod-{kind}"), kind, &churn.image));
+    for (kind, image) in (0..5).zip(churn.images.iter().cycle()) {
+        let pod = pods::from_yaml(&manifest(&format!("pod-{kind}"), kind, image));
         Pod::create(&churn.plane.channel(), pod).await.unwrap();
     }
     churn.plane.running("pod-0").await;

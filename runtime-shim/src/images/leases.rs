@@ -1,5 +1,5 @@
-//! Leases keep what has no name yet. That of a pull keeps what has come until the image has its name, and over a broken-off
-//! pull until the next.
+//! Leases keep what has no name yet. That of a pull, which begins when the registry has answered, keeps what has come until
+//! the image has its name, and over a broken-off pull until the next.
 //!
 //! ```text
 //! begin ─► (the one that an earlier pull of this image has left, or a new one) ─► done: gone

@@ -66,6 +66,14 @@ impl Images {
                 }
             }
         }
+        let (digest, document) = tokio::select! {
+            document = timed("manifest", repository.manifest(&reference.version)) => document?,
+            () = cancelled.cancelled() => return Err(cut_off()),
+            () = progress.report() => return Err(cut_off()),
+        };
+        // Refused before any of it is kept.
+        let (_, media_type) = Document::read(&repository.image, &document)?;
+        let target = Descriptor::new(&media_type, digest, document.len() as u64);
         let lease = self.begin_lease(&name).await?;
         let work = Work {
             images: self,
@@ -76,7 +84,7 @@ impl Images {
             arrivals: &Arrivals::default(),
         };
         let pulled = tokio::select! {
-            pulled = work.run() => pulled,
+            pulled = work.run(&target, document) => pulled,
             () = cancelled.cancelled() => Err(cut_off()),
             () = progress.report() => Err(cut_off()),
         };
@@ -132,14 +140,10 @@ impl Images {
 }
 
 impl Work<'_> {
-    async fn run(self) -> Result<NamedImage> {
+    async fn run(self, target: &Descriptor, document: Bytes) -> Result<NamedImage> {
         let name = ImageName::from(self.reference);
-        let (digest, document) = timed("manifest", self.repository.manifest(&self.reference.version)).await?;
-        // Refused before any of it is kept.
-        let (_, media_type) = Document::read(&self.repository.image, &document)?;
-        let target = Descriptor::new(&media_type, digest, document.len() as u64);
-        self.images.write_document(&target, document, self.lease).await?;
-        let found = resolve(&self, &self.repository.image, &target, Host::here()).await?;
+        self.images.write_document(target, document, self.lease).await?;
+        let found = resolve(&self, &self.repository.image, target, Host::here()).await?;
         if found.manifest.size() > self.images.size_limit {
             return Err(ImageError::TooLarge {
                 image: self.repository.image.clone(),
@@ -157,7 +161,7 @@ impl Work<'_> {
             .into_iter()
             .chain(by_digest)
             .collect();
-        self.images.publish(&names, &target, &image).await?;
+        self.images.publish(&names, target, &image).await?;
         let found = self.images.find(&image.id).await?;
         found.ok_or_else(|| ImageError::malformed(&name.to_string(), "was removed while it was pulled"))
     }
