@@ -29,6 +29,15 @@ fn main() -> Result<()> {
     let descriptors = set.encode_to_vec();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("descriptors.bin"), &descriptors)?;
+    // What manifests are held to, and nothing else, since it is decoded now and then.
+    let mut objects = set.clone();
+    objects.file.retain(|file| {
+        file.service.is_empty() && ["clone8s.v1", "google.protobuf"].contains(&file.package())
+    });
+    for file in &mut objects.file {
+        file.source_code_info = None;
+    }
+    fs::write(out.join("objects.bin"), objects.encode_to_vec())?;
 
     tonic_prost_build::configure()
         // A client may know fewer calls than its server and the other way round: what a server does not

@@ -2,11 +2,7 @@
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use prost::Message as _;
-use prost_reflect::{
-    DescriptorPool,
-    prost_types::{FileDescriptorProto, FileDescriptorSet},
-};
+use prost_reflect::DescriptorPool;
 
 /// The objects and services of Clone8s (`proto/clone8s/v1`).
 #[allow(
@@ -64,40 +60,40 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 /// Every contract, to look things up in.
 pub fn descriptors() -> &'static DescriptorPool {
-    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| pool(|_| true));
+    static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| pool(FILE_DESCRIPTOR_SET));
     &POOL
 }
 
 /// What objects are made of, to look things up in: a fraction of all contracts, kept until it is forgotten.
 pub fn object_descriptors() -> DescriptorPool {
-    held_objects()
-        .get_or_insert_with(|| {
-            pool(|file| {
-                let is_service = !file.service.is_empty();
-                !is_service && ["clone8s.v1", "google.protobuf"].contains(&file.package())
-            })
-        })
-        .clone()
+    const OBJECTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/objects.bin"));
+    let mut held = held_objects();
+    held.used = true;
+    held.pool.get_or_insert_with(|| pool(OBJECTS)).clone()
 }
 
-/// Gives back a megabyte, for a process that stays and reads a manifest now and then: the next one makes it anew, in a few
-/// milliseconds.
-pub fn forget_object_descriptors() {
-    *held_objects() = None;
+/// Gives back a megabyte where nobody has used the descriptors since the last call, for a process that stays and reads a
+/// manifest now and then: the next one makes them anew, in a millisecond.
+pub fn forget_unused_object_descriptors() {
+    let mut held = held_objects();
+    if !std::mem::take(&mut held.used) {
+        held.pool = None;
+    }
 }
 
-fn held_objects() -> MutexGuard<'static, Option<DescriptorPool>> {
-    static HELD: Mutex<Option<DescriptorPool>> = Mutex::new(None);
+struct HeldObjects {
+    pool: Option<DescriptorPool>,
+    used: bool,
+}
+
+fn held_objects() -> MutexGuard<'static, HeldObjects> {
+    static HELD: Mutex<HeldObjects> = Mutex::new(HeldObjects {
+        pool: None,
+        used: false,
+    });
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Without the comments, which nobody looks up.
-fn pool(keep: impl Fn(&FileDescriptorProto) -> bool) -> DescriptorPool {
-    const WHOLE: &str = "the build wrote a whole descriptor set";
-    let mut set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect(WHOLE);
-    set.file.retain(keep);
-    for file in &mut set.file {
-        file.source_code_info = None;
-    }
-    DescriptorPool::from_file_descriptor_set(set).expect(WHOLE)
+fn pool(set: &[u8]) -> DescriptorPool {
+    DescriptorPool::decode(set).expect("the build wrote a whole descriptor set")
 }

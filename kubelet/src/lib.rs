@@ -41,7 +41,7 @@ pub mod user_ranges;
 pub mod volumes;
 mod watched_folder;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use clone8s_bus::EventBus;
 use clone8s_daemon::{Shutdown, Supervisor, channel::Channel, supervisor::SupervisorError};
@@ -65,6 +65,8 @@ use tunnel::Tunnel;
 
 /// How long the parts have to end once the kubelet is told to stop. Containers run on.
 const GRACE: Duration = Duration::from_secs(10);
+/// What manifests are held to is given back after so long, or twice that, without any.
+const UNUSED: Duration = Duration::from_secs(15);
 
 /// The way to the apiserver: None until the node has joined, and always on a stand-alone node.
 pub type ApiChannel = watch::Receiver<Option<Channel>>;
@@ -200,6 +202,7 @@ pub async fn run_on(
     if let Some(registration) = registration {
         supervisor.spawn("registration", registration.run(shutdown.clone()));
     }
+    supervisor.spawn("descriptors", forget_descriptors(shutdown.clone()));
     let rotation = Rotation::new(config.log_root.clone(), config.kept_logs, Arc::clone(&runtime));
     supervisor.spawn("log rotation", rotation.run(shutdown.clone()));
     let collector = Collector::new(
@@ -233,4 +236,15 @@ pub async fn run_on(
     }
     tracing::info!(node = shared.config.node_name, "kubelet started");
     Ok(supervisor.run(GRACE).await?)
+}
+
+/// Manifests come now and then, and then several at a time.
+async fn forget_descriptors(shutdown: Shutdown) -> Result<(), Infallible> {
+    let mut ticks = tokio::time::interval(UNUSED);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = ticks.tick() => clone8s::forget_unused_object_descriptors(),
+        }
+    }
 }

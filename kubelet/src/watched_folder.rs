@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use clone8s::forget_object_descriptors;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::{
     sync::Notify,
@@ -129,8 +128,6 @@ impl WatchedFolder {
 
     /// Returns when the folder is to be scanned again. Safe to give up.
     pub(crate) async fn due(&self) {
-        // What has been read is read; manifests change now and then.
-        forget_object_descriptors();
         let rescan = if self.watching.is_some() {
             RESCAN
         } else {

@@ -2,7 +2,6 @@
 //! through the apiserver.
 
 use clone8s::{
-    forget_object_descriptors,
     manifest::{self, Document, ManifestErrors},
     mirror::{MIRROR, is_mirror},
     names::{self, NameError},
@@ -49,9 +48,7 @@ pub(super) fn manifest_pods(file: &str, bytes: &[u8], node: &str) -> Result<Vec<
 
 /// The pod of a message, in either form of a manifest.
 pub(super) fn message_pod(value: Value, node: &str) -> Result<Pod, String> {
-    let pod = manifest::pod_from_value(value);
-    forget_object_descriptors();
-    let pod = pod.map_err(|errors| lines(&errors))?;
+    let pod = manifest::pod_from_value(value).map_err(|errors| lines(&errors))?;
     fit_own(pod, node).map_err(|violations| sentences(&violations))
 }
 
