@@ -124,10 +124,15 @@ impl<K: Kind> ObjectEvent<K> {
         *self.objects.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// What only this event keeps in memory.
+    /// What it keeps in memory, beside what it shares with the event before.
     pub(super) fn len(&self) -> usize {
-        let entry = self.after.as_ref().or(self.before.as_ref());
-        self.key.len() + entry.map_or(0, Entry::len)
+        let bytes = match (&self.before, &self.after) {
+            (_, Some(after)) => after.len(),
+            // Once more as its last state.
+            (Some(before), None) => 2 * before.len(),
+            (None, None) => 0,
+        };
+        size_of::<Self>() + self.key.len() + bytes
     }
 }
 
