@@ -17,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use clone8s::{object::Object as _, v1::Pod};
+use futures::{StreamExt as _, stream};
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 
@@ -26,6 +27,8 @@ const EXTENSION: &str = "pb";
 const SET_ASIDE: &str = "corrupt";
 const HALF_WRITTEN: &str = "tmp";
 const REVISION: &str = "revision";
+/// Files that are written at a time.
+const AT_A_TIME: usize = 8;
 
 /// The checkpointed pods of one source.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(super) struct Checkpoint {
     set_aside: Vec<PathBuf>,
     new: bool,
     revision: i64,
+    /// Every file that came to its place or went has done so on the disk, too.
+    is_synced: bool,
 }
 
 /// A pod on disk.
@@ -127,6 +132,7 @@ impl Checkpoint {
             set_aside,
             new,
             revision,
+            is_synced: true,
         })
     }
 
@@ -153,20 +159,33 @@ impl Checkpoint {
     /// Makes the disk hold these pods and no others. When it returns well, they survive a loss of power; when it
     /// fails, a second call goes on where this one stopped.
     pub(super) async fn keep(&mut self, wanted: &SavedPods) -> Result<(), CheckpointError> {
-        for (key, saved) in wanted {
-            if self.on_disk.get(key) == Some(saved) {
+        let changed: Vec<_> = wanted
+            .iter()
+            .filter(|(key, saved)| self.on_disk.get(*key) != Some(*saved))
+            .map(|(key, saved)| (self.path(key), key, saved))
+            .collect();
+        let writes: Vec<_> = changed
+            .iter()
+            .map(|(path, _, saved)| {
+                let record = Record::of(saved).encode_to_vec();
+                blocking(path.clone(), move |path| write_beside(path, &record))
+            })
+            .collect();
+        // File systems take what is to be on the disk at the same time in one go. All end, whichever fails: none is to be
+        // written still when the next call writes it.
+        let written: Vec<_> = stream::iter(writes).buffered(AT_A_TIME).collect().await;
+        let mut failure = None;
+        for ((path, key, saved), written) in changed.into_iter().zip(written) {
+            if let Err(error) = written {
+                failure.get_or_insert(error);
                 continue;
             }
-            let record = Record::of(saved).encode_to_vec();
-            let path = self.path(key);
-            let aside = path.with_extension(SET_ASIDE);
-            blocking(path, move |path| write(path, &record)).await?;
+            self.is_synced = false;
+            blocking(path, |path| fs::rename(beside(path), path)).await?;
             self.on_disk.insert(key.clone(), saved.clone());
-            // What is known of the pod now takes the place of what could not be read.
-            if self.set_aside.contains(&aside) {
-                blocking(aside.clone(), remove_if_there).await?;
-                self.set_aside.retain(|path| *path != aside);
-            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
         }
         let unwanted: Vec<PodKey> = self
             .on_disk
@@ -175,12 +194,31 @@ impl Checkpoint {
             .cloned()
             .collect();
         for key in unwanted {
-            blocking(self.path(&key), |path| {
-                remove_if_there(path)?;
-                sync_parent(path)
-            })
-            .await?;
+            self.is_synced = false;
+            blocking(self.path(&key), remove_if_there).await?;
             self.on_disk.remove(&key);
+        }
+        if !self.is_synced {
+            blocking(self.dir.clone(), sync_dir).await?;
+            self.is_synced = true;
+        }
+        self.remove_replaced().await
+    }
+
+    /// What is known of a pod takes the place of what could not be read, once it is on the disk.
+    async fn remove_replaced(&mut self) -> Result<(), CheckpointError> {
+        if self.set_aside.is_empty() {
+            return Ok(());
+        }
+        let known: Vec<_> = self
+            .on_disk
+            .keys()
+            .map(|key| self.path(key).with_extension(SET_ASIDE))
+            .filter(|aside| self.set_aside.contains(aside))
+            .collect();
+        for aside in known {
+            blocking(aside.clone(), remove_if_there).await?;
+            self.set_aside.retain(|path| *path != aside);
         }
         Ok(())
     }
@@ -189,8 +227,11 @@ impl Checkpoint {
     pub(super) async fn keep_at(&mut self, wanted: &SavedPods, revision: i64) -> Result<(), CheckpointError> {
         let forgets = self.on_disk.keys().any(|key| !wanted.contains_key(key));
         if forgets && revision != self.revision {
+            let dir = self.dir.clone();
             blocking(self.dir.join(REVISION), move |path| {
-                write(path, revision.to_string().as_bytes())
+                write_beside(path, revision.to_string().as_bytes())?;
+                fs::rename(beside(path), path)?;
+                sync_dir(&dir)
             })
             .await?;
             self.revision = revision;
@@ -251,19 +292,19 @@ fn read_revision(path: &Path) -> i64 {
     })
 }
 
-/// Beside the file first, then in its place.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension(HALF_WRITTEN);
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension(HALF_WRITTEN)
+}
+
+fn write_beside(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::options()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&beside)?;
+        .open(beside(path))?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    sync_parent(path)
+    file.sync_all()
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -273,9 +314,8 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

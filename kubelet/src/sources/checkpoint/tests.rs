@@ -102,6 +102,7 @@ async fn saving_a_pod_anew_or_clearing_makes_the_checkpoint_whole_again() {
         .await
         .unwrap();
     assert!(!checkpoint.is_whole());
+    assert!(!path.join("default_a.corrupt").exists() && path.join("default_b.corrupt").exists());
     checkpoint.clear_set_aside().await.unwrap();
     assert!(checkpoint.is_whole());
     assert!(Checkpoint::open(path).unwrap().is_whole());
@@ -125,6 +126,19 @@ async fn a_write_that_a_crash_cut_short_leaves_the_version_before() {
 }
 
 #[tokio::test]
+async fn pods_that_come_and_go_together_are_all_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let mut checkpoint = Checkpoint::open(path.clone()).unwrap();
+    let many = |from: u32, to: u32| (from..to).map(|n| saved(&format!("pod-{n}"), "one")).collect();
+    for wanted in [many(0, 100), many(50, 150), SavedPods::new()] {
+        checkpoint.keep(&wanted).await.unwrap();
+        assert_eq!(checkpoint.pods(), &wanted);
+        assert_eq!(Checkpoint::open(path.clone()).unwrap().pods(), &wanted);
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_refuses_names_the_file_and_a_second_try_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("api");
@@ -135,5 +149,15 @@ async fn a_disk_that_refuses_names_the_file_and_a_second_try_goes_on() {
     assert!(error.to_string().contains("default_a.pb"), "{error}");
     fs::create_dir(&path).unwrap();
     checkpoint.keep(&wanted).await.unwrap();
-    assert_eq!(Checkpoint::open(path).unwrap().pods(), &wanted);
+    assert_eq!(Checkpoint::open(path.clone()).unwrap().pods(), &wanted);
+
+    // One that cannot be written keeps no other from the disk.
+    let more = SavedPods::from([saved("a", "one"), saved("b", "one"), saved("c", "one")]);
+    fs::create_dir(path.join("default_b.tmp")).unwrap();
+    let error = checkpoint.keep(&more).await.unwrap_err();
+    assert!(error.to_string().contains("default_b.pb"), "{error}");
+    assert!(path.join("default_c.pb").exists());
+    fs::remove_dir(path.join("default_b.tmp")).unwrap();
+    checkpoint.keep(&more).await.unwrap();
+    assert_eq!(Checkpoint::open(path).unwrap().pods(), &more);
 }
