@@ -28,7 +28,7 @@ use self::{
 };
 pub use self::{
     error::{ManifestError, ManifestErrors, Position},
-    reach::check_path,
+    reach::{check_path, unset_value},
     tree::{TooManyBrackets, check_brackets},
     write::{to_json, to_yaml, to_yaml_value, to_yaml_value_with_managers},
 };

@@ -63,7 +63,7 @@ pub struct Target {
 impl ChoiceArgs {
     /// `command` is the one that is to be told how to say it.
     pub fn parse(&self, command: &str) -> Result<Choice> {
-        if !self.files.is_empty() {
+        if self.is_declared() {
             return self.declared();
         }
         let (kind, names) = self.what.parse()?;
@@ -82,6 +82,11 @@ impl ChoiceArgs {
                 Ok(Choice::Named(names.into_iter().map(target).collect()))
             }
         }
+    }
+
+    /// Whether manifests say which.
+    pub fn is_declared(&self) -> bool {
+        !self.files.is_empty()
     }
 
     fn declared(&self) -> Result<Choice> {

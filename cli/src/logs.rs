@@ -12,7 +12,7 @@ use clone8s::{
     object::Object as _,
     v1::{GetPodLogsRequest, Pod, pod_service_client::PodServiceClient},
 };
-use clone8s_daemon::{channel::Channel, clock};
+use clone8s_daemon::channel::Channel;
 use futures::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use tonic::Status;
 
@@ -123,10 +123,6 @@ impl LogsArgs {
     }
 
     fn request(&self, source: &Source) -> GetPodLogsRequest {
-        let since = match self.since {
-            Some(ago) => since::before(clock::now(), ago),
-            None => self.since_time.map(since::timestamp),
-        };
         GetPodLogsRequest {
             namespace: self.namespace.namespace.clone(),
             name: source.pod.clone(),
@@ -135,7 +131,8 @@ impl LogsArgs {
             tail_lines: self.tail,
             timestamps: self.timestamps,
             previous: self.previous,
-            since_time: since,
+            since_time: self.since_time.map(since::timestamp),
+            since_seconds: self.since.map(since::seconds),
         }
     }
 
@@ -169,7 +166,14 @@ impl LogsArgs {
                     }
                     out.flush()?;
                 }
-                Err(status) => errors.push(format!("{label}: {}", explain(&status))),
+                Err(status) => {
+                    let error = format!("{label}: {}", explain(&status));
+                    // The others may go on for as long as somebody looks at them.
+                    if self.follow {
+                        eprintln!("note: {error}");
+                    }
+                    errors.push(error);
+                }
             }
         }
         none_failed(&errors)

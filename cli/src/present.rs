@@ -8,9 +8,9 @@ use clone8s::{
 };
 use clone8s_daemon::{backoff, channel::Channel};
 use tokio::time::sleep;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use crate::status::is_passing;
+use crate::status::{explain, is_passing};
 
 /// The objects by uid.
 pub(crate) type Present<O> = BTreeMap<String, O>;
@@ -27,6 +27,9 @@ pub(crate) async fn until<O: Resource, T>(
     loop {
         match follow(channel, query, &mut was_there, &mut look).await {
             Err(status) if was_there && is_passing(&status) => {
+                if status.code() != Code::OutOfRange {
+                    eprintln!("note: {}; waiting for it to be back", explain(&status));
+                }
                 if let Some(pause) = pauses.next() {
                     sleep(pause).await;
                 }

@@ -69,14 +69,16 @@ fn unreached(status: &Status) -> String {
 
 /// Whether it is worth another try.
 pub fn is_passing(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable
-            | Code::Aborted
-            | Code::OutOfRange
-            | Code::ResourceExhausted
-            | Code::DeadlineExceeded
-    )
+    // No server says what has a source: the call, or its answer, was lost on the way.
+    status.source().is_some()
+        || matches!(
+            status.code(),
+            Code::Unavailable
+                | Code::Aborted
+                | Code::OutOfRange
+                | Code::ResourceExhausted
+                | Code::DeadlineExceeded
+        )
 }
 
 /// The error of a command that goes through all of its objects even when some fail.

@@ -28,6 +28,15 @@ pub(crate) async fn relay(
         let description = format!("is {lines}; it must be 0 or more");
         return Err(placed.field("tail_lines", description));
     }
+    if let Some(seconds) = request.since_seconds {
+        if seconds < 0 {
+            let description = format!("is {seconds}; it must be 0 or more");
+            return Err(placed.field("since_seconds", description));
+        }
+        if request.since_time.is_some() {
+            return Err(placed.field("since_seconds", "cannot be set beside since_time"));
+        }
+    }
     let answer = tunnels.call(&placed.node, Call::GetPodLogs(request), Input::none())?;
     Ok(answer.parts().filter_map(|part| {
         ready(match part {

@@ -24,7 +24,7 @@ pub(super) async fn until_gone<O: Resource>(
     match timeout(limit, gone).await {
         Ok(watched) => watched.map_err(|status| anyhow!(explain(&status))),
         Err(_) => bail!(
-            "marked for deletion, but still there after {} s; see `c8s describe {}`",
+            "marked for deletion, but still there after {} s; see `c8s describe {} NAME`",
             limit.as_secs(),
             O::KIND.to_lowercase()
         ),

@@ -1,7 +1,5 @@
 //! Times that lines of a log are wanted since.
 
-use std::time::SystemTime;
-
 use jiff::{SignedDuration, Timestamp};
 
 /// A time span back from now, as a person writes it.
@@ -13,10 +11,9 @@ pub(super) fn ago(text: &str) -> Result<SignedDuration, String> {
     }
 }
 
-/// None where that is before all time.
-pub(super) fn before(now: SystemTime, ago: SignedDuration) -> Option<pbjson_types::Timestamp> {
-    let now = Timestamp::try_from(now).ok()?;
-    now.checked_sub(ago).ok().map(timestamp)
+/// Whole seconds, of which a part counts as one.
+pub(super) fn seconds(ago: SignedDuration) -> i64 {
+    ago.as_secs().saturating_add(i64::from(ago.subsec_nanos() > 0))
 }
 
 pub(super) fn timestamp(time: Timestamp) -> pbjson_types::Timestamp {
@@ -28,8 +25,6 @@ pub(super) fn timestamp(time: Timestamp) -> pbjson_types::Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rstest::rstest;
 
     use super::*;
@@ -53,10 +48,9 @@ mod tests {
     }
 
     #[test]
-    fn a_span_goes_back_from_now_and_not_beyond_all_time() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_millis(90_500);
-        let since = before(now, SignedDuration::from_secs(60)).unwrap();
-        assert_eq!((since.seconds, since.nanos), (30, 500_000_000));
-        assert_eq!(before(now, SignedDuration::MAX), None);
+    fn a_part_of_a_second_counts_as_one() {
+        assert_eq!(seconds(ago("500ms").unwrap()), 1);
+        assert_eq!(seconds(ago("2s").unwrap()), 2);
+        assert_eq!(seconds(SignedDuration::MAX), i64::MAX);
     }
 }

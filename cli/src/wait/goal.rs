@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use anyhow::anyhow;
 use clone8s::{
     manifest,
     object::Object,
@@ -76,21 +77,44 @@ impl fmt::Display for Goal {
 }
 
 impl Goal {
-    /// Refuses a field that objects of this kind do not have: it would be waited for in vain.
+    pub(super) fn is_condition(&self) -> bool {
+        matches!(self, Self::Condition { .. })
+    }
+
+    /// Refuses what objects of this kind do not have: it would be waited for in vain.
     pub(super) fn check<O: Object>(&self) -> anyhow::Result<()> {
-        if let Self::Field { path, .. } = self {
-            manifest::check_path(O::KIND, path).map_err(|error| anyhow::anyhow!("--for: {error}"))?;
+        match self {
+            Self::Field { path, .. } => {
+                manifest::unset_value(O::KIND, path)
+                    .map_err(|error| anyhow!("--for: {}: {error}", O::KIND.to_lowercase()))?;
+                Ok(())
+            }
+            Self::Condition { .. } => {
+                let conditions = FieldPath::root().field("status").field("conditions");
+                manifest::check_path(O::KIND, &conditions).map_err(|_| {
+                    anyhow!(
+                        "--for: {} have no conditions; wait for a field, or with create or delete",
+                        O::PLURAL
+                    )
+                })
+            }
+            Self::Created | Self::Deleted => Ok(()),
         }
-        Ok(())
     }
 
     pub(super) fn look<O: Object>(&self, object: &O) -> Met {
+        if *self == Self::Created {
+            return Met::Yes;
+        }
         let document = manifest::to_yaml_value(&object.clone().into());
         let met = match self {
-            Self::Created => return Met::Yes,
+            Self::Created => Met::Yes,
             Self::Deleted => Met::NotYet("still there".to_owned()),
             Self::Condition { name, status } => condition(&document, name, status),
-            Self::Field { path, value } => field(&document, path, value),
+            Self::Field { path, value } => {
+                let unset = manifest::unset_value(O::KIND, path).ok().flatten();
+                field(&document, path, unset.as_deref(), value)
+            }
         };
         match (met, self.ended::<O>(&document)) {
             (Met::NotYet(why), Some(phase)) => Met::Never(format!("{why}, and the pod has ended: {phase}")),
@@ -146,18 +170,21 @@ fn condition(document: &Value, name: &str, wanted: &str) -> Met {
     Met::NotYet(format!("condition {name} is {status}{words}"))
 }
 
-fn field(document: &Value, path: &FieldPath, wanted: &str) -> Met {
+fn field(document: &Value, path: &FieldPath, unset: Option<&str>, wanted: &str) -> Met {
     let mut value = Some(document);
+    let mut around = None;
     for segment in path.segments() {
+        around = value;
         value = value.and_then(|value| match segment {
-            Segment::Field(name) => value.get(name),
+            Segment::Index(index) if value.is_mapping() => value.get(index.to_string()),
             Segment::Index(index) => value.get(index),
-            Segment::Key(key) => value.get(key),
+            Segment::Field(key) | Segment::Key(key) => value.get(key),
         });
     }
-    match value.map(shown) {
+    let unset = unset.filter(|_| around.is_some()).map(ToOwned::to_owned);
+    match value.map(shown).or(unset) {
         Some(found) if found == wanted => Met::Yes,
-        Some(found) => Met::NotYet(format!("{path} is {found}")),
+        Some(found) => Met::NotYet(format!("{path} is {found:?}")),
         None => Met::NotYet(format!("{path} is not set")),
     }
 }
@@ -175,7 +202,7 @@ fn shown(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clone8s::v1::{Condition, Pod, PodStatus};
+    use clone8s::v1::{Condition, ConfigMap, Pod, PodStatus};
     use rstest::rstest;
 
     use super::*;
@@ -209,10 +236,12 @@ mod tests {
         Met::Never("condition Ready is False (ContainersNotReady), and the pod has ended: Failed (Evicted)".into())
     )]
     #[case::phase("status.phase=Succeeded", "Succeeded", "False", Met::Yes)]
-    #[case::phase_later("status.phase=Succeeded", "Running", "True", Met::NotYet("status.phase is Running".into()))]
+    #[case::phase_later("status.phase=Succeeded", "Running", "True", Met::NotYet("status.phase is \"Running\"".into()))]
     #[case::element("status.conditions[0].type=Ready", "Running", "True", Met::Yes)]
     #[case::label("metadata.labels[app]=web", "Failed", "False", Met::NotYet("metadata.labels[app] is not set".into()))]
     #[case::created("create", "Pending", "False", Met::Yes)]
+    #[case::left_out("status.podIP=", "Pending", "False", Met::Yes)]
+    #[case::nothing_around("spec.hostNetwork=false", "Pending", "False", Met::NotYet("spec.hostNetwork is not set".into()))]
     fn an_object_is_as_it_is_to_be_or_not(
         #[case] goal: &str,
         #[case] phase: &str,
@@ -242,7 +271,11 @@ mod tests {
         let error = goal.check::<Pod>().unwrap_err().to_string();
         assert_eq!(
             error,
-            "--for: status.phse: unknown field; did you mean \"phase\"?"
+            "--for: pod: status.phse: unknown field; did you mean \"phase\"?"
         );
+
+        let goal: Goal = "condition=Ready".parse().unwrap();
+        let error = goal.check::<ConfigMap>().unwrap_err().to_string();
+        assert!(error.contains("configmaps have no conditions"), "{error}");
     }
 }

@@ -93,7 +93,7 @@ async fn a_wait_that_takes_too_long_names_what_is_missing() {
         ])
         .await;
     for part in [
-        "after 1 s configmap/one: data.color is red",
+        "after 1 s configmap/one: data.color is \"red\"; see `c8s describe configmap/one`",
         "configmap/two: not there",
     ] {
         assert!(said.contains(part), "{part:?} is missing from {said}");
@@ -106,6 +106,14 @@ async fn a_wait_that_takes_too_long_names_what_is_missing() {
         .refused(&["wait", "pod", "x", "--for", "status.phse=Running"])
         .await;
     assert!(said.contains("did you mean \"phase\"?"), "{said}");
+    let said = cluster.refused(&["wait", "configmap", "one"]).await;
+    assert!(said.contains("configmaps have no conditions"), "{said}");
+    // The same among manifests is there, and that is all.
+    let file = cluster.file("objects.yaml", &config("one", "red"));
+    assert_eq!(
+        cluster.ok(&["wait", "-f", &file]).await,
+        "configmap/one: created\n"
+    );
     let said = cluster.refused(&["wait", "pods"]).await;
     assert!(said.contains("say which: c8s wait KIND NAME"), "{said}");
 }
@@ -116,18 +124,25 @@ async fn the_end_of_what_was_there_is_waited_for() {
     apply(&cluster, &[config("one", "red"), config("two", "red")].concat()).await;
     let mut wait = begin(&cluster, &["configmaps", "--all", "--for", "delete"]);
     still_waits(&mut wait).await;
+    // What is selected no longer has not gone.
+    let mut selected = begin(&cluster, &["configmaps", "-l", "app=x", "--for", "delete"]);
+    still_waits(&mut selected).await;
+    apply(&cluster, &config("two", "red").replace("app: x", "app: y")).await;
     cluster.ok(&["delete", "configmap", "one"]).await;
     // Another of the same name is not what was there.
     apply(&cluster, &config("one", "red")).await;
     still_waits(&mut wait).await;
+    still_waits(&mut selected).await;
     cluster.ok(&["delete", "configmap", "two"]).await;
-    let output = end(wait).await;
-    assert_eq!(
-        words(&output.stdout).lines().count(),
-        2,
-        "{}",
-        words(&output.stderr)
-    );
+    for wait in [wait, selected] {
+        let output = end(wait).await;
+        assert_eq!(
+            words(&output.stdout).lines().count(),
+            2,
+            "{}",
+            words(&output.stderr)
+        );
+    }
     assert_eq!(
         cluster
             .ok(&["wait", "configmap", "gone", "--for", "delete"])
@@ -148,7 +163,8 @@ async fn a_pod_that_has_ended_is_not_waited_for() {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: job}\nspec:\n  containers: [{name: a, image: i}]\n",
     )
     .await;
-    let mut wait = begin(&cluster, &["pod/job"]);
+    // The other would be waited for until the time is over.
+    let mut wait = begin(&cluster, &["pod", "job", "other"]);
     still_waits(&mut wait).await;
     let channel = unix::channel(cluster.socket());
     let pod = Pod::get(&channel, "default", "job").await.unwrap();

@@ -213,12 +213,15 @@ impl Executor {
         if let Err(error) = resized {
             return failed(&error, STEP);
         }
-        // Where it has less now, so has the pod; beside another resize, the pod keeps the more of the two until it changes
-        // again.
+        // Where it has less now, so has the pod. Beside another resize, or where it holds more than that in memory, the pod
+        // keeps the more of the two until it changes again.
         subject.allocations.insert(container, allocation);
-        let Some(pod) = &pod else { return Outcome::Done };
-        let held = self.hold(&subject, pod, STEP).await;
-        held.map_or_else(|outcome| outcome, |_| Outcome::Done)
+        if let Some(pod) = &pod
+            && let Err(outcome) = self.hold(&subject, pod, STEP).await
+        {
+            tracing::warn!(pod = %pod.key(), ?outcome, "the container has its new limits; the pod as a whole keeps its own");
+        }
+        Outcome::Done
     }
 
     async fn run_sandbox(&self, subject: &Subject, pod: &DesiredPod, attempt: u32) -> Outcome {

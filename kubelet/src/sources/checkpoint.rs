@@ -132,7 +132,8 @@ impl Checkpoint {
             set_aside,
             new,
             revision,
-            is_synced: true,
+            // Whoever wrote it may have been killed before it was.
+            is_synced: false,
         })
     }
 

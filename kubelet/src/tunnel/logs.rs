@@ -10,6 +10,8 @@ use std::{
 };
 
 use clone8s::v1::GetPodLogsRequest;
+use clone8s_daemon::clock;
+use jiff::{SignedDuration, Timestamp};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -191,16 +193,24 @@ fn wanted(request: &GetPodLogsRequest) -> Wanted {
     let lines = request
         .tail_lines
         .map(|lines| usize::try_from(lines).unwrap_or(0));
-    // A time that no clock shows is before or after every line.
-    let since = request.since_time.as_ref().map(|since| {
-        let time = jiff::Timestamp::new(since.seconds, since.nanos);
+    let at_time = request.since_time.as_ref().map(|since| {
+        let time = Timestamp::new(since.seconds, since.nanos);
+        // No clock shows it: it is before or after every line.
         time.unwrap_or(if since.seconds < 0 {
-            jiff::Timestamp::MIN
+            Timestamp::MIN
         } else {
-            jiff::Timestamp::MAX
+            Timestamp::MAX
         })
     });
-    Wanted { lines, since }
+    let ago = request.since_seconds.map(|seconds| {
+        let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::MAX);
+        now.checked_sub(SignedDuration::from_secs(seconds))
+            .unwrap_or(Timestamp::MIN)
+    });
+    Wanted {
+        lines,
+        since: at_time.or(ago),
+    }
 }
 
 /// A file, and where to begin in it.

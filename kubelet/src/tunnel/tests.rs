@@ -337,6 +337,10 @@ async fn only_what_was_written_since_a_time_is_sent_whichever_file_it_is_in() {
         since_time: Some(pbjson_types::Timestamp { seconds, nanos: 0 }),
         ..main_log()
     };
+    let ago = |seconds| GetPodLogsRequest {
+        since_seconds: Some(seconds),
+        ..main_log()
+    };
     // That of the helper's lines.
     let time: jiff::Timestamp = T.parse().unwrap();
     for (request, expected) in [
@@ -344,6 +348,8 @@ async fn only_what_was_written_since_a_time_is_sent_whichever_file_it_is_in() {
         (since(time.as_second() + 1), ""),
         (since(i64::MIN), "one\ntwo\n"),
         (since(i64::MAX), ""),
+        (ago(i64::MAX), "one\ntwo\n"),
+        (ago(0), ""),
     ] {
         let mut node = Node::new().await;
         let file = node.file("main", 0);

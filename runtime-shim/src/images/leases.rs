@@ -107,16 +107,19 @@ impl Images {
                 return Ok(());
             }
             Some(_) => self.discard_unpacking(&lease).await?,
-            None => {
-                // Others of this image that nobody needs any more.
-                for other in self.left_over(&purpose(name)).await? {
-                    if !lock(&self.leases).contains(&other) {
-                        self.containerd.delete_lease(&other).await?;
-                    }
-                }
-            }
+            None => self.drop_left_over(name).await?,
         }
         self.drop_lease(lease).await
+    }
+
+    /// Drops what earlier pulls of an image have left, except for those that are under way.
+    pub(super) async fn drop_left_over(&self, name: &str) -> Result<()> {
+        for left in self.left_over(&purpose(name)).await? {
+            if !lock(&self.leases).contains(&left) {
+                self.containerd.delete_lease(&left).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn left_over(&self, purpose: &str) -> Result<Vec<LeaseId>> {

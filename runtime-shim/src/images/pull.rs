@@ -66,14 +66,21 @@ impl Images {
                 }
             }
         }
-        let (digest, document) = tokio::select! {
-            document = timed("manifest", repository.manifest(&reference.version)) => document?,
-            () = cancelled.cancelled() => return Err(cut_off()),
-            () = progress.report() => return Err(cut_off()),
+        let top = tokio::select! {
+            top = top(&repository, &reference) => top,
+            () = cancelled.cancelled() => Err(cut_off()),
+            () = progress.report() => Err(cut_off()),
         };
-        // Refused before any of it is kept.
-        let (_, media_type) = Document::read(&repository.image, &document)?;
-        let target = Descriptor::new(&media_type, digest, document.len() as u64);
+        let (target, document) = match top {
+            Ok(top) => top,
+            Err(error) => {
+                if !error.is_passing() {
+                    // There is no next pull that would go on with it.
+                    self.drop_left_over(&name).await?;
+                }
+                return Err(error);
+            }
+        };
         let lease = self.begin_lease(&name).await?;
         let work = Work {
             images: self,
@@ -137,6 +144,14 @@ impl Images {
         self.containerd.hold_blob(lease, digest).await?;
         Ok(true)
     }
+}
+
+/// What the registry has under the reference, refused before any of it is kept.
+async fn top(repository: &Repository, reference: &Reference) -> Result<(Descriptor, Bytes)> {
+    let (digest, document) = timed("manifest", repository.manifest(&reference.version)).await?;
+    let (_, media_type) = Document::read(&repository.image, &document)?;
+    let target = Descriptor::new(&media_type, digest, document.len() as u64);
+    Ok((target, document))
 }
 
 impl Work<'_> {
