@@ -244,13 +244,13 @@ async fn logs_that_nobody_can_fetch_say_why() {
     assert_eq!(told(&error), (Code::InvalidArgument, "INVALID".into()));
     assert!(error.message().contains("it has main"), "{}", error.message());
     for (since_seconds, since_time) in [(-1, None), (1, Some(pbjson_types::Timestamp::default()))] {
-        let refused = pods(&root).get_pod_logs(GetPodLogsRequest {
+        let request = GetPodLogsRequest {
             name: "web".into(),
             since_seconds: Some(since_seconds),
             since_time,
             ..GetPodLogsRequest::default()
-        });
-        let error = refused.await.unwrap_err();
+        };
+        let error = pods(&root).get_pod_logs(request).await.unwrap_err();
         assert_eq!(told(&error), (Code::InvalidArgument, "INVALID".into()));
         assert!(error.message().contains("since_seconds"), "{}", error.message());
     }
