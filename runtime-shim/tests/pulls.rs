@@ -95,6 +95,30 @@ fn slowly(store: &Store, seen: &Seen) -> Answer {
     }
 }
 
+async fn some_is_here(rig: &Rig) {
+    wait::until("some of the layer is here", || async {
+        let pulls = pulls(rig).await?;
+        let bytes = pulls.first().and_then(|pull| pull["bytes"].as_u64());
+        ensure!(bytes > Some(4 << 20), "{pulls:?}");
+        Ok(())
+    })
+    .await;
+}
+
+/// A pull whose caller goes when some of a large layer has come.
+async fn begin_and_hang_up(rig: &Rig, reference: &str) {
+    tokio::select! {
+        ended = pull(rig, reference) => panic!("the pull has ended: {ended:?}"),
+        () = some_is_here(rig) => {}
+    }
+    wait::until("the pull has ended", || async {
+        let pulls = pulls(rig).await?;
+        ensure!(pulls.is_empty(), "{pulls:?}");
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_of_every_kind_make_one_file_system() {
     let rig = Rig::start().await;
@@ -155,13 +179,7 @@ async fn a_pull_goes_on_after_the_shim_was_killed() {
         ..Default::default()
     };
     let killed = async {
-        wait::until("some of the layer is here", || async {
-            let pulls = pulls(&rig).await?;
-            let bytes = pulls.first().and_then(|pull| pull["bytes"].as_u64());
-            ensure!(bytes > Some(4 << 20), "{pulls:?}");
-            Ok(())
-        })
-        .await;
+        some_is_here(&rig).await;
         rig.kill_and_restart().await;
     };
     let (broken, ()) = tokio::join!(images.pull_image(request), killed);
@@ -180,25 +198,7 @@ async fn a_caller_that_hangs_up_ends_the_pull_and_the_next_goes_on() {
     let (store, _) = large(2, 12 << 20);
     let registry = Faulty::start(move |seen| slowly(&store, seen));
     let reference = registry.image("app:1");
-    {
-        let caller = pull(&rig, &reference);
-        let enough = wait::until("some of the layer is here", || async {
-            let pulls = pulls(&rig).await?;
-            let bytes = pulls.first().and_then(|pull| pull["bytes"].as_u64());
-            ensure!(bytes > Some(4 << 20), "{pulls:?}");
-            Ok(())
-        });
-        tokio::select! {
-            ended = caller => panic!("the pull has ended: {ended:?}"),
-            () = enough => {}
-        }
-    }
-    wait::until("the pull has ended", || async {
-        let pulls = pulls(&rig).await?;
-        ensure!(pulls.is_empty(), "{pulls:?}");
-        Ok(())
-    })
-    .await;
+    begin_and_hang_up(&rig, &reference).await;
     assert!(find(&rig, &reference).await.is_none());
     // Two at once: they share what is left.
     let (one, two) = tokio::join!(pull(&rig, &reference), pull(&rig, &reference));
@@ -206,6 +206,31 @@ async fn a_caller_that_hangs_up_ends_the_pull_and_the_next_goes_on() {
     let blobs: Vec<_> = registry.seen_for("/blobs/");
     let starts = blobs.iter().filter(|seen| seen.range_start() >= 2 << 20).count();
     assert_eq!(starts, 1, "{}", told(&registry.seen()));
+    assert_nothing_under_way(&rig);
+    drop(registry);
+    rig.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pull_has_left_goes_when_the_registry_has_the_image_no_more() {
+    let rig = Rig::start().await;
+    let (store, _) = large(4, 12 << 20);
+    let is_removed = Arc::new(AtomicBool::new(false));
+    let gone = Arc::clone(&is_removed);
+    let registry = Faulty::start(move |seen| {
+        if gone.load(SeqCst) {
+            Answer::new(404)
+        } else {
+            slowly(&store, seen)
+        }
+    });
+    let reference = registry.image("app:1");
+    begin_and_hang_up(&rig, &reference).await;
+    let leases = ctr(&rig, &["leases", "list", "--quiet"]);
+    assert_eq!(leases.lines().count(), 1, "{leases}");
+    is_removed.store(true, SeqCst);
+    let error = pull(&rig, &reference).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound, "{error:?}");
     assert_nothing_under_way(&rig);
     drop(registry);
     rig.finish().await;
