@@ -175,7 +175,7 @@ async fn what_cannot_be_pulled_is_told_with_image_registry_and_next_step() {
 
 fn assert_no_leases(rig: &Rig) {
     let leases = rig.containerd.ctr("clone8s", &["leases", "list", "--quiet"]);
-    assert_eq!(leases.unwrap().trim(), "");
+    assert_eq!(leases.expect("ctr works").trim(), "");
 }
 
 async fn images(rig: &Rig) -> Vec<cri::Image> {
