@@ -225,7 +225,7 @@ impl Churn {
         .await;
     }
 
-    /// Resident bytes of each daemon, without the events that the apiserver keeps for an hour, and after each has given back
+    /// Bytes of each daemon's own, without the events that the apiserver keeps for an hour, and after each has given back
     /// what its allocator keeps.
     async fn memory(&self) -> [(&'static str, u64); 4] {
         let channel = self.plane.channel();
@@ -238,10 +238,10 @@ impl Churn {
         }
         tokio::time::sleep(GIVE_BACK).await;
         [
-            ("apiserver", resident(self.plane.apiserver.pid())),
-            ("controllers", resident(self.plane.controllers.pid())),
-            ("kubelet", resident(self.node.kubelet.pid())),
-            ("runtime-shim", resident(self.node.shim.pid())),
+            ("apiserver", own(self.plane.apiserver.pid())),
+            ("controllers", own(self.plane.controllers.pid())),
+            ("kubelet", own(self.node.kubelet.pid())),
+            ("runtime-shim", own(self.node.shim.pid())),
         ]
     }
 }
@@ -253,11 +253,12 @@ fn settled<T>(expected: &[Code], answer: Result<T, Status>) {
     }
 }
 
-fn resident(pid: u32) -> u64 {
+/// What a daemon has in memory of its own: pages of its program's file come as they are used.
+fn own(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .find_map(|line| line.strip_prefix("RssAnon:"))
         .unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
