@@ -17,6 +17,7 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod traces;
 pub mod unix;
+pub mod within;
 
 pub use supervisor::Supervisor;
 /// Told to every task: finish what you do, then return.

@@ -9,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use clone8s_daemon::within;
+use rustix::fs::{OFlags, ResolveFlags};
 
 /// What is made in a folder belongs to the folder's group.
 pub(super) const SET_GROUP: u32 = 0o2000;
@@ -55,9 +56,8 @@ pub(super) fn give_one(path: &Path, group: u32, mode: u32) -> io::Result<()> {
 
 /// None for what is gone, and for links: they have no mode of their own.
 fn open(top: &fs::File, path: &Path) -> io::Result<Option<OwnedFd>> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    match openat2(top, path, flags, Mode::empty(), within) {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match within::find(top, path, OFlags::empty(), resolve) {
         Ok(opened) => Ok(Some(opened)),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR) => Ok(None),
         Err(error) => Err(error.into()),

@@ -10,8 +10,9 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use clone8s_daemon::within;
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat},
     io::Errno,
     mount::mount_bind,
 };
@@ -56,13 +57,7 @@ fn open_within(volume: &Path, relative: &Path) -> io::Result<OwnedFd> {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    match openat2(
-        &root,
-        relative,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        within(),
-    ) {
+    match within::find(&root, relative, OFlags::empty(), beneath()) {
         Err(Errno::NOENT) => {}
         outcome => return Ok(outcome?),
     }
@@ -72,20 +67,14 @@ fn open_within(volume: &Path, relative: &Path) -> io::Result<OwnedFd> {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // Step by step, a link cannot be told from an escape: none is followed while folders are made.
-        folder = openat2(
-            &folder,
-            part.as_os_str(),
-            flags,
-            Mode::empty(),
-            within() | ResolveFlags::NO_SYMLINKS,
-        )?;
+        let resolve = beneath() | ResolveFlags::NO_SYMLINKS;
+        folder = within::find(&folder, part.as_os_str(), OFlags::DIRECTORY, resolve)?;
     }
     Ok(folder)
 }
 
-fn within() -> ResolveFlags {
+fn beneath() -> ResolveFlags {
     ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS
 }
 

@@ -2,8 +2,9 @@
 
 use std::{io, io::Read as _, os::fd::AsRawFd as _, path::Path, sync::Arc};
 
+use clone8s_daemon::within;
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, openat2},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -188,15 +189,9 @@ fn read_file(root: &Path, path: &str) -> io::Result<String> {
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let found = openat2(
-        &root,
-        path,
-        // Looked at before it is opened: opening a device may do something.
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    );
-    let found = match found {
+    // Looked at before it is opened: opening a device may do something.
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let found = match within::find(&root, path, OFlags::empty(), resolve) {
         Ok(found) => found,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(String::new()),
         Err(error) => return Err(error.into()),

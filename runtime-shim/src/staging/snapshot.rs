@@ -10,9 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clone8s_daemon::within;
 use containerd_client::types::Mount;
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, openat2},
+    fs::{Mode, OFlags, ResolveFlags},
     mount::{MountFlags, MountPropagationFlags, UnmountFlags},
     thread::UnshareFlags,
 };
@@ -180,7 +181,7 @@ pub(crate) fn part_of(root: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty())?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    Ok(openat2(&root, part, flags, Mode::empty(), resolve)?)
+    Ok(within::find(&root, part, OFlags::empty(), resolve)?)
 }
 
 /// The lowest folder that all paths are in.
