@@ -32,11 +32,16 @@ impl PodSpec {
         })
     }
 
-    /// The container that a caller means who may have named none.
-    pub fn choose_container(&self, wanted: &str) -> Result<&str, ContainerChoiceError> {
+    /// The names of all of them, in the order in which they start.
+    pub fn container_names(&self) -> impl Iterator<Item = &str> {
         let lasting = self.all_containers().map(|container| container.name.as_str());
         let ephemeral = self.ephemeral_containers.iter();
-        let names = lasting.chain(ephemeral.map(|container| container.name.as_str()));
+        lasting.chain(ephemeral.map(|container| container.name.as_str()))
+    }
+
+    /// The container that a caller means who may have named none.
+    pub fn choose_container(&self, wanted: &str) -> Result<&str, ContainerChoiceError> {
+        let names = self.container_names();
         let init = self.init_containers.len();
         let main = init..init + self.containers.len();
         choose(&names.collect::<Vec<_>>(), main, wanted)

@@ -13,7 +13,7 @@ use tonic::Code;
 
 use crate::{
     choice::{Choice, ChoiceArgs, Target},
-    kind::{Kind, with_kind, with_kind_of},
+    kind::{Kind, label, with_kind, with_kind_of},
     status::{explain, none_failed},
 };
 
@@ -109,7 +109,7 @@ async fn delete<O: Resource>(
     target: &Target,
 ) -> Result<Option<Ending>> {
     let query = target.query::<O>(&args.choice);
-    let label = format!("{}/{}", O::KIND.to_lowercase(), target.name);
+    let label = label::<O>(&target.name);
     let deleted = match O::delete(channel, &query.namespace, &target.name, &args.options()).await {
         Ok(deleted) => deleted,
         Err(status) if args.ignore_not_found && status.code() == Code::NotFound => return Ok(None),

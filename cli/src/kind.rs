@@ -4,7 +4,10 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use clone8s::{for_each_kind, object::AnyObject};
+use clone8s::{
+    for_each_kind,
+    object::{AnyObject, Object},
+};
 
 macro_rules! kinds {
     ($($kind:ident, $many:ident, $plural:ident, $namespaced:literal;)*) => {
@@ -82,6 +85,11 @@ macro_rules! with_kind_of {
 }
 pub(crate) use with_kind;
 pub(crate) use with_kind_of;
+
+/// How an object is called: "pod/web".
+pub(crate) fn label<O: Object>(name: &str) -> String {
+    format!("{}/{name}", O::KIND.to_lowercase())
+}
 
 /// Which objects: a kind and names, or KIND/NAME.
 #[derive(Debug, Clone, Args)]

@@ -180,16 +180,13 @@ impl LogsArgs {
     }
 }
 
-/// In the order in which they start.
 fn containers(pod: &Pod) -> Vec<Source> {
     let Some(spec) = &pod.spec else { return Vec::new() };
-    let lasting = spec.all_containers().map(|container| &container.name);
-    let ephemeral = spec.ephemeral_containers.iter().map(|container| &container.name);
-    let source = |container: &String| Source {
+    let source = |container: &str| Source {
         pod: pod.name().to_owned(),
-        container: container.clone(),
+        container: container.to_owned(),
     };
-    lasting.chain(ephemeral).map(source).collect()
+    spec.container_names().map(source).collect()
 }
 
 fn label(request: &GetPodLogsRequest) -> String {

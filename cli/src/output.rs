@@ -12,6 +12,8 @@ use serde_yaml::Value;
 
 pub use columns::{Columns, age};
 
+use crate::kind::label;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// The columns that matter most
@@ -102,7 +104,7 @@ pub fn print<O: Object + Columns>(
         }
         Format::Name => {
             for object in objects {
-                writeln!(out, "{}/{}", O::KIND.to_lowercase(), object.name())?;
+                writeln!(out, "{}", label::<O>(object.name()))?;
             }
         }
     }

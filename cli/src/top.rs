@@ -13,6 +13,7 @@ use clone8s::{
 use clone8s_daemon::{channel::Channel, clock};
 
 use crate::{
+    kind::label,
     output::{Scope, age, new_table, write_table},
     select::SelectArgs,
     status::explain,
@@ -108,7 +109,7 @@ fn named<O: Object>(mut objects: Vec<O>, names: &[String]) -> Result<Vec<O>> {
     }
     let unknown = |name: &&String| !objects.iter().any(|object| object.name() == name.as_str());
     if let Some(name) = names.iter().find(unknown) {
-        bail!("{}/{name} is not there", O::KIND.to_lowercase());
+        bail!("{} is not there", label::<O>(name));
     }
     objects.retain(|object| names.iter().any(|name| name == object.name()));
     Ok(objects)

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use self::goal::{Goal, Met};
 use crate::{
     choice::{Choice, ChoiceArgs, Target},
-    kind::{with_kind, with_kind_of},
+    kind::{label, with_kind, with_kind_of},
     present::{self, Present},
     status::{explain, none_failed},
 };
@@ -146,10 +146,6 @@ async fn wait<O: Resource>(
             look.missing.join("\n")
         ))),
     }
-}
-
-fn label<O: Resource>(name: &str) -> String {
-    format!("{}/{name}", O::KIND.to_lowercase())
 }
 
 /// How far what one watch shows is from the goal.

@@ -10,7 +10,10 @@ use clone8s::{
 use clone8s_daemon::channel::Channel;
 
 use super::{DeleteArgs, wait};
-use crate::status::{explain, none_failed};
+use crate::{
+    kind::label,
+    status::{explain, none_failed},
+};
 
 pub(super) async fn delete<O: Resource>(
     args: &DeleteArgs,
@@ -65,8 +68,4 @@ async fn delete_pages<O: Resource>(
             return Ok((deletions, errors));
         }
     }
-}
-
-fn label<O: Resource>(name: &str) -> String {
-    format!("{}/{name}", O::KIND.to_lowercase())
 }

@@ -1,6 +1,6 @@
 //! What is waited for, and how far an object is from it.
 
-use std::{fmt, str::FromStr};
+use std::{cell::LazyCell, fmt, str::FromStr};
 
 use anyhow::anyhow;
 use clone8s::{
@@ -103,13 +103,10 @@ impl Goal {
     }
 
     pub(super) fn look<O: Object>(&self, object: &O) -> Met {
-        if *self == Self::Created {
-            return Met::Yes;
-        }
-        let document = manifest::to_yaml_value(&object.clone().into());
+        let document = LazyCell::new(|| manifest::to_yaml_value(&object.clone().into()));
         let met = match self {
-            Self::Created => Met::Yes,
-            Self::Deleted => Met::NotYet("still there".to_owned()),
+            Self::Created => return Met::Yes,
+            Self::Deleted => return Met::NotYet("still there".to_owned()),
             Self::Condition { name, status } => condition(&document, name, status),
             Self::Field { path, value } => {
                 let unset = manifest::unset_value(O::KIND, path).ok().flatten();
@@ -134,17 +131,7 @@ impl Goal {
         if !["Succeeded", "Failed"].contains(&phase) {
             return None;
         }
-        let words = ["reason", "message"].map(|field| status.get(field).and_then(Value::as_str));
-        let words: Vec<_> = words
-            .into_iter()
-            .flatten()
-            .filter(|word| !word.is_empty())
-            .collect();
-        Some(if words.is_empty() {
-            phase.to_owned()
-        } else {
-            format!("{phase} ({})", words.join(": "))
-        })
+        Some(format!("{phase}{}", why(status)))
     }
 }
 
@@ -160,14 +147,21 @@ fn condition(document: &Value, name: &str, wanted: &str) -> Met {
     if status.eq_ignore_ascii_case(wanted) {
         return Met::Yes;
     }
-    let words = ["reason", "message"].map(|field| text(found, field));
-    let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
-    let words = if words.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", words.join(": "))
-    };
-    Met::NotYet(format!("condition {name} is {status}{words}"))
+    Met::NotYet(format!("condition {name} is {status}{}", why(found)))
+}
+
+/// What a status or a condition tells of itself, in brackets.
+fn why(told: &Value) -> String {
+    let words = ["reason", "message"].map(|field| told.get(field).and_then(Value::as_str));
+    let words: Vec<_> = words
+        .into_iter()
+        .flatten()
+        .filter(|word| !word.is_empty())
+        .collect();
+    if words.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", words.join(": "))
 }
 
 fn field(document: &Value, path: &FieldPath, unset: Option<&str>, wanted: &str) -> Met {

@@ -6,7 +6,10 @@ use anyhow::Result;
 use clone8s::{client::Resource, object::Object, v1::WatchEventType};
 use clone8s_daemon::clock;
 
-use crate::output::{self, Columns, Format, OutputArgs, Scope};
+use crate::{
+    kind::label,
+    output::{self, Columns, Format, OutputArgs, Scope},
+};
 
 /// Whether each line says what happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +106,7 @@ impl Printer {
             Format::Yaml => write!(out, "---\n{}", serde_yaml::to_string(&document())?)?,
             Format::Name | Format::Table | Format::Wide => {
                 let verb = if shown { format!("{verb} ") } else { String::new() };
-                writeln!(out, "{verb}{}/{}", O::KIND.to_lowercase(), object.name())?;
+                writeln!(out, "{verb}{}", label::<O>(object.name()))?;
             }
         }
         Ok(())
